@@ -1,0 +1,1 @@
+"""The HTTP edge of workflow_engine."""

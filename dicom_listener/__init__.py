@@ -1,0 +1,1 @@
+"""Storage SCP: accepts, keeps and announces studies."""

@@ -1,0 +1,1 @@
+"""Storage SCU: attaches results to the PACS."""

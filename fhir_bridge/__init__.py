@@ -1,0 +1,1 @@
+"""Signed findings in; DiagnosticReport, PDF and the rest of the bundle out."""

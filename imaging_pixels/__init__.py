@@ -1,0 +1,1 @@
+"""A picture out of an instance: decode, modality and VOI LUT, render to 8 bits."""

@@ -1,0 +1,1 @@
+"""What is kept: instances and artifacts, and the tables that describe them."""

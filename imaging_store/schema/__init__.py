@@ -1,0 +1,1 @@
+"""The tables, grouped by the one package whose code writes them."""

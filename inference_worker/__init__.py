@@ -1,0 +1,1 @@
+"""A study in, findings and result objects out."""

@@ -1,0 +1,1 @@
+"""Makes model folders from data; no service imports it."""

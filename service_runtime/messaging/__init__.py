@@ -1,0 +1,1 @@
+"""Outbox, consumers and dead letters, over one delivery table or RabbitMQ."""

@@ -1,0 +1,1 @@
+"""Structured logs and metrics, neither of which can carry patient data."""

@@ -1,0 +1,1 @@
+"""Decides what happens next; its code alone writes cases."""
