@@ -1,0 +1,96 @@
+"""What is to leave, and what became of it."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from message_contracts.identifiers import DicomUid
+from message_contracts.message import Message
+
+EHR = "EHR"
+"""The name of the one destination that reports go to."""
+
+
+class InstanceOutcome(BaseModel):
+    """What a PACS answered for one instance."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sop_instance_uid: DicomUid
+    status: int = Field(ge=0, le=0xFFFF)
+    """The C-STORE response's Status (0000,0900), PS3.4 §B.2.3."""
+
+
+class ResourceOutcome(BaseModel):
+    """What the EHR answered for one entry of the transaction."""
+
+    model_config = ConfigDict(frozen=True)
+
+    resource_type: str
+    status: str
+    """``Bundle.entry.response.status``, such as ``201 Created``."""
+
+    server_id: str | None = None
+    """The logical id that the server gave it."""
+
+
+class AttachmentRequested(Message):
+    """These stored instances go to that PACS."""
+
+    TYPE: ClassVar[str] = "attachment.requested"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    study_instance_uid: DicomUid
+    destination: str = Field(min_length=1, max_length=64)
+    """The destination's name in the settings."""
+
+    sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1)
+
+
+class AttachmentDelivered(Message):
+    """The PACS has taken every instance."""
+
+    TYPE: ClassVar[str] = "attachment.delivered"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    destination: str
+    outcomes: tuple[InstanceOutcome, ...]
+
+
+class AttachmentFailed(AttachmentDelivered):
+    """The PACS has refused an instance for good, or could not be reached while we tried."""
+
+    TYPE: ClassVar[str] = "attachment.failed"
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class ReportRequested(Message):
+    """A case has all its signatures: render its report and deliver it."""
+
+    TYPE: ClassVar[str] = "report.requested"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+
+
+class ReportDelivered(Message):
+    """The EHR has taken the report, or it lies in the outbox folder."""
+
+    TYPE: ClassVar[str] = "report.delivered"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    destination: str = EHR
+    outcomes: tuple[ResourceOutcome, ...]
+
+
+class ReportFailed(ReportDelivered):
+    """The EHR has refused the report for good, or could not be reached while we tried."""
+
+    TYPE: ClassVar[str] = "report.failed"
+
+    reason: str = Field(min_length=1, max_length=500)

@@ -1,0 +1,108 @@
+"""What is asked of a model, and what it answers."""
+
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from message_contracts.coding import CodedConcept
+from message_contracts.identifiers import DicomUid, Probability, Sha256
+from message_contracts.message import Message
+
+UNCERTAIN = "Uncertain"
+"""The finding's label where no class reaches the model's threshold; never a class of a model."""
+
+
+class Urgency(StrEnum):
+    """Which lane a request takes."""
+
+    ROUTINE = "routine"
+    URGENT = "urgent"
+
+
+class ModelReference(BaseModel):
+    """One version of one model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: str
+
+
+class ClassProbability(BaseModel):
+    """One class of the model and the probability it was given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    code: CodedConcept
+    probability: Probability
+
+
+class InferenceRequested(Message):
+    """A model is to read these instances of a study."""
+
+    TYPE: ClassVar[str] = "inference.requested"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    study_instance_uid: DicomUid
+    model: ModelReference
+    sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1)
+    """(0008,0018) of the instances that the model's rule matched."""
+
+    urgency: Urgency = Urgency.ROUTINE
+
+    @property
+    @override
+    def routing_key(self) -> str:
+        """The message type and the lane: ``inference.requested.urgent`` overtakes."""
+        return f"{self.TYPE}.{self.urgency}"
+
+
+class InferenceCompleted(Message):
+    """A model has read the study; its result objects and pictures are in the store."""
+
+    TYPE: ClassVar[str] = "inference.completed"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    study_instance_uid: DicomUid
+    model: ModelReference
+    device_uid: DicomUid
+    """(0018,1002) of the model version, in Contributing Equipment of all that it made."""
+
+    weights_sha256: Sha256
+    uncertain_below: Probability
+    """The model's threshold: no class at or above it means ``uncertain``."""
+
+    uncertain: bool
+    probabilities: tuple[ClassProbability, ...] = Field(min_length=2)
+    """Every class of the model, most probable first."""
+
+    heatmap_sop_instance_uid: DicomUid
+    """(0008,0018) of the source instance that the heat map explains."""
+
+    result_sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1)
+    """(0008,0018) of the Secondary Capture and the Structured Report that were made."""
+
+    heatmap_key: str
+    """Where the instance store keeps the overlay, a PNG."""
+
+    source_key: str
+    """Where the instance store keeps the rendered source, a PNG of the same size."""
+
+
+class InferenceFailed(Message):
+    """A model could not or would not read the study."""
+
+    TYPE: ClassVar[str] = "inference.failed"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    study_instance_uid: DicomUid
+    model: ModelReference
+    reason: str = Field(min_length=1, max_length=500)
+    """A sentence a person understands; it names no patient."""

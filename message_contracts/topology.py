@@ -1,0 +1,103 @@
+"""Exchange, queues, bindings and retry policies, as data; both forms read the same table."""
+
+from dataclasses import dataclass
+
+from message_contracts.delivery import (
+    AttachmentDelivered,
+    AttachmentFailed,
+    AttachmentRequested,
+    ReportDelivered,
+    ReportFailed,
+    ReportRequested,
+)
+from message_contracts.inference import (
+    InferenceCompleted,
+    InferenceFailed,
+    InferenceRequested,
+    Urgency,
+)
+from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
+from message_contracts.message import Message
+
+EXCHANGE = "countersign"
+"""The topic exchange that every message is published to."""
+
+DEAD_LETTER_EXCHANGE = "countersign.dead"
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a message whose handling failed is tried again, and how often in all."""
+
+    first_delay_s: float
+    multiplier: float
+    cap_s: float
+    attempts: int
+
+    def delay_s(self, attempt: int) -> float:
+        """Return how long to wait after the attempt of this number, counted from 1."""
+        # The exponent is bounded because a float overflows long before attempts run out.
+        return min(self.first_delay_s * self.multiplier ** min(attempt - 1, 64), self.cap_s)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue, the routing keys bound to it, and how its failures are retried."""
+
+    name: str
+    routing_keys: tuple[str, ...]
+    retry: RetryPolicy
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """The broker's own queue for what never reached our code."""
+        return f"{self.name}.dead"
+
+
+_OURS = RetryPolicy(first_delay_s=0.5, multiplier=2, cap_s=60, attempts=20)
+_MODEL = RetryPolicy(first_delay_s=2, multiplier=3, cap_s=120, attempts=5)
+_PEER = RetryPolicy(first_delay_s=2, multiplier=2, cap_s=600, attempts=150)
+"""About a day: a PACS or an EHR may be away for a night."""
+
+WORKFLOW = "workflow"
+INFERENCE_URGENT = "inference.urgent"
+INFERENCE_ROUTINE = "inference.routine"
+ATTACHMENT = "attachment"
+REPORT = "report"
+
+QUEUES: dict[str, Queue] = {
+    queue.name: queue
+    for queue in (
+        Queue(
+            WORKFLOW,
+            tuple(
+                message.TYPE
+                for message in (
+                    StudyOpened,
+                    StudyReceived,
+                    StudyUpdated,
+                    StudyConflicted,
+                    InferenceCompleted,
+                    InferenceFailed,
+                    AttachmentDelivered,
+                    AttachmentFailed,
+                    ReportDelivered,
+                    ReportFailed,
+                )
+            ),
+            _OURS,
+        ),
+        # Quorum queues have no priorities: an urgent lane is a second queue, read first.
+        Queue(INFERENCE_URGENT, (f"{InferenceRequested.TYPE}.{Urgency.URGENT}",), _MODEL),
+        Queue(INFERENCE_ROUTINE, (f"{InferenceRequested.TYPE}.{Urgency.ROUTINE}",), _MODEL),
+        Queue(ATTACHMENT, (AttachmentRequested.TYPE,), _PEER),
+        Queue(REPORT, (ReportRequested.TYPE,), _PEER),
+    )
+}
+
+
+def queues_for(message: Message) -> tuple[str, ...]:
+    """Return the names of the queues that a message is bound to."""
+    return tuple(
+        queue.name for queue in QUEUES.values() if message.routing_key in queue.routing_keys
+    )
