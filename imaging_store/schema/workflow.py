@@ -1,0 +1,124 @@
+"""Cases, their signatures and their history; ``workflow_engine``'s code alone writes these."""
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    Uuid,
+)
+
+from service_runtime.database import UtcDateTime, metadata
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False, unique=True),
+    Column("status", String(24), nullable=False),
+    Column("stage", String(16)),
+    Column("version", Integer, nullable=False),
+    # Raised by every change: two people who act on what they saw cannot both succeed.
+    Column("revision", Integer, nullable=False),
+    # The version whose report is in force; null until the first is signed.
+    Column("report_version", Integer),
+    Column("on_hold", Boolean, nullable=False),
+    Column("hold_reason", String(64)),
+    Column("reason_code", String(64)),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    CheckConstraint("version >= 1", name="version_counts_from_one"),
+    Index("ix_cases_status_changed_at", "status", "changed_at"),
+    Index("ix_cases_stage_changed_at", "stage", "changed_at"),
+)
+
+inference_result = Table(
+    "inference_result",
+    metadata,
+    Column("case_id", Uuid, ForeignKey("cases.id"), primary_key=True),
+    Column("case_version", Integer, primary_key=True),
+    Column("model_name", String(64), primary_key=True),
+    Column("model_version", String(64), primary_key=True),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    # InferenceCompleted's body as it came, null until then and when the model failed.
+    Column("completed", JSON),
+    Column("failure", String(500)),
+)
+
+signature = Table(
+    "signature",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("case_id", Uuid, ForeignKey("cases.id"), nullable=False),
+    Column("case_version", Integer, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    # As printed on the report at the time: 21 CFR 11.50 wants name, time and meaning together.
+    Column("printed_name", String(200), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("meaning", String(200), nullable=False),
+    # agree, override or uninterpretable; the doctor's alone.
+    Column("decision", String(16)),
+    Column("finding", Text),
+    Column("notes", Text, nullable=False),
+    Column("signed_at", UtcDateTime, nullable=False),
+    # How the second component was given: ``password`` now.
+    Column("authentication", String(32), nullable=False),
+    # SHA-256 over what was signed: findings, earlier signatures and this one's own words.
+    Column("content_sha256", String(64), nullable=False),
+    # Set when the case was sent back or images came after it: kept, and no longer in force.
+    Column("voided_at", UtcDateTime),
+    Index("ix_signature_case", "case_id", "case_version", "stage"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("case_id", Uuid, ForeignKey("cases.id"), nullable=False),
+    Column("case_version", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    # ``system`` or the user's id.
+    Column("actor", String(64), nullable=False),
+    Column("trigger", String(48), nullable=False),
+    Column("from_status", String(24)),
+    Column("to_status", String(24), nullable=False),
+    Column("stage", String(16)),
+    Column("reason_code", String(64)),
+    # Ids, digests and codes; free text stays in ``signature``, whose digest is here.
+    Column("details", JSON, nullable=False),
+    Column("previous_sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Index("ix_history_case", "case_id", "sequence"),
+)
+"""Append-only: triggers of both databases refuse to change or remove a row."""
+
+history_head = Table(
+    "history_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    CheckConstraint("id = 1", name="only_one"),
+)
+"""The end of the chain: one row, locked by whoever appends; it tells when the tail was cut off."""
+
+destination_delivery = Table(
+    "destination_delivery",
+    metadata,
+    Column("case_id", Uuid, ForeignKey("cases.id"), primary_key=True),
+    Column("case_version", Integer, primary_key=True),
+    Column("destination", String(64), primary_key=True),
+    # PACS, EHR or PATIENT.
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(500)),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
