@@ -1,0 +1,1 @@
+"""Tests of Countersign: unit, integration, acceptance, architecture."""
