@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,31 +18,59 @@ from tests.peers.rabbitmq import RabbitMQ
 CHECKOUT = Path(__file__).parent.parent
 
 
+def create_tables(url: str) -> None:
+    """Create the tables of every package in an empty database, and leave it."""
+    # Imported here: unit tests have no database and need not load SQLAlchemy.
+    schema = importlib.import_module("imaging_store.schema")
+    for module in pkgutil.iter_modules(schema.__path__, f"{schema.__name__}."):
+        importlib.import_module(module.name)
+    importlib.import_module("service_runtime.messaging.tables")
+    engine = importlib.import_module("sqlalchemy").create_engine(url)
+    importlib.import_module("service_runtime.database").metadata.create_all(engine)
+    engine.dispose()
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """A private PostgreSQL server."""
+    """Start a private PostgreSQL server."""
     with PostgreSQL() as server:
         yield server
 
 
 @pytest.fixture
 def empty_postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
-    """The URL of a PostgreSQL database without tables."""
+    """Make a PostgreSQL database without tables and give its URL."""
     url = postgresql.create_database()
     yield url
     postgresql.drop_database(url)
 
 
 @pytest.fixture(scope="session")
+def postgresql_template(postgresql: PostgreSQL) -> str:
+    """Name a database that has the tables and nobody connected."""
+    name = "tables"
+    create_tables(postgresql.create_database(name=name))
+    return name
+
+
+@pytest.fixture
+def postgresql_database_url(postgresql: PostgreSQL, postgresql_template: str) -> Iterator[str]:
+    """Make a PostgreSQL database of this test's own, with the tables, and give its URL."""
+    url = postgresql.create_database(postgresql_template)
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
-    """A private RabbitMQ node. A test that stops or kills it starts it again."""
+    """Start a private RabbitMQ node. A test that stops or kills it starts it again."""
     with RabbitMQ() as node:
         yield node
 
 
 @pytest.fixture
 def rabbitmq_vhost_url(rabbitmq: RabbitMQ) -> Iterator[str]:
-    """The AMQP URL of a virtual host of this test's own."""
+    """Make a virtual host of this test's own and give its AMQP URL."""
     url = rabbitmq.create_vhost()
     yield url
     rabbitmq.delete_vhost(url)
@@ -47,20 +78,35 @@ def rabbitmq_vhost_url(rabbitmq: RabbitMQ) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def orthanc() -> Iterator[Orthanc]:
-    """A private Orthanc, shared: tests tell their studies apart by Study Instance UID."""
+    """Start a private Orthanc: tests tell their studies apart by Study Instance UID."""
     with Orthanc() as archive:
         yield archive
 
 
 @pytest.fixture
 def empty_sqlite_url(tmp_path: Path) -> str:
-    """The URL of a SQLite file that does not exist yet."""
+    """Give the URL of a SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'countersign.sqlite3'}"
 
 
 @pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a SQLite file that has the tables."""
+    file = tmp_path_factory.mktemp("sqlite") / "tables.sqlite3"
+    create_tables(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, empty_sqlite_url: str) -> str:
+    """Make a SQLite database of this test's own, with the tables, and give its URL."""
+    shutil.copyfile(sqlite_template, empty_sqlite_url.removeprefix("sqlite:///"))
+    return empty_sqlite_url
+
+
+@pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real images, outside the project."""
+    """Find the folder of real images, outside the project."""
     folder = Path(os.environ.get("COUNTERSIGN_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real images are absent: COUNTERSIGN_TEST_DATA names no folder ({folder})")
