@@ -1,4 +1,4 @@
-"""What can go wrong, divided by one question: would trying again help?"""
+"""What can go wrong, divided by whether trying again would help."""
 
 
 class CountersignError(Exception):

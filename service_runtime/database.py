@@ -1,0 +1,287 @@
+"""The database: short write transactions, reads beside them, the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    TypeDecorator,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from typing_extensions import override
+
+from service_runtime.errors import TransientError
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""Every table of the product; each is written by one package's code."""
+
+_LOCK_WAIT_S = 30
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    f"PRAGMA busy_timeout = {_LOCK_WAIT_S * 1000}",
+    f"PRAGMA journal_size_limit = {64 * 1024 * 1024}",
+    "PRAGMA foreign_keys = ON",
+)
+_PASSING_SQLITE_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_PRIMARY_CODE = 0xFF
+
+
+class DatabaseUnavailable(TransientError):
+    """The database cannot be reached, is locked, or has no room."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: aware and in UTC on the way out, whichever zone it came in with."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            reason = "a moment needs a time zone"
+            raise ValueError(reason)
+        moment = value.astimezone(UTC)
+        # SQLite keeps text; without the offset it sorts as the moments do.
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    @override
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Transaction:
+    """One write transaction. It holds the writer lock of SQLite: no computing and no I/O in it."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self.database = database
+        self.connection = connection
+        self._after_commit: dict[Callable[[], None], None] = {}
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call ``action`` once the transaction is durable; asked for twice, it is called once."""
+        self._after_commit[action] = None
+
+    def committed(self) -> None:
+        """Run what was to be run after the commit."""
+        for action in self._after_commit:
+            action()
+
+
+class Database:
+    """The database of one process. Make it after forking: connections do not survive a fork.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///FILE`` or ``postgresql+psycopg2://…``.
+    writer_lock_path
+        The file by whose lock writers of SQLite queue; beside the database by default.
+    via_relay
+        Messages leave by a relay to a broker instead of waiting here for their consumers.
+
+    Raises
+    ------
+    ValueError
+        Neither SQLite nor PostgreSQL, or SQLite together with a broker.
+    """
+
+    def __init__(
+        self, url: str, *, writer_lock_path: Path | None = None, via_relay: bool = False
+    ) -> None:
+        self.via_relay = via_relay
+        self._wakers: list[Callable[[], None]] = []
+        self._own = threading.local()
+        self.dialect: Literal["sqlite", "postgresql"]
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            if via_relay:
+                raise ValueError(
+                    "SQLite cannot be shared by services on several machines, which is what a "
+                    "broker is for: use PostgreSQL with amqp(s)://, or the broker embedded:"
+                )
+            if not parsed.database or parsed.database == ":memory:":
+                raise ValueError("SQLite needs a file: sqlite:///FILE")
+            self.dialect = "sqlite"
+            self.path: Path | None = Path(parsed.database)
+            self._lock_path = writer_lock_path or self.path.with_name("writer.lock")
+            self._writer = self._sqlite_engine(url)
+            self._reader = self._sqlite_engine(url)
+            event.listen(self._writer, "begin", _begin_immediate)
+            event.listen(self._reader, "connect", _read_only)
+        elif backend == "postgresql":
+            self.dialect = "postgresql"
+            self.path = None
+            self._writer = create_engine(
+                parsed.set(drivername="postgresql+psycopg2"),
+                hide_parameters=True,
+                pool_size=8,
+                max_overflow=24,
+                pool_timeout=_LOCK_WAIT_S,
+                connect_args={"connect_timeout": 10, "keepalives_idle": 30},
+            )
+            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+        else:
+            raise ValueError("neither sqlite:///FILE nor postgresql://…")
+
+    def _sqlite_engine(self, url: str) -> Engine:
+        engine = create_engine(
+            url,
+            # An error must not quote the values, which may be a patient's.
+            hide_parameters=True,
+            pool_size=8,
+            max_overflow=24,
+            connect_args={
+                "timeout": _LOCK_WAIT_S,
+                # The driver would begin deferred transactions, which fail at once where two meet.
+                "isolation_level": None,
+                "check_same_thread": False,
+            },
+        )
+        event.listen(engine, "connect", _apply_pragmas)
+        return engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Begin a write transaction; it commits at the end, or rolls back on any exception.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            Not reachable, locked for too long, a deadlock, or out of room: nothing was written,
+            unless the connection was lost during the commit itself.
+        RuntimeError
+            This thread is in a transaction already.
+        """
+        if getattr(self._own, "writing", False):
+            reason = "this thread is in a transaction already; pass that one on"
+            raise RuntimeError(reason)
+        self._own.writing = True
+        try:
+            with _our_errors(), self._queue_of_writers(), self._writer.begin() as connection:
+                transaction = Transaction(self, connection)
+                yield transaction
+        finally:
+            self._own.writing = False
+        transaction.committed()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection for reading; each statement sees what is committed by then.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            Not reachable.
+        """
+        with _our_errors(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _queue_of_writers(self) -> Iterator[None]:
+        if self.dialect != "sqlite":
+            with nullcontext():
+                yield
+            return
+        # Opened each time, because a lock belongs to the open file: threads and forked
+        # processes that shared one would share the lock. The kernel queues; SQLite would sleep.
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def on_send(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called whenever this process has committed something to deliver."""
+        self._wakers = [*self._wakers, wake]
+
+    def wake(self) -> None:
+        """Tell the consumers or the relay of this process that there is something to deliver."""
+        for waker in self._wakers:
+            waker()
+
+    def forget_waker(self, wake: Callable[[], None]) -> None:
+        """Undo ``on_send``."""
+        self._wakers = [waker for waker in self._wakers if waker != wake]
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("database: no connection came free") from error
+    except (OperationalError, InterfaceError, DBAPIError) as error:
+        if _may_pass(error):
+            reason = f"database: {type(error.orig).__name__}"
+            raise DatabaseUnavailable(reason) from error
+        raise
+
+
+def _may_pass(error: DBAPIError) -> bool:
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        code = getattr(original, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        return code in _PASSING_SQLITE_ERRORS
+    return error.connection_invalidated or isinstance(error, OperationalError)
+
+
+def _apply_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _read_only(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA query_only = ON").close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
