@@ -1,0 +1,71 @@
+# Everything installs itself on first use: see scripts/install-python and scripts/install-system.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# DICOM files for `make demo`; without any it draws a chest phantom.
+FILES ?=
+# Where `make up` keeps its data.
+DATA ?= data
+# The soak's random choices; printed, so that a run can be repeated.
+SEED ?= $(shell date +%s)
+
+.PHONY: help demo up test soak check bench train format docs constraints clean
+.PHONY: installed installed-for-development installed-for-tests
+
+help: ## Show this list.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+demo: installed ## Take one study from C-STORE to a signed report; FILES="a.dcm b.dcm" for your own.
+	@.venv/bin/countersign demo $(FILES)
+
+up: installed ## Run every service on this machine, with its data in DATA (default: data).
+	@.venv/bin/countersign up --data $(DATA)
+
+test: installed-for-tests ## Install what the tests need, and run them all.
+	@.venv/bin/python scripts/run_tests.py
+
+soak: installed-for-tests ## Kill and stop things for a long time; SEED=n repeats a run.
+	@echo "soak: SEED=$(SEED)"
+	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python -m pytest -m soak --timeout 0 tests
+
+check: installed-for-development ## Lint, type-check, and hold the architecture to its contracts.
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@scripts/check-generated
+
+bench: installed-for-tests ## Measure; the figures go to bench/RESULTS.md.
+	@.venv/bin/python -m bench
+
+train: installed-for-development ## Train the shipped models from COUNTERSIGN_TEST_DATA.
+	@.venv/bin/countersign train
+
+format: installed-for-development ## Format the code.
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+docs: installed-for-development ## Write the generated pages of docs/ again.
+	@.venv/bin/python -m countersign.docs docs
+
+constraints: installed-for-tests ## Pin what is installed in .venv, after the tests have passed.
+	@scripts/pin-constraints
+
+clean: ## Remove what was installed and cached here; data stays.
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis \
+	  tests/peers/fhir_server/node_modules
+
+installed:
+	@scripts/install-system demo
+	@scripts/install-python
+
+installed-for-development:
+	@scripts/install-python dev
+
+installed-for-tests:
+	@scripts/install-system demo test
+	@scripts/install-python dev
+	@scripts/install-npm
