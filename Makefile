@@ -29,7 +29,7 @@ test: installed-for-tests ## Install what the tests need, and run them all.
 
 soak: installed-for-tests ## Kill and stop things for a long time; SEED=n repeats a run.
 	@echo "soak: SEED=$(SEED)"
-	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python -m pytest -m soak --timeout 0 tests
+	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python -m pytest -m soak --timeout 0 -s tests
 
 check: installed-for-development ## Lint, type-check, and hold the architecture to its contracts.
 	@.venv/bin/ruff check .
