@@ -50,6 +50,10 @@ class Person:
         # In a list, because a response that tells of an error counts as false.
         return wait_until(answer, timeout_s=30, what=path)[0]
 
+    def request(self, method: str, path: str) -> httpx.Response:
+        """Ask anything, once."""
+        return self._http.request(method, path)
+
     def case_of(self, study_instance_uid: str) -> dict[str, Any] | None:
         """Return the case of a study, found by walking the whole list."""
         cursor: dict[str, str] = {}

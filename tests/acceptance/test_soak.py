@@ -1,4 +1,4 @@
-"""The kills and the broken broker in long counts; run by ``make soak``, its JSON on standard out."""
+"""The kills and the broken broker in long counts: ``make soak``; JSON on standard output."""
 
 from __future__ import annotations
 
