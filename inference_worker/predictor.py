@@ -1,0 +1,198 @@
+"""The network at work: probabilities and Grad-CAM in one compiled graph.
+
+The only module of the worker that imports TensorFlow.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from inference_worker.model_folder import InvalidModelFolder, ModelFolder
+from inference_worker.preprocessing import Picture
+
+FEATURE_MAP_DIMENSIONS = 4
+"""[n, rows, columns, channels]."""
+RGB = 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network makes of one picture."""
+
+    probabilities: tuple[float, ...]
+    """In the order of the model's classes; their sum is 1."""
+    cam: npt.NDArray[np.float32]
+    """Grad-CAM of the most probable class over the feature map's ``[rows, columns]``, 0 to 1;
+    all zero where nothing speaks for that class."""
+
+
+class Predictor:
+    """A loaded model, traced and ready.
+
+    The backbone runs once per batch. Grad-CAM (Selvaraju et al., ICCV 2017, §3) needs the gradient
+    of the class score with respect to the last feature map only, so only the head above that map is
+    differentiated: a pooling and a dense layer. The score is the one before the softmax, as the
+    paper has it; after the softmax a certain class would have a vanishing gradient.
+
+    Raises
+    ------
+    InvalidModelFolder
+        The weights cannot be loaded, or the network does not fit its description: other input,
+        other number of classes, no such ``grad_cam_layer``, or no softmax at its end.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        _grow_gpu_memory()
+        self._description = folder.description
+        backbone, head = _cut(_load(folder), folder)
+        channels = self._description.input.channels
+        multiply, add = self._description.input.multiply, self._description.input.add
+
+        def features_of(batch: Any) -> Any:
+            pixels = tf.cast(batch, tf.float32) * multiply + add
+            if channels == RGB and batch.shape.rank == FEATURE_MAP_DIMENSIONS - 1:
+                pixels = tf.repeat(pixels[..., tf.newaxis], channels, axis=-1)
+            elif batch.shape.rank == FEATURE_MAP_DIMENSIONS - 1:
+                pixels = pixels[..., tf.newaxis]
+            return backbone(pixels, training=False)
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def classify(batch: Any) -> Any:
+            return tf.nn.softmax(head(features_of(batch), training=False))
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def explain(batch: Any) -> Any:
+            features = features_of(batch)
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                scores = head(features, training=False)
+                top = tf.reduce_max(scores, axis=-1)
+            gradient = tape.gradient(top, features)
+            weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+            cam = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
+            peak = tf.reduce_max(cam, axis=(1, 2), keepdims=True)
+            return tf.nn.softmax(scores), tf.math.divide_no_nan(cam, peak)
+
+        rows, columns = self._description.input.rows, self._description.input.columns
+        shapes = [tf.TensorSpec((None, rows, columns), tf.uint8)]
+        if channels == RGB:
+            shapes.append(tf.TensorSpec((None, rows, columns, RGB), tf.uint8))
+        self._classify = {len(s.shape): classify.get_concrete_function(s) for s in shapes}
+        self._explain = {len(s.shape): explain.get_concrete_function(s) for s in shapes}
+        for shape in shapes:
+            self.predict(np.zeros((1, *shape.shape[1:]), dtype=np.uint8))
+
+    def predict(self, batch: Picture) -> list[Prediction]:
+        """Classify and explain ``[n, rows, columns]`` gray or ``[n, rows, columns, 3]`` RGB.
+
+        Raises
+        ------
+        ValueError
+            The batch has not the type or geometry of the model's input.
+        """
+        probabilities, cams = self._explain[self._rank_of(batch)](tf.constant(batch))
+        return [
+            Prediction(tuple(float(each) for each in row), cam)
+            for row, cam in zip(_normalized(probabilities.numpy()), cams.numpy(), strict=True)
+        ]
+
+    def classify(self, batch: Picture) -> npt.NDArray[np.float64]:
+        """Return the probabilities ``[n, classes]`` alone; takes and raises as ``predict``."""
+        return _normalized(self._classify[self._rank_of(batch)](tf.constant(batch)).numpy())
+
+    def _rank_of(self, batch: Picture) -> int:
+        expected = (self._description.input.rows, self._description.input.columns)
+        fits = batch.ndim in self._explain and batch.shape[1:3] == expected
+        if batch.dtype != np.uint8 or not fits or batch.shape[3:] not in {(), (RGB,)}:
+            raise ValueError(
+                f"8-bit [n, {expected[0]}, {expected[1]}] needed, "
+                f"not {batch.dtype} {list(batch.shape)}"
+            )
+        return batch.ndim
+
+
+def _normalized(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    exact = probabilities.astype(np.float64)
+    return np.asarray(exact / exact.sum(axis=1, keepdims=True))
+
+
+def _grow_gpu_memory() -> None:
+    """Take GPU memory as it is needed, so that several workers can share a device."""
+    for device in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(device, enable=True)
+        except RuntimeError:  # the device is in use already, with whatever was set then
+            return
+
+
+def _load(folder: ModelFolder) -> Any:
+    try:
+        return keras.saving.load_model(folder.weights_path, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras raises what it comes upon: a broken archive, an unknown layer, a wrong shape.
+        raise InvalidModelFolder(
+            f"{folder.path.name}: weights: {folder.weights_path.name} cannot be loaded as a "
+            f"Keras model ({type(error).__name__})"
+        ) from error
+
+
+def _cut(network: Any, folder: ModelFolder) -> tuple[Any, Any]:
+    """Cut the network at its Grad-CAM layer; the head ends at the scores before the softmax."""
+    description, name = folder.description, folder.path.name
+    network = _as_graph(network)
+    wanted = (description.input.rows, description.input.columns, description.input.channels)
+    if tuple(network.input_shape[1:]) != wanted:
+        raise InvalidModelFolder(
+            f"{name}: input: the network takes {list(network.input_shape[1:])}, not {list(wanted)}"
+        )
+    if network.output_shape[1:] != (len(description.classes),):
+        raise InvalidModelFolder(
+            f"{name}: classes: the network has {network.output_shape[-1]} outputs, "
+            f"not {len(description.classes)}"
+        )
+    layers = {layer.name: layer for layer in network.layers}
+    layer = layers.get(description.grad_cam_layer)
+    if layer is None or len(layer.output.shape) != FEATURE_MAP_DIMENSIONS:
+        raise InvalidModelFolder(
+            f"{name}: grad_cam_layer: the network has no layer {description.grad_cam_layer} "
+            "with a feature map [rows, columns, channels]"
+        )
+    scores = _scores_before_softmax(network, name)
+    try:
+        head = keras.Model(layer.output, scores)
+    except ValueError as error:
+        raise InvalidModelFolder(
+            f"{name}: grad_cam_layer: {description.grad_cam_layer} is bypassed on the way to the "
+            "output; name the last layer with a feature map"
+        ) from error
+    return keras.Model(network.input, layer.output), head
+
+
+def _as_graph(network: Any) -> Any:
+    """Return a Sequential model as a graph whose layers have one input and one output each."""
+    if not isinstance(network, keras.Sequential):
+        return network
+    layers = [keras.layers.deserialize(keras.layers.serialize(each)) for each in network.layers]
+    inputs = keras.Input(network.input_shape[1:])
+    outputs = inputs
+    for layer in layers:
+        outputs = layer(outputs)
+    graph = keras.Model(inputs, outputs)
+    graph.set_weights(network.get_weights())
+    return graph
+
+
+def _scores_before_softmax(network: Any, name: str) -> Any:
+    last = network.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return last.input
+    if getattr(last, "activation", None) is keras.activations.softmax:
+        if isinstance(last, keras.layers.Activation):
+            return last.input
+        last.activation = keras.activations.linear
+        return last(last.input)
+    raise InvalidModelFolder(f"{name}: weights: the network must end with a softmax")
