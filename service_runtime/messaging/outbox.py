@@ -29,6 +29,7 @@ from message_contracts.envelope import Envelope
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError, TransientError
 from service_runtime.messaging.tables import RELAY_QUEUE, dead_letter, delivery, inbox, message
+from service_runtime.telemetry import trace
 
 
 class UnboundMessage(PermanentError):
@@ -71,6 +72,8 @@ def send(transaction: Transaction, envelope: Envelope) -> None:
     if not queues:
         reason = f"{envelope.body.routing_key}: no queue is bound to it"
         raise UnboundMessage(reason)
+    if envelope.traceparent is None:
+        envelope = envelope.model_copy(update={"traceparent": trace.begin()})
     body = catalogue.encode(envelope)
     if keep(transaction, str(envelope.id), envelope.body.routing_key, body):
         bound = (RELAY_QUEUE,) if transaction.database.via_relay else queues
@@ -246,8 +249,8 @@ def give_back(
 def release_leases_of(transaction: Transaction, process_token: str) -> int:
     """Let go of everything that a dead process held; return how many deliveries that were.
 
-    ``process_token`` is its process id and start time (``process.token_of``), so that a process
-    that has the same number by now keeps what it holds.
+    ``process_token`` is its process id and start time (``process_identity.token_of``), so that
+    a process that has the same number by now keeps what it holds.
     """
     released = transaction.connection.execute(
         update(delivery)

@@ -1,1 +1,1 @@
-"""Structured logs and metrics, neither of which can carry patient data."""
+"""Logs, metrics and traces, none of which can carry a patient's data."""

@@ -1,0 +1,156 @@
+"""Consuming straight from the delivery table: no broker, the same promise."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping
+from uuid import uuid4
+
+import structlog
+
+from service_runtime.database import ChangeWatch, Database, DatabaseUnavailable, Transaction
+from service_runtime.messaging import outbox
+from service_runtime.messaging.consumer import Consumer, Handling, Outcome
+from service_runtime.messaging.outbox import Delivery
+from service_runtime.process_identity import token_of
+from service_runtime.telemetry import log
+
+LEASE_S = 30.0
+HANG_EXIT_CODE = 70
+"""Of a process that left because a handler did not return; its supervisor starts it again."""
+
+_LONGEST_SLEEP_S = 5.0
+_LOG = structlog.get_logger()
+
+
+class RowEnding:
+    """Ends deliveries that are held by a lease on their row."""
+
+    def settle(self, transaction: Transaction, held: Delivery) -> None:
+        """Delete the delivery."""
+        outbox.settle(transaction, held)
+
+    def retry(self, transaction: Transaction, held: Delivery, delay_s: float, error: str) -> None:
+        """Move the delivery to later."""
+        outbox.retry(transaction, held, delay_s, error)
+
+
+class EmbeddedConsumer:
+    """Claims deliveries of its queues, earlier queues first, and handles them one by one.
+
+    Parameters
+    ----------
+    prefetch
+        How many deliveries are claimed at once. 1 where handling is long or lanes matter.
+    handler_deadline_s
+        A handler that has not returned by then hangs: the failure is recorded and the process
+        leaves, because a thread cannot be stopped.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        handlings: Mapping[str, Handling],
+        *,
+        prefetch: int,
+        handler_deadline_s: float,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._database = database
+        self._queues = tuple(handlings)
+        self._consumer = Consumer(database, handlings, RowEnding())
+        self._prefetch = prefetch
+        self._deadline_s = handler_deadline_s
+        self._lease_s = lease_s
+        self._token = f"{token_of()}/{uuid4().hex[:12]}"
+        self._woken = threading.Event()
+        self._holding = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Consume until ``stop`` is set; what is being handled then is finished."""
+        ended = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(ended,), name="leases", daemon=True)
+        keeper.start()
+        self._database.on_send(self._woken.set)
+        watch = self._database.watch()
+        try:
+            while not stop.is_set():
+                try:
+                    if not self._take_and_handle(stop):
+                        self._wait(watch, stop)
+                except DatabaseUnavailable as error:
+                    _LOG.warning("claim.failed", error=log.describe(error))
+                    stop.wait(1.0)
+        finally:
+            watch.close()
+            self._database.forget_waker(self._woken.set)
+            ended.set()
+            keeper.join()
+
+    def _take_and_handle(self, stop: threading.Event) -> bool:
+        claimed = self._claim()
+        self._holding = bool(claimed)
+        try:
+            while claimed and not stop.is_set():
+                outcome = self._consumer.handle(claimed.pop(0), stop)
+                if outcome is Outcome.LOST:
+                    _LOG.warning("lease.lost")
+            return self._holding
+        finally:
+            self._holding = False
+            if claimed:
+                with self._database.transaction() as transaction:
+                    outbox.give_back(transaction, claimed)
+
+    def _claim(self) -> list[Delivery]:
+        due_at = outbox.next_due_at(self._database, self._queues)
+        if due_at is None or due_at > time.time():
+            return []
+        claimed: list[Delivery] = []
+        with self._database.transaction() as transaction:
+            for queue in self._queues:
+                room = self._prefetch - len(claimed)
+                if room > 0:
+                    claimed += outbox.claim(transaction, queue, room, self._token, self._lease_s)
+        if any(held.claims > 1 for held in claimed):
+            # Its consumer died of one of these. In random order the others get past it before
+            # they too have been taken too often.
+            random.shuffle(claimed)
+        return claimed
+
+    def _wait(self, watch: ChangeWatch, stop: threading.Event) -> None:
+        due_at = outbox.next_due_at(self._database, self._queues)
+        until = time.time() + _LONGEST_SLEEP_S
+        if due_at is not None:
+            until = min(until, due_at)
+        while time.time() < until and not stop.is_set():
+            if self._woken.wait(watch.interval_s) or watch.changed():
+                self._woken.clear()
+                return
+
+    def _keep(self, ended: threading.Event) -> None:
+        """Renew leases, and watch for a handler that hangs, until ``ended``."""
+        renewed = time.monotonic()
+        pause_s = min(1.0, self._lease_s / 6, self._deadline_s / 2)
+        while not ended.wait(pause_s):
+            current = self._consumer.current
+            if current and time.monotonic() - current[1] > self._deadline_s:
+                self._leave(current[0])
+            if self._holding and time.monotonic() - renewed > self._lease_s / 3:
+                renewed = time.monotonic()
+                try:
+                    with self._database.transaction() as transaction:
+                        outbox.renew(transaction, self._token, self._lease_s)
+                except DatabaseUnavailable as error:
+                    _LOG.warning("lease.not_renewed", error=log.describe(error))
+
+    def _leave(self, hanging: Delivery) -> None:
+        _LOG.error("handler.hangs", queue=hanging.queue, deadline_s=self._deadline_s)
+        give_up = threading.Event()
+        give_up.set()
+        reason = f"the handler did not return within {self._deadline_s:g} s"
+        self._consumer.fail(hanging, reason, give_up)
+        os._exit(HANG_EXIT_CODE)
