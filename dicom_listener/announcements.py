@@ -1,0 +1,82 @@
+"""What the listener says of studies, under ids that are the same however often it says it."""
+
+from datetime import datetime
+
+from message_contracts.envelope import Envelope
+from message_contracts.identifiers import derived_id
+from message_contracts.ingest import (
+    CompletionReason,
+    ConflictReason,
+    StudyConflicted,
+    StudyOpened,
+    StudyReceived,
+    StudyUpdated,
+)
+
+_SOURCE = "dicom_listener"
+
+
+def study_opened(study_instance_uid: str, at: datetime) -> Envelope:
+    """Say that the first instance of a study has been kept; this begins a journey."""
+    return Envelope.of(
+        StudyOpened(study_instance_uid=study_instance_uid),
+        source=_SOURCE,
+        time=at,
+        id=derived_id(StudyOpened.TYPE, study_instance_uid),
+    )
+
+
+def study_complete(
+    study_instance_uid: str,
+    study_version: int,
+    instance_count: int,
+    reason: CompletionReason,
+    at: datetime,
+) -> Envelope:
+    """Say that a version of a study is complete: ``study.received``, later ``study.updated``."""
+    message = StudyReceived if study_version == 1 else StudyUpdated
+    return study_opened(study_instance_uid, at).leads_to(
+        message(
+            study_instance_uid=study_instance_uid,
+            study_version=study_version,
+            instance_count=instance_count,
+            reason=reason,
+        ),
+        source=_SOURCE,
+        time=at,
+        id=derived_id(message.TYPE, study_instance_uid, study_version),
+    )
+
+
+def identity_conflict(
+    study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, at: datetime
+) -> Envelope:
+    """Say that an instance names another patient than its study; once for a series."""
+    reason = ConflictReason.IDENTITY_CONFLICT
+    return study_opened(study_instance_uid, at).leads_to(
+        StudyConflicted(
+            study_instance_uid=study_instance_uid,
+            sop_instance_uid=sop_instance_uid,
+            reason=reason,
+        ),
+        source=_SOURCE,
+        time=at,
+        id=derived_id(StudyConflicted.TYPE, study_instance_uid, reason, series_instance_uid),
+    )
+
+
+def instance_conflict(
+    study_instance_uid: str, sop_instance_uid: str, sha256: str, at: datetime
+) -> Envelope:
+    """Say that an instance came again with other bytes; once for these bytes."""
+    reason = ConflictReason.INSTANCE_CONFLICT
+    return study_opened(study_instance_uid, at).leads_to(
+        StudyConflicted(
+            study_instance_uid=study_instance_uid,
+            sop_instance_uid=sop_instance_uid,
+            reason=reason,
+        ),
+        source=_SOURCE,
+        time=at,
+        id=derived_id(StudyConflicted.TYPE, study_instance_uid, reason, sop_instance_uid, sha256),
+    )

@@ -1,0 +1,264 @@
+"""What arrivals change: which rows they make, and what is to be said of their studies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy import BindParameter, Table, bindparam, select, update
+
+from dicom_listener.announcements import identity_conflict, instance_conflict, study_opened
+from dicom_listener.completion import NOT_BEGUN, Progress, after_arrival, version_of_arrival
+from dicom_listener.instance_header import InstanceHeader
+from imaging_store.instances import Kept
+from imaging_store.schema.ingest import duplicate_instance, instance, study
+from imaging_store.schema.results import model, result_object
+from message_contracts.envelope import Envelope
+from service_runtime.database import Transaction
+from service_runtime.messaging import outbox
+
+
+class Outcome(Enum):
+    """What an arrival turned out to be."""
+
+    NEW = auto()
+    SAME_AGAIN = auto()
+    """The same bytes were there already; nothing changed."""
+    OTHER_BYTES = auto()
+    """Kept beside the first instance of this SOP Instance UID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An instance whose bytes are durable."""
+
+    header: InstanceHeader
+    kept: Kept
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    called_ae_title: str
+    issuer_of_patient_id: str
+    """Of the instance, or else of its sender, or else of the site."""
+    started: str
+    at: datetime
+
+
+def enter(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    """Enter arrivals, and send what is to be said of their studies, in one transaction."""
+    return _Group(transaction, arrivals).enter()
+
+
+@dataclass(slots=True)
+class _Study:
+    progress: Progress
+    patient: tuple[str, str]
+    is_changed: bool = False
+
+
+class _Group:
+    """One transaction's worth of arrivals: reads what is known, decides each, writes."""
+
+    def __init__(self, transaction: Transaction, arrivals: Sequence[Arrival]) -> None:
+        self._transaction = transaction
+        self._arrivals = arrivals
+        self._studies = self._known_studies()
+        self._known = self._known_instances()
+        self._ours = self._made_by_us()
+        self._new_studies: list[dict[str, Any]] = []
+        self._new_instances: list[dict[str, Any]] = []
+        self._new_duplicates: list[dict[str, Any]] = []
+        self._messages: list[Envelope] = []
+
+    def enter(self) -> list[Outcome]:
+        """Decide and write all arrivals."""
+        outcomes = [self._decide(arrival) for arrival in self._arrivals]
+        connection = self._transaction.connection
+        if self._new_studies:
+            connection.execute(study.insert(), self._new_studies)
+        if self._new_instances:
+            connection.execute(instance.insert(), self._new_instances)
+        if self._new_duplicates:
+            new = outbox.insert_new(duplicate_instance, self._transaction.database)
+            connection.execute(new, self._new_duplicates)
+        changed = [
+            {"uid": uid, "since": known.progress.pending_since}
+            for uid, known in self._studies.items()
+            if known.is_changed
+        ]
+        if changed:
+            connection.execute(_PROLONG, changed)
+        for envelope in self._messages:
+            outbox.send(self._transaction, envelope)
+        return outcomes
+
+    def _decide(self, arrival: Arrival) -> Outcome:
+        header = arrival.header
+        is_ours = (
+            header.sop_instance_uid in self._ours
+            or not header.contributing_device_uids.isdisjoint(self._ours)
+        )
+        known = self._known.get(header.sop_instance_uid)
+        if known is not None:
+            study_instance_uid, sha256 = known
+            if sha256 == arrival.kept.sha256:
+                return Outcome.SAME_AGAIN
+            self._add_duplicate(arrival, study_instance_uid, is_ours=is_ours)
+            return Outcome.OTHER_BYTES
+        self._known[header.sop_instance_uid] = (header.study_instance_uid, arrival.kept.sha256)
+        self._add_instance(arrival, is_ours=is_ours)
+        return Outcome.NEW
+
+    def _add_instance(self, arrival: Arrival, *, is_ours: bool) -> None:
+        header = arrival.header
+        makes_version = header.is_image and not is_ours
+        patient = (header.patient_id[:64], arrival.issuer_of_patient_id[:64])
+        known = self._studies.get(header.study_instance_uid)
+        if known is None:
+            known = self._studies[header.study_instance_uid] = _Study(NOT_BEGUN, patient)
+            self._new_studies.append(_study_row(arrival))
+            self._messages.append(study_opened(header.study_instance_uid, arrival.at))
+        else:
+            known.is_changed = True
+        version = version_of_arrival(known.progress, makes_version=makes_version)
+        known.progress = after_arrival(known.progress, makes_version=makes_version, at=arrival.at)
+        self._new_instances.append(_instance_row(arrival, version, makes_version=makes_version))
+        if known.patient != patient and not is_ours:
+            self._messages.append(
+                identity_conflict(
+                    header.study_instance_uid,
+                    header.series_instance_uid,
+                    header.sop_instance_uid,
+                    arrival.at,
+                )
+            )
+
+    def _add_duplicate(
+        self, arrival: Arrival, first_study_instance_uid: str, *, is_ours: bool
+    ) -> None:
+        header, kept = arrival.header, arrival.kept
+        self._new_duplicates.append(
+            {
+                "sop_instance_uid": header.sop_instance_uid,
+                "sha256": kept.sha256,
+                "study_instance_uid": header.study_instance_uid,
+                "transfer_syntax_uid": arrival.transfer_syntax_uid,
+                "calling_ae_title": arrival.calling_ae_title[:16],
+                "key": kept.key,
+                "size_bytes": kept.size_bytes,
+                "received_at": arrival.at,
+            }
+        )
+        if not is_ours:
+            self._messages.append(
+                instance_conflict(
+                    first_study_instance_uid, header.sop_instance_uid, kept.sha256, arrival.at
+                )
+            )
+
+    def _known_studies(self) -> dict[str, _Study]:
+        uids = {arrival.header.study_instance_uid for arrival in self._arrivals}
+        rows = self._transaction.connection.execute(_STUDIES, {"uids": sorted(uids)})
+        return {
+            row.study_instance_uid: _Study(
+                Progress(row.version, row.pending_since),
+                (row.patient_id, row.issuer_of_patient_id),
+            )
+            for row in rows
+        }
+
+    def _known_instances(self) -> dict[str, tuple[str, str]]:
+        uids = {arrival.header.sop_instance_uid for arrival in self._arrivals}
+        rows = self._transaction.connection.execute(_INSTANCES, {"uids": sorted(uids)})
+        return {row.sop_instance_uid: (row.study_instance_uid, row.sha256) for row in rows}
+
+    def _made_by_us(self) -> set[str]:
+        """Return the SOP Instance UIDs and device UIDs among the arrivals' that are ours."""
+        connection = self._transaction.connection
+        uids = sorted({arrival.header.sop_instance_uid for arrival in self._arrivals})
+        ours = set(connection.execute(_RESULTS, {"uids": uids}).scalars())
+        devices = sorted(
+            {uid for arrival in self._arrivals for uid in arrival.header.contributing_device_uids}
+        )
+        if devices:
+            ours.update(connection.execute(_DEVICES, {"uids": devices}).scalars())
+        return ours
+
+
+_UIDS: BindParameter[Any] = bindparam("uids", expanding=True)
+_STUDIES = (
+    select(
+        study.c.study_instance_uid,
+        study.c.version,
+        study.c.pending_since,
+        study.c.patient_id,
+        study.c.issuer_of_patient_id,
+    )
+    .where(study.c.study_instance_uid.in_(_UIDS))
+    .order_by(study.c.study_instance_uid)
+    .with_for_update()
+)
+_INSTANCES = select(
+    instance.c.sop_instance_uid, instance.c.study_instance_uid, instance.c.sha256
+).where(instance.c.sop_instance_uid.in_(_UIDS))
+_RESULTS = select(result_object.c.sop_instance_uid).where(
+    result_object.c.sop_instance_uid.in_(_UIDS)
+)
+_DEVICES = select(model.c.device_uid).where(model.c.device_uid.in_(_UIDS))
+_PROLONG = (
+    update(study)
+    .where(study.c.study_instance_uid == bindparam("uid"))
+    .values(pending_since=bindparam("since"))
+)
+
+
+def _study_row(arrival: Arrival) -> dict[str, Any]:
+    header = arrival.header
+    return _clipped(
+        study,
+        study_instance_uid=header.study_instance_uid,
+        patient_id=header.patient_id,
+        issuer_of_patient_id=arrival.issuer_of_patient_id,
+        patient_name=header.patient_name,
+        patient_birth_date=header.patient_birth_date,
+        patient_sex=header.patient_sex,
+        accession_number=header.accession_number,
+        study_id=header.study_id,
+        study_description=header.study_description,
+        referring_physician_name=header.referring_physician_name,
+        institution_name=header.institution_name,
+        started=arrival.started,
+    ) | {"opened_at": arrival.at, "pending_since": arrival.at, "version": 0}
+
+
+def _instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict[str, Any]:
+    header, kept = arrival.header, arrival.kept
+    return _clipped(
+        instance,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=arrival.transfer_syntax_uid,
+        modality=header.modality,
+        body_part_examined=header.body_part_examined,
+        view_position=header.view_position,
+        laterality=header.laterality,
+        calling_ae_title=arrival.calling_ae_title,
+        called_ae_title=arrival.called_ae_title,
+        key=kept.key,
+        sha256=kept.sha256,
+    ) | {
+        "image_type": list(header.image_type),
+        "instance_number": header.instance_number,
+        "number_of_frames": header.number_of_frames,
+        "makes_version": makes_version,
+        "study_version": version,
+        "size_bytes": kept.size_bytes,
+        "received_at": arrival.at,
+    }
+
+
+def _clipped(table: Table, **values: str) -> dict[str, Any]:
+    """Return text as it fits its columns: an over-long value must not refuse an instance."""
+    return {name: value[: table.c[name].type.length] for name, value in values.items()}  # type: ignore[attr-defined]

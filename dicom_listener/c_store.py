@@ -1,0 +1,153 @@
+"""The C-STORE pair of messages on the wire (PS3.7 §9.3.1): the one DIMSE service coded here.
+
+Command sets are Implicit VR Little Endian (PS3.7 §6.3.1). Everything else is pynetdicom's.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from dicom_listener.store_status import StoreAnswer
+
+C_STORE_RQ = 0x0001
+_C_STORE_RSP = 0x8001
+_NO_DATA_SET = 0x0101
+
+_AFFECTED_SOP_CLASS_UID = 0x0002
+_COMMAND_FIELD = 0x0100
+_MESSAGE_ID = 0x0110
+_MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+_COMMAND_DATA_SET_TYPE = 0x0800
+_STATUS = 0x0900
+_ERROR_COMMENT = 0x0902
+_AFFECTED_SOP_INSTANCE_UID = 0x1000
+
+_ELEMENT = struct.Struct("<HHL")
+_US_LENGTH = 2
+_P_DATA_TF = 0x04
+_COMMAND, _LAST = 0x01, 0x02
+_PDU_AND_PDV = struct.Struct(">BBLLBB")
+_PDV_HEADER_LENGTH = 6
+_UID_LENGTH = 64
+
+
+class InvalidCommand(Exception):
+    """A command set that PS3.7 does not allow; the association cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """A C-STORE-RQ (PS3.7 §9.3.1.1), as far as it is used."""
+
+    message_id: int
+    affected_sop_class_uid: str
+    affected_sop_instance_uid: str
+    has_data_set: bool
+
+
+def command_elements(command_set: bytes) -> dict[int, bytes]:
+    """Return the values of a command set by element number of group 0000.
+
+    Raises
+    ------
+    InvalidCommand
+        It is no sequence of group 0000 elements.
+    """
+    elements = {}
+    position = 0
+    while position < len(command_set):
+        if position + _ELEMENT.size > len(command_set):
+            raise InvalidCommand("a command element is cut off")
+        group, element, length = _ELEMENT.unpack_from(command_set, position)
+        position += _ELEMENT.size
+        if group != 0 or position + length > len(command_set):
+            raise InvalidCommand("a command set holds what is no command element")
+        elements[element] = command_set[position : position + length]
+        position += length
+    return elements
+
+
+def command_field(elements: dict[int, bytes]) -> int:
+    """Return which message a command set is, (0000,0100)."""
+    return _us(elements, _COMMAND_FIELD)
+
+
+def has_data_set(elements: dict[int, bytes]) -> bool:
+    """Return whether a data set follows the command, (0000,0800)."""
+    return _us(elements, _COMMAND_DATA_SET_TYPE) != _NO_DATA_SET
+
+
+def decode_request(elements: dict[int, bytes]) -> StoreRequest:
+    """Return the C-STORE-RQ that a command set holds.
+
+    Raises
+    ------
+    InvalidCommand
+        A mandatory element (PS3.7 Table 9.3-1) is missing or malformed.
+    """
+    return StoreRequest(
+        message_id=_us(elements, _MESSAGE_ID),
+        affected_sop_class_uid=_ui(elements, _AFFECTED_SOP_CLASS_UID),
+        affected_sop_instance_uid=_ui(elements, _AFFECTED_SOP_INSTANCE_UID),
+        has_data_set=has_data_set(elements),
+    )
+
+
+def encode_response(request: StoreRequest, answer: StoreAnswer) -> bytes:
+    """Return the command set of the C-STORE-RSP (PS3.7 §9.3.1.2) to ``request``."""
+    body = (
+        _element(_AFFECTED_SOP_CLASS_UID, request.affected_sop_class_uid.encode("ascii"), b"\0")
+        + _element(_COMMAND_FIELD, struct.pack("<H", _C_STORE_RSP))
+        + _element(_MESSAGE_ID_BEING_RESPONDED_TO, struct.pack("<H", request.message_id))
+        + _element(_COMMAND_DATA_SET_TYPE, struct.pack("<H", _NO_DATA_SET))
+        + _element(_STATUS, struct.pack("<H", answer.status))
+    )
+    if answer.comment:
+        body += _element(_ERROR_COMMENT, answer.comment.encode("ascii"), b" ")
+    instance = request.affected_sop_instance_uid.encode("ascii")
+    body += _element(_AFFECTED_SOP_INSTANCE_UID, instance, b"\0")
+    return _element(0x0000, struct.pack("<L", len(body))) + body
+
+
+def p_data_tf(context_id: int, command_set: bytes, maximum_length: int) -> bytes:
+    """Return the P-DATA-TF PDUs (PS3.8 §9.3.5) that carry ``command_set``.
+
+    ``maximum_length`` is what the peer announced for their variable field (PS3.8 §D.1); 0 is any.
+    """
+    room = max(2, maximum_length - _PDV_HEADER_LENGTH) if maximum_length else len(command_set)
+    pdus = bytearray()
+    for start in range(0, len(command_set), room):
+        fragment = command_set[start : start + room]
+        is_last = start + room >= len(command_set)
+        pdus += _PDU_AND_PDV.pack(
+            _P_DATA_TF,
+            0,
+            len(fragment) + _PDV_HEADER_LENGTH,
+            len(fragment) + _PDV_HEADER_LENGTH - 4,
+            context_id,
+            _COMMAND | (_LAST if is_last else 0),
+        )
+        pdus += fragment
+    return bytes(pdus)
+
+
+def _element(element: int, value: bytes, padding: bytes = b"") -> bytes:
+    if len(value) % 2:
+        value += padding
+    return _ELEMENT.pack(0, element, len(value)) + value
+
+
+def _us(elements: dict[int, bytes], element: int) -> int:
+    value = elements.get(element, b"")
+    if len(value) != _US_LENGTH:
+        raise InvalidCommand(f"(0000,{element:04X}) is missing or malformed")
+    return int.from_bytes(value, "little")
+
+
+def _ui(elements: dict[int, bytes], element: int) -> str:
+    try:
+        value = elements.get(element, b"").decode("ascii").strip(" \0")
+    except UnicodeDecodeError:
+        value = ""
+    if not value or len(value) > _UID_LENGTH or not value.isprintable():
+        raise InvalidCommand(f"(0000,{element:04X}) is missing or malformed")
+    return value

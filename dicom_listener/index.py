@@ -1,0 +1,114 @@
+"""The index: which instances there are. An instance is answered for when its row is durable.
+
+Associations that finish an instance at the same time share one commit: the first that comes commits
+for all that wait, the others wait for it, and whoever came meanwhile leads the next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Lock
+
+from sqlalchemy.exc import IntegrityError
+
+from dicom_listener.arrivals import Arrival, Outcome, enter
+from imaging_store.instances import Kept
+from imaging_store.schema.ingest import quarantined_instance
+from service_runtime.database import Database
+from service_runtime.messaging import outbox
+
+_GROUP = 64
+_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class _Entry:
+    arrival: Arrival
+    turn: Lock = field(default_factory=Lock)
+    outcome: Outcome | None = None
+    error: Exception | None = None
+
+
+class Index:
+    """Enters arrivals into the database, those of several threads in one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = Lock()
+        self._waiting: list[_Entry] = []
+        self._is_led = False
+
+    def add(self, arrival: Arrival) -> Outcome:
+        """Enter an arrival; when this returns its row and what it announces are durable.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            It is not entered, or may not be; the sender has to send again.
+        """
+        entry = _Entry(arrival)
+        entry.turn.acquire()
+        with self._lock:
+            self._waiting.append(entry)
+            must_wait, self._is_led = self._is_led, True
+        if must_wait:
+            entry.turn.acquire()
+        if entry.outcome is None and entry.error is None:
+            self._lead(entry)
+        if entry.error is not None:
+            raise entry.error
+        assert entry.outcome is not None  # noqa: S101 - one of the two is set
+        return entry.outcome
+
+    def _lead(self, leader: _Entry) -> None:
+        with self._lock:
+            group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        try:
+            self._commit(group)
+        finally:
+            with self._lock:
+                next_leader = self._waiting[0] if self._waiting else None
+                self._is_led = next_leader is not None
+            for entry in group:
+                if entry is not leader:
+                    entry.turn.release()
+            if next_leader is not None:
+                next_leader.turn.release()
+
+    def _commit(self, group: Sequence[_Entry]) -> None:
+        try:
+            for entry, outcome in zip(group, self._enter([e.arrival for e in group]), strict=True):
+                entry.outcome = outcome
+        except Exception as error:  # noqa: BLE001 - told to whoever waits for it
+            if len(group) == 1:
+                group[0].error = error
+                return
+            # One that the database refuses must not take the others with it.
+            for entry in group:
+                self._commit([entry])
+
+    def _enter(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._database.transaction() as transaction:
+                    return enter(transaction, arrivals)
+            except IntegrityError:
+                # PostgreSQL: another process has just entered the same study or instance.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+    def quarantine(self, kept: Kept, reason: str, calling_ae_title: str, at: datetime) -> None:
+        """Enter what could not be understood; the same bytes again are entered once."""
+        with self._database.transaction() as transaction:
+            transaction.connection.execute(
+                outbox.insert_new(quarantined_instance, self._database),
+                {
+                    "id": kept.sha256,
+                    "reason": reason,
+                    "calling_ae_title": calling_ae_title[:16],
+                    "key": kept.key,
+                    "size_bytes": kept.size_bytes,
+                    "received_at": at,
+                },
+            )

@@ -1,0 +1,248 @@
+"""What the listener wants to know of an instance, read from the beginning of its data set.
+
+Reading is tolerant: what is malformed is taken as absent, and only a data set that does not say
+which instance of which study it is cannot be understood.
+"""
+
+import io
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
+from pydicom.dataset import Dataset
+from pydicom.filereader import data_element_generator
+
+from dicom_listener.character_set import decode, encodings_of
+from dicom_listener.sop_classes import BIG_ENDIAN, DEFLATED, IMPLICIT_VR, is_read_by_no_model
+from service_runtime.errors import PermanentError
+
+PREFIX_BYTES = 64 * 1024
+"""As much of a data set is kept in memory while it arrives; nearly every header fits."""
+
+_DEFER_BYTES = 1024 * 1024
+_INFLATED_LIMIT_BYTES = 64 * 1024 * 1024
+_UID = re.compile(r"[\x21-\x7e]{1,64}")
+
+_KEYWORDS = (
+    "SpecificCharacterSet",
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "Modality",
+    "InstitutionName",
+    "ReferringPhysicianName",
+    "TimezoneOffsetFromUTC",
+    "StudyDescription",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "BodyPartExamined",
+    "ViewPosition",
+    "ContributingEquipmentSequence",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "StudyID",
+    "InstanceNumber",
+    "Laterality",
+    "ImageLaterality",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+)
+_WANTED = {tag_for_keyword(keyword) or 0: keyword for keyword in _KEYWORDS}
+_LAST_WANTED = max(_WANTED)
+
+
+class NotUnderstood(PermanentError):
+    """A data set does not say which instance of which study it is; the text says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHeader:
+    """One instance, its study and its patient. Text is decoded; what is absent is empty."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    modality: str
+    body_part_examined: str
+    view_position: str
+    laterality: str
+    image_type: tuple[str, ...]
+    instance_number: int | None
+    number_of_frames: int
+    patient_id: str
+    issuer_of_patient_id: str
+    patient_name: str
+    """All component groups, separated by ``=``."""
+    patient_birth_date: str
+    """As sent: ``YYYYMMDD`` where the sender keeps to the Standard."""
+    patient_sex: str
+    accession_number: str
+    study_id: str
+    study_description: str
+    referring_physician_name: str
+    institution_name: str
+    study_date: str
+    study_time: str
+    timezone_offset: str
+    """(0008,0201), such as ``+0530``."""
+    contributing_device_uids: frozenset[str]
+    """(0018,1002) of every item of (0018,A001)."""
+    is_image: bool
+    """It has pixels that a model could read; false for what only accompanies images."""
+
+
+def parse_header(
+    file: BinaryIO, transfer_syntax_uid: str, *, whole: bool = True
+) -> InstanceHeader | None:
+    """Read the header of the data set at the current position of ``file``.
+
+    ``whole`` says that the data set ends where the file ends; otherwise ``None`` means that the
+    header goes on behind that end.
+
+    Raises
+    ------
+    NotUnderstood
+        A UID that says what this is is missing or malformed, or nothing can be parsed.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        file = _inflated(file)
+    values, reached_end = _elements(file, transfer_syntax_uid)
+    if not reached_end and not whole:
+        return None
+    return _header(values)
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """Return the beginning of a deflated data set (PS3.5 §A.5), as far as it inflates."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = bytearray()
+    while len(data) < _INFLATED_LIMIT_BYTES and (piece := file.read(PREFIX_BYTES)):
+        try:
+            data += inflate.decompress(piece, PREFIX_BYTES * 64)
+        except zlib.error:
+            break
+    return io.BytesIO(data)
+
+
+def _elements(
+    file: BinaryIO, transfer_syntax_uid: str
+) -> tuple[dict[str, RawDataElement | DataElement], bool]:
+    """Return the wanted elements by keyword, and whether the place behind the last was reached."""
+    found: dict[str, RawDataElement | DataElement] = {}
+    reached_end = False
+
+    def stop(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal reached_end
+        reached_end = tag > _LAST_WANTED
+        return reached_end
+
+    try:
+        for element in data_element_generator(
+            file,
+            transfer_syntax_uid in IMPLICIT_VR,
+            transfer_syntax_uid not in BIG_ENDIAN,
+            stop_when=stop,
+            defer_size=_DEFER_BYTES,
+            specific_tags=list(_WANTED),
+        ):
+            if isinstance(element, RawDataElement) and len(element.value or b"") != element.length:
+                break
+            found.setdefault(_WANTED[int(element.tag)], element)
+    except Exception:  # noqa: BLE001 - whatever a malformed data set does to the parser
+        return found, False
+    return found, reached_end
+
+
+def _header(found: Mapping[str, RawDataElement | DataElement]) -> InstanceHeader:
+    raw = {
+        keyword: element.value
+        for keyword, element in found.items()
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes)
+    }
+    encodings = encodings_of(raw.get("SpecificCharacterSet"))
+
+    def text(keyword: str) -> str:
+        return decode(raw.get(keyword, b""), encodings)
+
+    def first(keyword: str) -> str:
+        return text(keyword).split("\\")[0].strip()
+
+    sop_class_uid = _uid(raw, "SOPClassUID", "SOP Class UID")
+    modality = first("Modality")
+    return InstanceHeader(
+        study_instance_uid=_uid(raw, "StudyInstanceUID", "Study Instance UID"),
+        series_instance_uid=_uid(raw, "SeriesInstanceUID", "Series Instance UID"),
+        sop_instance_uid=_uid(raw, "SOPInstanceUID", "SOP Instance UID"),
+        sop_class_uid=sop_class_uid,
+        modality=modality,
+        body_part_examined=text("BodyPartExamined"),
+        view_position=text("ViewPosition"),
+        laterality=text("ImageLaterality") or text("Laterality"),
+        image_type=tuple(part.strip() for part in text("ImageType").split("\\") if part.strip()),
+        instance_number=_integer(text("InstanceNumber")),
+        number_of_frames=max(1, _integer(first("NumberOfFrames")) or 1),
+        patient_id=text("PatientID"),
+        issuer_of_patient_id=text("IssuerOfPatientID"),
+        patient_name=text("PatientName"),
+        patient_birth_date=text("PatientBirthDate"),
+        patient_sex=text("PatientSex"),
+        accession_number=text("AccessionNumber"),
+        study_id=text("StudyID"),
+        study_description=text("StudyDescription"),
+        referring_physician_name=text("ReferringPhysicianName"),
+        institution_name=text("InstitutionName"),
+        study_date=first("StudyDate"),
+        study_time=first("StudyTime"),
+        timezone_offset=first("TimezoneOffsetFromUTC"),
+        contributing_device_uids=_device_uids(found.get("ContributingEquipmentSequence")),
+        is_image={"Rows", "Columns"} <= raw.keys()
+        and not is_read_by_no_model(sop_class_uid, modality),
+    )
+
+
+def _uid(raw: Mapping[str, bytes], keyword: str, name: str) -> str:
+    value = raw.get(keyword, b"").decode("ascii", "replace").strip(" \0")
+    if not value:
+        raise NotUnderstood(f"{name} is missing")
+    if not _UID.fullmatch(value):
+        raise NotUnderstood(f"{name} is malformed")
+    return value
+
+
+def _integer(text: str) -> int | None:
+    """Value of an IS (PS3.5 §6.2: 32 bits), or ``None``."""
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if -(2**31) <= number < 2**31 else None
+
+
+def _device_uids(element: RawDataElement | DataElement | None) -> frozenset[str]:
+    """Device UIDs of Contributing Equipment (PS3.3 §C.12.1); an unreadable sequence has none."""
+    if element is None:
+        return frozenset()
+    try:
+        if isinstance(element, RawDataElement):
+            element = convert_raw_data_element(element, ds=Dataset())
+        values = [item.get("DeviceUID") for item in element.value]
+    except Exception:  # noqa: BLE001 - whatever a malformed sequence does to the parser
+        return frozenset()
+    return frozenset(
+        str(uid)
+        for value in values
+        if value
+        for uid in ([value] if isinstance(value, str) else value)
+    )

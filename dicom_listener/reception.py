@@ -1,0 +1,226 @@
+"""Keeps one data set while it arrives: file first, then index, then the answer."""
+
+import io
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+import structlog
+
+from dicom_listener.arrivals import Arrival, Outcome
+from dicom_listener.c_store import StoreRequest
+from dicom_listener.index import Index
+from dicom_listener.instance_header import (
+    PREFIX_BYTES,
+    InstanceHeader,
+    NotUnderstood,
+    parse_header,
+)
+from dicom_listener.part10 import file_meta
+from dicom_listener.storage_scp import Reception, Sender
+from dicom_listener.store_status import (
+    OTHER_SOP_CLASS,
+    OTHER_SOP_INSTANCE,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    StoreAnswer,
+    cannot_understand,
+)
+from dicom_listener.study_start import study_start
+from imaging_store.instances import FileInstanceStore, FileSink, StorageFull, instance_key
+from service_runtime.database import DatabaseUnavailable
+
+log = structlog.get_logger()
+
+_POSTGRESQL_NO_ROOM = "53100"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What holds where neither the instance nor its sender says otherwise."""
+
+    default_issuer_of_patient_id: str
+    zone: tzinfo
+
+
+class InstanceKeeper:
+    """Begins receptions into one store and one index."""
+
+    def __init__(
+        self,
+        store: FileInstanceStore,
+        index: Index,
+        site: Site,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.store = store
+        self.index = index
+        self.site = site
+        self.now = now
+
+    def __call__(
+        self, request: StoreRequest, transfer_syntax_uid: str, sender: Sender
+    ) -> Reception:
+        """Begin to keep a data set. What goes wrong is answered when all of it has arrived."""
+        return InstanceReception(self, request, transfer_syntax_uid, sender)
+
+
+class InstanceReception:
+    """One data set on its way from the association to the store."""
+
+    def __init__(
+        self,
+        keeper: InstanceKeeper,
+        request: StoreRequest,
+        transfer_syntax_uid: str,
+        sender: Sender,
+    ) -> None:
+        self._keeper = keeper
+        self._request = request
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._sender = sender
+        self._prefix = bytearray()
+        self._failure: StoreAnswer | None = None
+        self._sink: FileSink | None = None
+        self._meta = file_meta(
+            request.affected_sop_class_uid,
+            request.affected_sop_instance_uid,
+            transfer_syntax_uid,
+            sender.calling_ae_title,
+        )
+        try:
+            self._sink = keeper.store.open_write(self._meta)
+        except Exception as error:  # noqa: BLE001 - every failure has to be answered
+            self._fail(error)
+
+    def write(self, fragment: memoryview) -> None:
+        """Take the next bytes; after a failure the rest is read and dropped."""
+        if self._sink is None:
+            return
+        try:
+            self._sink.write(fragment)
+        except Exception as error:  # noqa: BLE001 - every failure has to be answered
+            self._fail(error)
+            return
+        room = PREFIX_BYTES - len(self._prefix)
+        if room > 0:
+            self._prefix += fragment[:room]
+
+    def abandon(self) -> None:
+        """Leave nothing of what will not be finished."""
+        if self._sink is not None:
+            self._sink.abort()
+            self._sink = None
+
+    def finish(self) -> StoreAnswer:
+        """Make the data set durable and findable; every failure has its status and is logged."""
+        try:
+            if self._failure is None:
+                return self._keep()
+        except Exception as error:  # noqa: BLE001 - every failure has to be answered
+            self._fail(error)
+        finally:
+            self.abandon()
+        return self._failure or PROCESSING_FAILURE
+
+    def _keep(self) -> StoreAnswer:
+        try:
+            header = self._header()
+        except NotUnderstood as error:
+            return self._quarantine(str(error))
+        if header.sop_class_uid != self._request.affected_sop_class_uid:
+            return self._refuse(OTHER_SOP_CLASS)
+        if header.sop_instance_uid != self._request.affected_sop_instance_uid:
+            return self._refuse(OTHER_SOP_INSTANCE)
+        sink = self._open_sink()
+        kept = sink.commit(
+            instance_key(header.study_instance_uid, header.sop_instance_uid, sink.sha256)
+        )
+        keeper, sender = self._keeper, self._sender
+        outcome = keeper.index.add(
+            Arrival(
+                header=header,
+                kept=kept,
+                transfer_syntax_uid=self._transfer_syntax_uid,
+                calling_ae_title=sender.calling_ae_title,
+                called_ae_title=sender.called_ae_title,
+                issuer_of_patient_id=header.issuer_of_patient_id
+                or keeper.site.default_issuer_of_patient_id,
+                started=study_start(
+                    header.study_date,
+                    header.study_time,
+                    header.timezone_offset,
+                    keeper.site.zone,
+                ),
+                at=keeper.now(),
+            )
+        )
+        if outcome is Outcome.OTHER_BYTES:
+            log.warning(
+                "instance.duplicated",
+                study_instance_uid=header.study_instance_uid,
+                sop_instance_uid=header.sop_instance_uid,
+            )
+        return SUCCESS
+
+    def _header(self) -> InstanceHeader:
+        sink = self._open_sink()
+        is_whole = sink.size_bytes == len(self._prefix)
+        header = parse_header(io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=is_whole)
+        if header is None:
+            with sink.flush_to().open("rb") as file:
+                file.seek(len(self._meta))
+                header = parse_header(file, self._transfer_syntax_uid)
+        if header is None:
+            raise NotUnderstood("Data set ends in its header")
+        return header
+
+    def _quarantine(self, reason: str) -> StoreAnswer:
+        sink = self._open_sink()
+        key = f"quarantine/{sink.sha256}"
+        self._keeper.store.put_artifact(f"{key}.reason.txt", f"{reason}\n".encode())
+        kept = sink.commit(f"{key}.dcm")
+        self._keeper.index.quarantine(
+            kept, reason, self._sender.calling_ae_title, self._keeper.now()
+        )
+        log.warning("instance.quarantined", reason=reason, key=kept.key)
+        return cannot_understand(reason)
+
+    def _refuse(self, answer: StoreAnswer) -> StoreAnswer:
+        log.warning(
+            "instance.refused",
+            status_code=f"{answer.status:04X}",
+            error_comment=answer.comment,
+            sop_instance_uid=self._request.affected_sop_instance_uid,
+        )
+        return answer
+
+    def _fail(self, error: Exception) -> None:
+        self.abandon()
+        if _is_out_of_room(error):
+            self._failure = OUT_OF_RESOURCES
+        else:
+            self._failure = PROCESSING_FAILURE
+        log.error(
+            "instance.not_stored",
+            status_code=f"{self._failure.status:04X}",
+            sop_instance_uid=self._request.affected_sop_instance_uid,
+            exc_info=error,
+        )
+
+    def _open_sink(self) -> FileSink:
+        if self._sink is None:
+            raise RuntimeError("the reception has ended")
+        return self._sink
+
+
+def _is_out_of_room(error: Exception) -> bool:
+    if isinstance(error, StorageFull):
+        return True
+    original = getattr(error.__cause__, "orig", None)
+    return isinstance(error, DatabaseUnavailable) and (
+        getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(original, "pgcode", None) == _POSTGRESQL_NO_ROOM
+    )

@@ -1,0 +1,254 @@
+"""pynetdicom's upper layer (PS3.8) without its thread: the association's own thread drives it.
+
+Nothing here polls: a thread blocks until its peer sends, its timer ends, or the process drains.
+Negotiation, release, abort and the state machine stay pynetdicom's. P-DATA-TF alone is read here,
+and handed on fragment by fragment from one buffer, so that no instance is ever held in memory.
+"""
+
+import math
+import select
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationSocket
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+
+BUFFER_BYTES = 256 * 1024
+_OTHER_PDU_LIMIT_BYTES = 1024 * 1024
+_P_DATA_TF = 0x04
+_PDU_HEADER = struct.Struct(">BBL")
+_PDV_HEADER = struct.Struct(">LBB")
+_ITEM_LENGTH_SIZE = 4
+_LINGER_S = 2.0
+
+
+class ConnectionEnded(OSError):
+    """The peer closed the connection, or sent nothing for longer than it may."""
+
+
+class TakesFragments(Protocol):
+    """What P-DATA-TF is handed to."""
+
+    def on_fragment(self, context_id: int, control: int, fragment: memoryview, left: int) -> None:
+        """Take a part of a presentation data value (PS3.8 §9.3.5.1).
+
+        ``control`` is its message control header (PS3.8 §E.2), ``left`` how many bytes of the same
+        value are still to come. ``fragment`` is only valid during the call.
+
+        Raises
+        ------
+        ValueError
+            The peer breaks PS3.7; the association is to be aborted.
+        """
+
+
+class BufferedSocket(AssociationSocket):  # type: ignore[misc]
+    """A connection that is read through one buffer and never in small pieces."""
+
+    def __init__(self, assoc: "Association", client_socket: socket.socket, wake: int) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+        self._poll = select.poll()
+        self._poll.register(client_socket, select.POLLIN)
+        self._poll.register(wake, select.POLLIN)
+        self._wake = wake
+
+    def wait(self, timeout_s: float | None) -> tuple[bool, bool]:
+        """Wait until the peer has sent or the process drains; return whether each is so.
+
+        That the process drains is said once.
+        """
+        if self._start < self._end:
+            return True, False
+        if self.socket is None:
+            return False, False
+        events = dict(self._poll.poll(None if timeout_s is None else max(0, timeout_s * 1000)))
+        is_draining = events.pop(self._wake, 0) != 0
+        if is_draining:
+            self._poll.unregister(self._wake)
+        return bool(events), is_draining
+
+    def available(self, at_most: int) -> memoryview:
+        """Return 1 to ``at_most`` received bytes, waiting for them; valid until the next call."""
+        if self._start == self._end:
+            self._fill(0)
+        end = min(self._end, self._start + at_most)
+        piece = self._view[self._start : end]
+        self._start = end
+        return piece
+
+    def peek(self, length: int) -> memoryview:
+        """Return the next few bytes, waiting for them, without taking them."""
+        if self._start + length > BUFFER_BYTES or self._start == self._end:
+            rest = bytes(self._view[self._start : self._end])
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        while self._end - self._start < length:
+            self._fill(self._end)
+        return self._view[self._start : self._start + length]
+
+    def skip(self, length: int) -> None:
+        """Take what was peeked at."""
+        self._start += length
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return ``nr_bytes``, or fewer where the connection ended (pynetdicom's contract)."""
+        data = bytearray()
+        try:
+            while len(data) < nr_bytes:
+                data += self.available(nr_bytes - len(data))
+        except ConnectionEnded:
+            pass
+        return data
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all of ``bytestream``; a connection that is gone becomes Evt17."""
+        try:
+            if self.socket is None:
+                raise ConnectionEnded
+            self.socket.sendall(bytestream)
+        except OSError:
+            self.event_queue.put("Evt17")
+
+    def discard_until_closed(self, timeout_s: float) -> None:
+        """Read and drop what still comes, so that closing does not reset what was sent last."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            while (left_s := deadline - time.monotonic()) > 0 and self.wait(left_s)[0]:
+                self.available(BUFFER_BYTES)
+        except ConnectionEnded:
+            pass
+
+    def _shutdown_socket(self) -> None:
+        """Close the connection, also where the peer has reset it."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+    def _fill(self, at: int) -> None:
+        if self.socket is None:
+            raise ConnectionEnded
+        try:
+            received = self.socket.recv_into(self._view[at:])
+        except OSError as error:
+            raise ConnectionEnded from error
+        if not received:
+            raise ConnectionEnded
+        if at == 0:
+            self._start = 0
+        self._end = at + received
+
+
+class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
+    """A DUL service provider whose steps are taken by the thread that waits for their outcome."""
+
+    socket: BufferedSocket | None
+
+    def __init__(self, assoc: "Association", receiver: TakesFragments) -> None:
+        super().__init__(assoc)
+        self._receiver = receiver
+        self.is_draining = False
+
+    def start(self) -> None:
+        """Begin; there is no thread to start."""
+        self._idle_timer.start()
+        self.assoc._dul_ready.set()  # noqa: SLF001 - what the reactor's thread does
+
+    def is_alive(self) -> bool:
+        """Whether the connection is still served."""
+        return not self._kill_thread
+
+    def stop_dul(self) -> bool:
+        """Let the peer read what was sent last, for a moment, then close."""
+        self._kill_thread = True
+        if self.socket is not None:
+            if self.state_machine.current_state == "Sta13":
+                self.socket.discard_until_closed(_LINGER_S)
+            self.socket.close()
+        return True
+
+    def send_pdu(self, primitive: object) -> None:
+        """Send a primitive before returning."""
+        super().send_pdu(primitive)
+        while not self.to_provider_queue.empty() and not self._kill_thread:
+            self.step(0)
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> object:  # noqa: FBT001, FBT002
+        """Return the next primitive of the peer's, taking steps until there is one."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while wait and self.to_user_queue.empty() and not self._kill_thread:
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if (left_s is not None and left_s <= 0) or not self.step(left_s):
+                break
+        return super().receive_pdu(wait=False)
+
+    def step(self, timeout_s: float | None) -> bool:
+        """Do what is to be done next: send, read one PDU, or wait at most ``timeout_s`` for one.
+
+        Returns false where nothing came in that time, or the process is to drain instead.
+        """
+        if self.artim_timer.expired:
+            self.event_queue.put("Evt18")
+        elif self.event_queue.empty() and not self._process_recv_primitive():
+            if self._wait(timeout_s):
+                self._read_pdu_data()
+                self._idle_timer.restart()
+            elif self.artim_timer.expired:
+                self.event_queue.put("Evt18")
+            else:
+                return False
+        while not self.event_queue.empty() and not self._kill_thread:
+            self.state_machine.do_action(self.event_queue.get(block=False))
+        return True
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        """Wait for the peer, no longer than ARTIM (PS3.8 §9.1.5) runs."""
+        if self.socket is None:
+            return False
+        timer = self.artim_timer
+        if timer.timeout is not None and timer._start_time and not timer._end_time:  # noqa: SLF001
+            timeout_s = min(timer.remaining + 0.001, math.inf if timeout_s is None else timeout_s)
+        has_come, is_draining = self.socket.wait(timeout_s)
+        self.is_draining |= is_draining
+        return has_come
+
+    def _read_pdu_data(self) -> None:
+        """Read one PDU: P-DATA-TF of an established association here, any other by pynetdicom."""
+        assert self.socket is not None  # noqa: S101 - it has just been waited for
+        try:
+            pdu_type, _, length = _PDU_HEADER.unpack(self.socket.peek(_PDU_HEADER.size))
+            if pdu_type == _P_DATA_TF and self.state_machine.current_state == "Sta6":
+                self.socket.skip(_PDU_HEADER.size)
+                self._read_p_data(self.socket, length)
+            elif length > _OTHER_PDU_LIMIT_BYTES:
+                self.event_queue.put("Evt19")
+            else:
+                super()._read_pdu_data()
+        except ConnectionEnded:
+            self.event_queue.put("Evt17")
+        except ValueError:
+            self.event_queue.put("Evt19")
+
+    def _read_p_data(self, connection: BufferedSocket, left: int) -> None:
+        while left:
+            item_length, context_id, control = _PDV_HEADER.unpack(connection.peek(_PDV_HEADER.size))
+            left -= _ITEM_LENGTH_SIZE + item_length
+            if left < 0 or item_length < _PDV_HEADER.size - _ITEM_LENGTH_SIZE:
+                raise ValueError("a presentation data value does not fit its PDU")
+            connection.skip(_PDV_HEADER.size)
+            value_left = item_length - (_PDV_HEADER.size - _ITEM_LENGTH_SIZE)
+            if not value_left:
+                self._receiver.on_fragment(context_id, control, memoryview(b""), 0)
+            while value_left:
+                piece = connection.available(value_left)
+                value_left -= len(piece)
+                self._receiver.on_fragment(context_id, control, piece, value_left)
