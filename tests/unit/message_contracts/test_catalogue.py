@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from message_contracts.catalogue import MESSAGES, UndecodableMessage, decode, encode
 from message_contracts.coding import CodedConcept
+from message_contracts.delivery import InstanceOutcome
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import case_id_of, derived_id, derived_uid
 from message_contracts.inference import ClassProbability, InferenceRequested, ModelReference
@@ -45,6 +46,12 @@ overrides: dict[str, st.SearchStrategy[Any]] = {
     "model": st.builds(ModelReference, name=words, version=words),
     "destination": short_words,
 }
+
+
+st.register_type_strategy(
+    InstanceOutcome,
+    st.builds(InstanceOutcome, sop_instance_uid=uids, status=st.integers(0, 0xFFFF)),
+)
 
 
 def of_type(message: type[Message]) -> st.SearchStrategy[Message]:
