@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,18 @@ from tests.peers.postgresql import PostgreSQL
 from tests.peers.rabbitmq import RabbitMQ
 
 CHECKOUT = Path(__file__).parent.parent
+SEED = int(os.environ.get("COUNTERSIGN_TEST_SEED") or secrets.randbelow(1_000_000))
+
+
+def pytest_report_header() -> str:
+    """Print the seed, which repeats a run's random choices."""
+    return f"COUNTERSIGN_TEST_SEED={SEED}"
+
+
+@pytest.fixture
+def seed() -> int:
+    """Give the seed of everything that a test chooses at random."""
+    return SEED
 
 
 def create_tables(url: str) -> None:

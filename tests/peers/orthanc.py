@@ -66,9 +66,7 @@ class Orthanc(Peer):
                 environment=environment,
             )
         ]
-        self._rest = httpx.Client(
-            base_url=f"http://{LOOPBACK}:{self.http_port}", timeout=60, trust_env=False
-        )
+        self._rest = self._client()
 
     @override
     def start(self) -> None:
@@ -82,6 +80,16 @@ class Orthanc(Peer):
             return self._rest.get("/system").is_success
         except httpx.TransportError:
             return False
+
+    @override
+    def kill(self) -> None:
+        super().kill()
+        self._rest.close()
+        self._rest = self._client()
+
+    def _client(self) -> httpx.Client:
+        base_url = f"http://{LOOPBACK}:{self.http_port}"
+        return httpx.Client(base_url=base_url, timeout=60, trust_env=False)
 
     def _configuration(self) -> dict[str, Any]:
         return {

@@ -42,7 +42,8 @@ class RabbitMQ(Peer):
     """A node of its own: name, ports, port mapper (epmd), cookie and data.
 
     Two nodes that shared a port mapper or a distribution port would find one another.
-    Durable queues and persistent messages outlive ``stop`` and ``kill``, as in production.
+    Durable queues and persistent messages outlive ``stop`` and ``kill``, as in production, except
+    that RabbitMQ 3.10 loses a quorum queue that was declared less than 2 s before a ``kill``.
     """
 
     def __init__(self) -> None:
@@ -96,12 +97,21 @@ class RabbitMQ(Peer):
             ),
             ServerProcess([server], log=folder / "server.log", environment=environment),
         ]
-        self._management = httpx.Client(
+        self._management = self._client()
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
             base_url=f"http://{LOOPBACK}:{self.management_port}/api",
             auth=(USER, self.password),
             timeout=30,
             trust_env=False,
         )
+
+    @override
+    def kill(self) -> None:
+        super().kill()
+        self._management.close()
+        self._management = self._client()
 
     @override
     def start(self) -> None:
