@@ -36,7 +36,7 @@ check: installed-for-development ## Lint, type-check, and hold the architecture 
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
-	@scripts/check-generated
+	@.venv/bin/python -m countersign.docs --check docs
 
 bench: installed-for-tests ## Measure; the figures go to bench/RESULTS.md.
 	@.venv/bin/python -m bench
