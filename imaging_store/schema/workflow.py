@@ -78,6 +78,27 @@ signature = Table(
     Index("ix_signature_case", "case_id", "case_version", "stage"),
 )
 
+intervention = Table(
+    "intervention",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("case_id", Uuid, ForeignKey("cases.id"), nullable=False),
+    Column("case_version", Integer, nullable=False),
+    # return, rejection or hold_release.
+    Column("act", String(16), nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("printed_name", String(200), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("reason_code", String(64), nullable=False),
+    Column("notes", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("authentication", String(32), nullable=False),
+    # SHA-256 over this act's own words.
+    Column("content_sha256", String(64), nullable=False),
+    Index("ix_intervention_case", "case_id", "case_version"),
+)
+"""What people did to a case other than sign it, with their words."""
+
 history = Table(
     "history",
     metadata,
@@ -92,7 +113,7 @@ history = Table(
     Column("to_status", String(24), nullable=False),
     Column("stage", String(16)),
     Column("reason_code", String(64)),
-    # Ids, digests and codes; free text stays in ``signature``, whose digest is here.
+    # Ids, digests and codes; words stay in ``signature`` and ``intervention``: digests here.
     Column("details", JSON, nullable=False),
     Column("previous_sha256", String(64), nullable=False),
     Column("sha256", String(64), nullable=False, unique=True),
