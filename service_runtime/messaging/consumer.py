@@ -105,6 +105,12 @@ class Consumer:
         """Record that handling failed for a passing reason, without handling."""
         return self._record(held, _envelope_or_none(held), _Failure(reason, final=False), stop)
 
+    def give_up(self, held: Delivery, reason: str, stop: threading.Event) -> Outcome:
+        """Make a dead letter of a delivery without handling it."""
+        outcome = self._record(held, _envelope_or_none(held), _Failure(reason, final=True), stop)
+        metrics.MESSAGES_CONSUMED.labels(held.queue, outcome).inc()
+        return outcome
+
     def _bound(self, held: Delivery) -> AbstractContextManager[None]:
         return log.bound(
             queue=held.queue, message_id=held.message_id, message_type=held.routing_key
