@@ -40,11 +40,10 @@ def transaction(
     report: SignedReport, site: Site, pdf: bytes, patient_id_systems: dict[str, str]
 ) -> SentBundle:
     """Return the Bundle of a signed report, at most eight entries."""
-    known_site = site.of(report)
     bundle = Bundle(
         type="transaction",
         timestamp=report.admin.signed_at.astimezone(UTC).isoformat(timespec="milliseconds"),
-        entry=list(_entries(report, known_site, pdf, patient_id_systems)),
+        entry=list(_entries(report, site, pdf, patient_id_systems)),
     )
     # Through JSON text: python-mode dumps hold dates and bytes.
     return SentBundle(json.loads(bundle.model_dump_json()))

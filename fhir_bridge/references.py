@@ -19,11 +19,6 @@ class Site:
     institution: str
     department: str
 
-    def of(self, report: SignedReport) -> "Site":
-        """Return this site; a name it has not been given is the study's (0008,0080)."""
-        name = self.institution or report.study.institution_name
-        return Site(printable(name), self.department)
-
     @property
     def display(self) -> str:
         """The department with its institution."""

@@ -53,7 +53,6 @@ class Study:
     """ISO 8601: a date where the source has no time, else date, time and offset; may be empty."""
     modalities: tuple[str, ...] = ()
     """(0008,0060) of its series, such as ``DX``."""
-    institution_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
