@@ -17,18 +17,16 @@ from tests.peers.postgresql import PostgreSQL
 from tests.peers.rabbitmq import RabbitMQ
 
 CHECKOUT = Path(__file__).parent.parent
-SEED = int(os.environ.get("COUNTERSIGN_TEST_SEED") or secrets.randbelow(1_000_000))
+
+
+def pytest_configure() -> None:
+    """Choose the seed of a run's random choices, once for all of its processes."""
+    os.environ.setdefault("COUNTERSIGN_TEST_SEED", str(secrets.randbelow(1_000_000)))
 
 
 def pytest_report_header() -> str:
-    """Print the seed, which repeats a run's random choices."""
-    return f"COUNTERSIGN_TEST_SEED={SEED}"
-
-
-@pytest.fixture
-def seed() -> int:
-    """Give the seed of everything that a test chooses at random."""
-    return SEED
+    """Print the seed, which repeats the choices."""
+    return f"COUNTERSIGN_TEST_SEED={os.environ['COUNTERSIGN_TEST_SEED']}"
 
 
 def create_tables(url: str) -> None:
