@@ -69,29 +69,33 @@ def _picture(data_dir: Path, row: dict[str, str | None], line: int) -> LabeledPi
     )
 
 
-def read_gray(path: Path) -> Picture:
-    """Decode a PNG or JPEG file to 8-bit gray ``[rows, columns]``.
+def read_picture(path: Path, channels: int) -> Picture:
+    """Decode a PNG or JPEG file to 8-bit gray ``[rows, columns]`` or RGB ``[rows, columns, 3]``.
+
+    Gray serves one channel and three alike; a file in color keeps its color for three channels.
 
     Raises
     ------
     InvalidManifest
         The file is absent or not a picture.
     """
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    how = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    picture = cv2.imread(str(path), how) if path.is_file() else None
     if picture is None:
         raise InvalidManifest(f"{path.name}: no such picture, or not PNG or JPEG")
     return np.asarray(picture, dtype=np.uint8)
 
 
-def read_rgb(path: Path) -> Picture:
-    """Decode a PNG or JPEG file to 8-bit RGB ``[rows, columns, 3]``; raises as ``read_gray``."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InvalidManifest(f"{path.name}: no such picture, or not PNG or JPEG")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+def read_picture_batch(
+    pictures: tuple[LabeledPicture, ...], shape: tuple[int, int, int]
+) -> Picture:
+    """Decode pictures into the network's ``shape`` (rows, columns, channels).
 
-
-def read_gray_batch(pictures: tuple[LabeledPicture, ...], rows: int, columns: int) -> Picture:
-    """Decode pictures and bring them to the network's geometry, ``[n, rows, columns]``."""
-    batch = [to_network_geometry(read_gray(picture.path), rows, columns) for picture in pictures]
-    return np.stack(batch) if batch else np.zeros((0, rows, columns), dtype=np.uint8)
+    One channel gives ``[n, rows, columns]``, three give ``[n, rows, columns, 3]``.
+    """
+    rows, columns, channels = shape
+    batch = [
+        to_network_geometry(read_picture(picture.path, channels), rows, columns)
+        for picture in pictures
+    ]
+    return np.stack(batch)
