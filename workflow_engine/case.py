@@ -75,7 +75,9 @@ TRANSITIONS: Mapping[tuple[CaseStatus, Trigger], Transition] = MappingProxyType(
         # A model answers.
         (_S.PENDING_AI, _T.INFERENCE_COMPLETED): Transition(_S.AI_ANALYZED, Stage.DOCTOR),
         (_S.PENDING_AI, _T.INFERENCE_FAILED): Transition(_S.AI_FAILED, Stage.DOCTOR),
-        (_S.AMENDING, _T.INFERENCE_COMPLETED): Transition(_S.AMENDING, Stage.DOCTOR, _NOBODY),
+        # A failed request, made again, may succeed.
+        (_S.AI_FAILED, _T.INFERENCE_COMPLETED): Transition(_S.AI_ANALYZED, Stage.DOCTOR),
+        (_S.AMENDING, _T.INFERENCE_COMPLETED): Transition(_S.AMENDING, Stage.DOCTOR),
         (_S.AMENDING, _T.INFERENCE_FAILED): Transition(_S.AMENDING, Stage.DOCTOR, _NOBODY),
         # Three people sign. A case without a model waits for nobody: a doctor opens it by hand.
         (_S.NO_MODEL, _T.DOCTOR_SIGNED): _VERIFIED,

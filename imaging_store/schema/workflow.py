@@ -48,7 +48,7 @@ inference_result = Table(
     Column("requested_at", UtcDateTime, nullable=False),
     Column("answered_at", UtcDateTime),
     # InferenceCompleted's body as it came, null until then and when the model failed.
-    Column("completed", JSON),
+    Column("completed", JSON(none_as_null=True)),
     Column("failure", String(500)),
 )
 

@@ -1,0 +1,319 @@
+"""Cases, readings, signatures and deliveries in the database. The one writer of these tables."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+
+from imaging_store.schema.ingest import instance
+from imaging_store.schema.results import model
+from imaging_store.schema.workflow import (
+    cases,
+    destination_delivery,
+    inference_result,
+    intervention,
+    signature,
+)
+from message_contracts.case import CaseStatus, DeliveryState, Stage
+from message_contracts.inference import InferenceCompleted, ModelReference
+from message_contracts.model_description import InstanceAttributes, ModelDescription
+from workflow_engine import history
+from workflow_engine.case import Case, Trigger, open_case
+from workflow_engine.findings import Reading
+from workflow_engine.history import Entry
+from workflow_engine.refusals import StaleCase
+from workflow_engine.routing import RoutableInstance, RoutableModel
+from workflow_engine.signing import (
+    MEANINGS,
+    Decision,
+    Intervention,
+    Signature,
+    Signer,
+    intervention_digest,
+)
+
+
+def find(connection: Connection, case_id: UUID) -> Case | None:
+    """Return a case, locked until the transaction ends."""
+    row = connection.execute(
+        select(cases).where(cases.c.id == case_id).with_for_update()
+    ).one_or_none()
+    return None if row is None else case_of(row)
+
+
+def case_of(row: Row[Any]) -> Case:
+    """Return the case that a row of ``cases`` is."""
+    return Case(
+        id=row.id,
+        study_instance_uid=row.study_instance_uid,
+        status=CaseStatus(row.status),
+        stage=Stage(row.stage) if row.stage else None,
+        version=row.version,
+        revision=row.revision,
+        report_version=row.report_version,
+        on_hold=row.on_hold,
+        hold_reason=row.hold_reason,
+        reason_code=row.reason_code,
+        opened_at=row.opened_at,
+        changed_at=row.changed_at,
+    )
+
+
+def find_or_open(connection: Connection, study_instance_uid: str, at: datetime) -> Case:
+    """Return the case of a study, opened where this is the first that is heard of it."""
+    opened = open_case(study_instance_uid, at)
+    found = find(connection, opened.id)
+    if found is not None:
+        return found
+    connection.execute(insert(cases), asdict(opened))
+    history.append(connection, None, opened, Entry(Trigger.OPENED, at))
+    return opened
+
+
+def change(connection: Connection, before: Case, after: Case, entry: Entry) -> None:
+    """Keep what has become of a case, and tell its history.
+
+    Raises
+    ------
+    StaleCase
+        Somebody else has changed it since ``before`` was read.
+    """
+    values = asdict(after)
+    changed = connection.execute(
+        update(cases)
+        .where(cases.c.id == before.id, cases.c.revision == before.revision)
+        .values(values)
+    )
+    if changed.rowcount != 1:
+        raise StaleCase("the case has changed meanwhile: read it again")
+    history.append(connection, before, after, entry)
+
+
+def readings(connection: Connection, case_id: UUID, case_version: int) -> tuple[Reading, ...]:
+    """Return what the models asked about a version have said so far."""
+    rows = connection.execute(
+        select(inference_result)
+        .where(
+            inference_result.c.case_id == case_id, inference_result.c.case_version == case_version
+        )
+        .order_by(inference_result.c.model_name, inference_result.c.model_version)
+    )
+    return tuple(reading_of(row) for row in rows)
+
+
+def reading_of(row: Row[Any]) -> Reading:
+    """Return the reading that a row of ``inference_result`` is."""
+    return Reading(
+        model_name=row.model_name,
+        model_version=row.model_version,
+        completed=None
+        if row.completed is None
+        else InferenceCompleted.model_validate(row.completed),
+        failure=row.failure,
+    )
+
+
+def ask(connection: Connection, case: Case, asked: ModelReference, at: datetime) -> None:
+    """Note that a model has been asked about the version under way."""
+    connection.execute(
+        insert(inference_result),
+        {
+            "case_id": case.id,
+            "case_version": case.version,
+            "model_name": asked.name,
+            "model_version": asked.version,
+            "requested_at": at,
+        },
+    )
+
+
+def answer(connection: Connection, case_id: UUID, case_version: int, said: Reading, at: datetime) -> None:
+    """Keep what a model has answered."""
+    completed = None if said.completed is None else said.completed.model_dump(mode="json")
+    connection.execute(
+        update(inference_result)
+        .where(
+            inference_result.c.case_id == case_id,
+            inference_result.c.case_version == case_version,
+            inference_result.c.model_name == said.model_name,
+            inference_result.c.model_version == said.model_version,
+        )
+        .values(answered_at=at, completed=completed, failure=said.failure)
+    )
+
+
+def routable_models(connection: Connection) -> tuple[RoutableModel, ...]:
+    """Return the models that may be asked: those registered and not retired."""
+    rows = connection.execute(select(model.c.description).where(model.c.retired_at.is_(None)))
+    described = (ModelDescription.model_validate(row.description) for row in rows)
+    return tuple(
+        RoutableModel(ModelReference(name=each.name, version=each.version), each.applies_to)
+        for each in described
+    )
+
+
+def routable_instances(
+    connection: Connection, study_instance_uid: str, study_version: int
+) -> tuple[RoutableInstance, ...]:
+    """Return the images of a study version and of those before it, in the order of a reader."""
+    rows = connection.execute(
+        select(instance)
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.study_version <= study_version,
+            instance.c.makes_version,
+        )
+        .order_by(
+            instance.c.series_instance_uid, instance.c.instance_number, instance.c.sop_instance_uid
+        )
+    )
+    return tuple(
+        RoutableInstance(
+            row.sop_instance_uid,
+            InstanceAttributes(
+                modality=row.modality or None,
+                body_part_examined=row.body_part_examined or None,
+                sop_class_uid=row.sop_class_uid or None,
+                view_position=row.view_position or None,
+                image_type=tuple(row.image_type),
+            ),
+        )
+        for row in rows
+    )
+
+
+def signatures(connection: Connection, case_id: UUID, case_version: int) -> tuple[Signature, ...]:
+    """Return every signature of a version, voided ones too, oldest first."""
+    rows = connection.execute(
+        select(signature)
+        .where(signature.c.case_id == case_id, signature.c.case_version == case_version)
+        .order_by(signature.c.signed_at, signature.c.id)
+    )
+    return tuple(signature_of(row) for row in rows)
+
+
+def signature_of(row: Row[Any]) -> Signature:
+    """Return the signature that a row of ``signature`` is."""
+    return Signature(
+        id=row.id,
+        case_id=row.case_id,
+        case_version=row.case_version,
+        stage=Stage(row.stage),
+        signer=Signer(row.user_id, row.printed_name, row.role, row.authentication),
+        decision=Decision(row.decision) if row.decision else None,
+        finding=row.finding,
+        notes=row.notes,
+        signed_at=row.signed_at,
+        content_sha256=row.content_sha256,
+        voided_at=row.voided_at,
+    )
+
+
+def keep_signature(connection: Connection, signed: Signature) -> None:
+    """Keep a signature."""
+    values = {key: value for key, value in asdict(signed).items() if key != "signer"}
+    connection.execute(
+        insert(signature),
+        {**values, **asdict(signed.signer), "meaning": MEANINGS[signed.stage]},
+    )
+
+
+def void(connection: Connection, voided: Iterable[Signature], at: datetime) -> list[str]:
+    """Take signatures out of force; return their ids as the history tells them."""
+    ids = [each.id for each in voided]
+    if ids:
+        connection.execute(update(signature).where(signature.c.id.in_(ids)).values(voided_at=at))
+    return [str(each) for each in ids]
+
+
+def unfinished_signatures(connection: Connection, case: Case) -> tuple[Signature, ...]:
+    """Return the signatures in force that no signed report stands on."""
+    rows = connection.execute(
+        select(signature)
+        .where(
+            signature.c.case_id == case.id,
+            signature.c.voided_at.is_(None),
+            or_(
+                signature.c.case_version != (case.report_version or 0),
+            ),
+        )
+        .order_by(signature.c.signed_at)
+    )
+    return tuple(signature_of(row) for row in rows)
+
+
+def keep_intervention(connection: Connection, done: Intervention) -> str:
+    """Keep a person's act and words; return their digest."""
+    sha256 = intervention_digest(done)
+    values = {key: value for key, value in asdict(done).items() if key != "signer"}
+    connection.execute(
+        insert(intervention), {**values, **asdict(done.signer), "content_sha256": sha256}
+    )
+    return sha256
+
+
+def requested_destinations(connection: Connection, case: Case) -> frozenset[str]:
+    """Return the names of the destinations that the version under way was sent to."""
+    return frozenset(
+        connection.execute(
+            select(destination_delivery.c.destination).where(
+                destination_delivery.c.case_id == case.id,
+                destination_delivery.c.case_version == case.version,
+            )
+        ).scalars()
+    )
+
+
+def request_deliveries(
+    connection: Connection, case: Case, kinds: Sequence[tuple[str, str]], at: datetime
+) -> None:
+    """Note that these destinations, each with its kind, are to be served."""
+    connection.execute(
+        insert(destination_delivery),
+        [
+            {
+                "case_id": case.id,
+                "case_version": case.version,
+                "destination": destination,
+                "kind": kind,
+                "state": DeliveryState.PENDING,
+                "changed_at": at,
+            }
+            for destination, kind in kinds
+        ],
+    )
+
+
+def delivery_state(
+    connection: Connection, case_id: UUID, case_version: int, destination: str
+) -> DeliveryState | None:
+    """Return how far a destination has been served; ``None`` where it was never to be."""
+    state = connection.execute(
+        select(destination_delivery.c.state).where(
+            _of_delivery(case_id, case_version, destination)
+        )
+    ).scalar()
+    return None if state is None else DeliveryState(state)
+
+
+def settle_delivery(
+    connection: Connection, key: tuple[UUID, int, str], state: DeliveryState, reason: str | None,
+    at: datetime,
+) -> None:
+    """Note what became of a delivery."""
+    connection.execute(
+        update(destination_delivery)
+        .where(_of_delivery(*key))
+        .values(state=state, reason=reason, changed_at=at)
+    )
+
+
+def _of_delivery(case_id: UUID, case_version: int, destination: str) -> Any:
+    return and_(
+        destination_delivery.c.case_id == case_id,
+        destination_delivery.c.case_version == case_version,
+        destination_delivery.c.destination == destination,
+    )

@@ -1,0 +1,121 @@
+"""What the engine asks of others. Every id is derived, so that asking twice is asking once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from message_contracts.case import Stage
+from message_contracts.delivery import EHR, AttachmentRequested, ReportRequested
+from message_contracts.destination import PacsDestination
+from message_contracts.envelope import Envelope
+from message_contracts.identifiers import derived_id
+from message_contracts.inference import InferenceRequested
+from message_contracts.message import Message
+from service_runtime.database import Transaction
+from service_runtime.messaging import outbox
+from workflow_engine import cases, findings, history, releases
+from workflow_engine.case import Case, Trigger
+from workflow_engine.history import Entry
+from workflow_engine.routing import Route
+
+SOURCE = "workflow_engine"
+PACS = "PACS"
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """When something is asked, and the message that led to it, if one did."""
+
+    at: datetime
+    cause: Envelope | None = None
+
+
+def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occasion) -> None:
+    """Have a model read the version under way."""
+    cases.ask(transaction.connection, case, route.model, occasion.at)
+    _send(
+        transaction,
+        InferenceRequested(
+            case_id=case.id,
+            case_version=case.version,
+            study_instance_uid=case.study_instance_uid,
+            model=route.model,
+            sop_instance_uids=route.sop_instance_uids,
+        ),
+        derived_id(
+            InferenceRequested.TYPE, case.id, case.version, route.model.name, route.model.version
+        ),
+        occasion,
+    )
+
+
+def release_results(
+    transaction: Transaction,
+    case: Case,
+    destinations: Sequence[PacsDestination],
+    occasion: Occasion,
+) -> None:
+    """Send the results to every destination whose release rule has come to hold."""
+    connection = transaction.connection
+    signed = cases.signatures(connection, case.id, case.version)
+    decision = next(
+        (each.decision for each in signed if each.stage is Stage.DOCTOR and not each.voided_at),
+        None,
+    )
+    uids = findings.result_sop_instance_uids(
+        cases.readings(connection, case.id, case.version)
+    )
+    requested = cases.requested_destinations(connection, case)
+    due = releases.due(case, releases.Results(uids, decision), destinations, requested)
+    for destination in due:
+        cases.request_deliveries(connection, case, [(destination.name, PACS)], occasion.at)
+        history.append(
+            connection,
+            case,
+            case,
+            Entry(
+                Trigger.DELIVERY_REQUESTED,
+                occasion.at,
+                details={"destination": destination.name, "sop_instance_uids": list(uids)},
+            ),
+        )
+        _send(
+            transaction,
+            AttachmentRequested(
+                case_id=case.id,
+                case_version=case.version,
+                study_instance_uid=case.study_instance_uid,
+                destination=destination.name,
+                sop_instance_uids=uids,
+            ),
+            derived_id(AttachmentRequested.TYPE, case.id, case.version, destination.name),
+            occasion,
+        )
+
+
+def request_report(transaction: Transaction, case: Case, occasion: Occasion) -> None:
+    """Have the report of the version just approved rendered and delivered."""
+    connection = transaction.connection
+    cases.request_deliveries(connection, case, [(EHR, EHR)], occasion.at)
+    history.append(
+        connection,
+        case,
+        case,
+        Entry(Trigger.DELIVERY_REQUESTED, occasion.at, details={"destination": EHR}),
+    )
+    _send(
+        transaction,
+        ReportRequested(case_id=case.id, case_version=case.version),
+        derived_id(ReportRequested.TYPE, case.id, case.version),
+        occasion,
+    )
+
+
+def _send(transaction: Transaction, message: Message, message_id: UUID, occasion: Occasion) -> None:
+    outbox.send(
+        transaction,
+        Envelope.of(
+            message, source=SOURCE, time=occasion.at, id=message_id, caused_by=occasion.cause
+        ),
+    )

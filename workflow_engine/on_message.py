@@ -1,0 +1,240 @@
+"""What each message of the queue ``workflow`` does to its case.
+
+Messages come at least once and in any order: what is heard twice, or too late, changes nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from uuid import UUID
+
+from message_contracts.case import CaseStatus, DeliveryState
+from message_contracts.delivery import (
+    AttachmentDelivered,
+    AttachmentFailed,
+    ReportDelivered,
+    ReportFailed,
+)
+from message_contracts.destination import PacsDestination
+from message_contracts.envelope import Envelope
+from message_contracts.inference import InferenceCompleted, InferenceFailed, ModelReference
+from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
+from message_contracts.message import Message
+from service_runtime.database import Transaction
+from service_runtime.errors import PermanentError
+from service_runtime.messaging.consumer import Effect
+from workflow_engine import cases, dispatch, history
+from workflow_engine.case import (
+    Case,
+    Trigger,
+    advance,
+    begin_version,
+    completion,
+    hold,
+    is_news,
+)
+from workflow_engine.dispatch import Occasion
+from workflow_engine.findings import Reading
+from workflow_engine.history import Entry
+from workflow_engine.routing import Routing, route
+
+
+class NotAskedFor(PermanentError):
+    """An answer names a case, a model or a destination that nothing was asked of."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class WorkflowHandler:
+    """The handler of the queue ``workflow``."""
+
+    destinations: Sequence[PacsDestination]
+    clock: Callable[[], datetime] = _now
+
+    def __call__(self, envelope: Envelope) -> Effect:
+        """Return what the message changes."""
+        occasion = Occasion(self.clock(), envelope)
+        match envelope.body:
+            case StudyOpened() as body:
+                return partial(_study_opened, body, occasion)
+            case StudyReceived() | StudyUpdated() as body:
+                return partial(_study_complete, body, occasion)
+            case StudyConflicted() as body:
+                return partial(_study_conflicted, body, occasion)
+            case InferenceCompleted() | InferenceFailed() as body:
+                return partial(self._inference_answered, body, occasion)
+            case AttachmentDelivered() | ReportDelivered() as body:
+                return partial(_delivery_answered, body, occasion)
+            case Message() as body:
+                raise NotAskedFor(f"{body.TYPE}: the workflow does not read it")
+
+    def _inference_answered(
+        self,
+        body: InferenceCompleted | InferenceFailed,
+        occasion: Occasion,
+        transaction: Transaction,
+    ) -> None:
+        case = _known_case(transaction, body.case_id)
+        advanced = _take_answer(transaction, case, body, occasion)
+        if advanced is not None:
+            dispatch.release_results(transaction, advanced, self.destinations, occasion)
+
+
+def _study_opened(body: StudyOpened, occasion: Occasion, transaction: Transaction) -> None:
+    cases.find_or_open(transaction.connection, body.study_instance_uid, occasion.at)
+
+
+def _study_complete(body: StudyReceived, occasion: Occasion, transaction: Transaction) -> None:
+    connection = transaction.connection
+    case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
+    if not is_news(case, body.study_version):
+        return
+    routing = route(
+        cases.routable_models(connection),
+        cases.routable_instances(connection, body.study_instance_uid, body.study_version),
+    )
+    trigger = completion(case, model_asked=routing.route is not None)
+    begun = begin_version(case, body.study_version, trigger, occasion.at)
+    voided = cases.void(
+        connection, cases.unfinished_signatures(connection, case), occasion.at
+    )
+    details = {
+        **_routing_details(routing),
+        "completion": str(body.reason),
+        "instance_count": body.instance_count,
+        "voided": voided,
+    }
+    cases.change(connection, case, begun, Entry(trigger, occasion.at, details=details))
+    if routing.route is not None:
+        dispatch.ask_model(transaction, begun, routing.route, occasion)
+
+
+def _routing_details(routing: Routing) -> dict[str, object]:
+    if routing.route is None:
+        return {"reasons": list(routing.reasons)}
+    return {
+        "model": _model_name(routing.route.model),
+        "sop_instance_uids": list(routing.route.sop_instance_uids),
+        "passed_over": [_model_name(each) for each in routing.passed_over],
+    }
+
+
+def _study_conflicted(body: StudyConflicted, occasion: Occasion, transaction: Transaction) -> None:
+    connection = transaction.connection
+    case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
+    cases.change(
+        connection,
+        case,
+        hold(case, body.reason, occasion.at),
+        Entry(
+            Trigger.HELD,
+            occasion.at,
+            reason_code=body.reason,
+            details={"sop_instance_uid": body.sop_instance_uid},
+        ),
+    )
+
+
+def _take_answer(
+    transaction: Transaction,
+    case: Case,
+    body: InferenceCompleted | InferenceFailed,
+    occasion: Occasion,
+) -> Case | None:
+    """Keep a model's answer; return the case where the answer has moved it."""
+    connection = transaction.connection
+    before = _asked(transaction, body)
+    if isinstance(body, InferenceCompleted):
+        trigger, said = Trigger.INFERENCE_COMPLETED, _read(body)
+        heard = before.completed is not None
+    else:
+        trigger, said = Trigger.INFERENCE_FAILED, _failed(body)
+        heard = before.answered
+    if heard:
+        return None
+    details = {"model": _model_name(body.model), "version_answered": body.case_version}
+    if body.case_version != case.version or not _awaited(case, before):
+        if not before.answered:
+            cases.answer(connection, case.id, body.case_version, said, occasion.at)
+        entry = Entry(Trigger.LATE_RESULT_RECORDED, occasion.at, details=details)
+        history.append(connection, case, case, entry)
+        return None
+    cases.answer(connection, case.id, body.case_version, said, occasion.at)
+    advanced = advance(case, trigger, occasion.at)
+    cases.change(connection, case, advanced, Entry(trigger, occasion.at, details=details))
+    return advanced
+
+
+def _awaited(case: Case, before: Reading) -> bool:
+    """Tell whether an answer about the version under way still moves the case.
+
+    A failed request may be made again, and then succeed; but not once somebody has signed.
+    """
+    if before.answered:
+        return case.status is CaseStatus.AI_FAILED or (
+            case.status is CaseStatus.AMENDING and case.stage is not None
+        )
+    return case.status is CaseStatus.PENDING_AI or (
+        case.status is CaseStatus.AMENDING and case.stage is None
+    )
+
+
+def _delivery_answered(
+    body: AttachmentDelivered | ReportDelivered, occasion: Occasion, transaction: Transaction
+) -> None:
+    connection = transaction.connection
+    case = _known_case(transaction, body.case_id)
+    before = cases.delivery_state(connection, case.id, body.case_version, body.destination)
+    if before is None:
+        raise NotAskedFor("destination: nothing was sent there for this case version")
+    failure = body.reason if isinstance(body, AttachmentFailed | ReportFailed) else None
+    state = DeliveryState.DELIVERED if failure is None else DeliveryState.FAILED
+    # What has been delivered stays delivered, whichever answer comes last.
+    if before in {state, DeliveryState.DELIVERED}:
+        return
+    key = (case.id, body.case_version, body.destination)
+    cases.settle_delivery(connection, key, state, failure, occasion.at)
+    history.append(
+        connection,
+        case,
+        case,
+        Entry(
+            Trigger.DELIVERY_ANSWERED,
+            occasion.at,
+            details={
+                "destination": body.destination,
+                "version_answered": body.case_version,
+                "state": str(state),
+            },
+        ),
+    )
+
+
+def _known_case(transaction: Transaction, case_id: UUID) -> Case:
+    case = cases.find(transaction.connection, case_id)
+    if case is None:
+        raise NotAskedFor("case_id: there is no such case")
+    return case
+
+
+def _asked(transaction: Transaction, body: InferenceCompleted | InferenceFailed) -> Reading:
+    for reading in cases.readings(transaction.connection, body.case_id, body.case_version):
+        if (reading.model_name, reading.model_version) == (body.model.name, body.model.version):
+            return reading
+    raise NotAskedFor("model: it was not asked about this case version")
+
+
+def _read(body: InferenceCompleted) -> Reading:
+    return Reading(body.model.name, body.model.version, completed=body, failure=None)
+
+
+def _failed(body: InferenceFailed) -> Reading:
+    return Reading(body.model.name, body.model.version, completed=None, failure=body.reason)
+
+
+def _model_name(model: ModelReference) -> str:
+    return f"{model.name} {model.version}"
