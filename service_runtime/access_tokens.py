@@ -31,6 +31,8 @@ class AccessToken:
     role: str
     id: str
     expires_at: datetime
+    generation: int = 0
+    """Of the user's tokens; the database says which is the last that counts."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,16 @@ class TokenAuthority:
         if len(self.key) < KEY_BYTES:
             raise ValueError(f"the key of access tokens needs at least {KEY_BYTES} bytes")
 
-    def issue(self, user_id: str, role: str, now: datetime, lifetime: timedelta) -> str:
+    def issue(
+        self, user_id: str, role: str, now: datetime, lifetime: timedelta, *, generation: int = 0
+    ) -> str:
         """Return a token for a user who has just proved who they are."""
         claims = {
             "iss": self.issuer,
             "aud": self.audience,
             "sub": user_id,
             "role": role,
+            "gen": generation,
             "iat": now,
             "exp": now + lifetime,
             "jti": secrets.token_urlsafe(16),
@@ -84,6 +89,7 @@ class TokenAuthority:
                 options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False},
             )
             expires_at = datetime.fromtimestamp(claims["exp"], tz=now.tzinfo)
+            generation = int(claims.get("gen", 0))
         except (jwt.InvalidTokenError, TypeError, ValueError, OverflowError) as error:
             raise InvalidToken(f"access token: {type(error).__name__}") from None
         if header.get("typ") != TOKEN_TYPE:
@@ -95,4 +101,5 @@ class TokenAuthority:
             role=str(claims["role"]),
             id=str(claims["jti"]),
             expires_at=expires_at,
+            generation=generation,
         )

@@ -14,6 +14,7 @@ _NO_ROW_YET = "0" * 64
 
 def upgrade() -> None:
     _messaging()
+    _processes()
     _ingest()
     _results()
     _workflow()
@@ -82,6 +83,20 @@ def _messaging() -> None:
         unique=True,
         sqlite_where=sa.text("resolved_at IS NULL"),
         postgresql_where=sa.text("resolved_at IS NULL"),
+    )
+
+
+def _processes() -> None:
+    op.create_table(
+        "service_heartbeat",
+        sa.Column("service", sa.String(length=64), nullable=False),
+        sa.Column("process", sa.String(length=200), nullable=False),
+        sa.Column("process_id", sa.Integer(), nullable=False),
+        sa.Column("started_at", _MOMENT, nullable=False),
+        sa.Column("at", _MOMENT, nullable=False),
+        sa.Column("ready", sa.Boolean(), nullable=False),
+        sa.Column("detail", sa.String(length=500), nullable=False),
+        sa.PrimaryKeyConstraint("service", "process", name=op.f("pk_service_heartbeat")),
     )
 
 
@@ -221,7 +236,7 @@ def _workflow() -> None:
         sa.Column("model_version", sa.String(length=64), nullable=False),
         sa.Column("requested_at", _MOMENT, nullable=False),
         sa.Column("answered_at", _MOMENT, nullable=True),
-        sa.Column("completed", sa.JSON(), nullable=True),
+        sa.Column("completed", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("failure", sa.String(length=500), nullable=True),
         sa.ForeignKeyConstraint(
             ["case_id"], ["cases.id"], name=op.f("fk_inference_result_case_id_cases")
