@@ -1,0 +1,181 @@
+"""What the Secondary Capture and the Structured Report of one reading have in common."""
+
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from enum import StrEnum
+from io import BytesIO
+
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from inference_worker.copied_attributes import (
+    copy_patient_and_study,
+    put,
+    time_zone_of,
+    valid_values,
+)
+from message_contracts.coding import CodedConcept
+from message_contracts.identifiers import derived_uid
+from message_contracts.inference import ClassProbability
+from message_contracts.model_description import ModelDescription
+
+NOT_FOR_PRIMARY_DIAGNOSIS = "AI - not for primary diagnosis"
+"""First in the Series Description of all that a model made."""
+
+MANUFACTURER = "Countersign"
+IMPLEMENTATION_CLASS_UID = derived_uid("implementation", "inference_worker")
+IMPLEMENTATION_VERSION_NAME = "COUNTERSIGN_0_1"
+
+_LONG_STRING = 64
+
+
+class Kind(StrEnum):
+    """Which of a reading's objects; part of its UIDs."""
+
+    SECONDARY_CAPTURE = "secondary_capture"
+    STRUCTURED_REPORT = "structured_report"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model said of a study, and when it was asked."""
+
+    study_instance_uid: str
+    """As the message has it; a source may carry it with other padding."""
+    study_version: int
+    model: ModelDescription
+    weights_sha256: str
+    requested_at: datetime
+    """Aware. All times in the results are this one, so that reading again makes the same bytes."""
+    time_zone: tzinfo
+    """Of the times in the results where the source names none."""
+    probabilities: tuple[ClassProbability, ...]
+    """Most probable first."""
+    uncertain: bool
+
+    def uid(self, kind: Kind, level: str) -> str:
+        """Return the UID that this reading's object of a kind always has."""
+        return derived_uid(
+            "result",
+            level,
+            self.study_instance_uid,
+            self.study_version,
+            self.model.name,
+            self.model.version,
+            self.weights_sha256,
+            kind,
+        )
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """A result as a Part 10 file."""
+
+    content: bytes
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    left_out: tuple[str, ...]
+    """Keywords of the source's attributes that broke their VR and were not taken over."""
+
+
+def begin(
+    source: Dataset, reading: Reading, kind: Kind, sop_class_uid: UID
+) -> tuple[Dataset, tuple[str, ...]]:
+    """Return an object with all but its content, and what of the source was left out.
+
+    Patient, Study, General Series, General Equipment and SOP Common modules, in ISO_IR 192, with
+    Contributing Equipment (PS3.3 §C.12.1.1.5) that names the model, its version and device UID.
+    """
+    copied = copy_patient_and_study(source)
+    made = copied.attributes
+    put(made, "StudyInstanceUID", [reading.study_instance_uid])
+    at = reading.requested_at.astimezone(time_zone_of(made) or reading.time_zone)
+    date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
+    made.SpecificCharacterSet = "ISO_IR 192"
+    made.SOPClassUID = sop_class_uid
+    made.SOPInstanceUID = reading.uid(kind, "instance")
+    made.SeriesInstanceUID = reading.uid(kind, "series")
+    # Far above what modalities count to: workstations list results after the pictures.
+    made.SeriesNumber = 9001 if kind is Kind.SECONDARY_CAPTURE else 9002
+    made.InstanceNumber = 1
+    made.InstanceCreationDate = made.SeriesDate = made.ContentDate = date
+    made.InstanceCreationTime = made.SeriesTime = made.ContentTime = time
+    model = f"{reading.model.name} {reading.model.version}"
+    made.SeriesDescription = f"{NOT_FOR_PRIMARY_DIAGNOSIS}: {model}"[:_LONG_STRING]
+    made.Manufacturer = MANUFACTURER
+    made.ManufacturerModelName = reading.model.name
+    made.SoftwareVersions = reading.model.version
+    made.DeviceSerialNumber = reading.weights_sha256
+    made.ContributingEquipmentSequence = [_contributing_equipment(source, reading, at)]
+    made.file_meta = _file_meta(made)
+    return made, copied.left_out
+
+
+def finish(made: Dataset, left_out: tuple[str, ...]) -> ResultObject:
+    """Write the object down; the same object has the same bytes."""
+    buffer = BytesIO()
+    dcmwrite(buffer, made, enforce_file_format=True)
+    return ResultObject(
+        content=buffer.getvalue(),
+        sop_class_uid=made.SOPClassUID,
+        sop_instance_uid=made.SOPInstanceUID,
+        series_instance_uid=made.SeriesInstanceUID,
+        left_out=left_out,
+    )
+
+
+def can_be_referenced(source: Dataset) -> bool:
+    """Tell whether the UIDs of an instance may stand in an object that is to be valid.
+
+    One that breaks VR UI is left out of references: the Derivation Description and the study
+    still say where the result came from.
+    """
+    uids = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
+    return all(len(valid_values(source, keyword)) == 1 for keyword in uids)
+
+
+def code_item(concept: CodedConcept) -> Dataset:
+    """Return a code sequence item (PS3.3 §8.8)."""
+    item = Dataset()
+    item.CodeValue = concept.value
+    item.CodingSchemeDesignator = concept.scheme_designator
+    item.CodeMeaning = concept.meaning
+    return item
+
+
+def _contributing_equipment(source: Dataset, reading: Reading, at: datetime) -> Dataset:
+    processing = codes.DCM.ProcessingEquipment
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [
+        code_item(
+            CodedConcept(
+                value=processing.value,
+                scheme_designator=processing.scheme_designator,
+                meaning=processing.meaning,
+            )
+        )
+    ]
+    item.Manufacturer = MANUFACTURER
+    institution_name = valid_values(source, "InstitutionName")
+    if institution_name:
+        put(item, "InstitutionName", institution_name)
+    item.ManufacturerModelName = reading.model.name
+    item.SoftwareVersions = reading.model.version
+    item.DeviceUID = reading.model.device_uid
+    item.ContributionDateTime = at.strftime("%Y%m%d%H%M%S.%f%z")
+    item.ContributionDescription = "Classification by a neural network, with a Grad-CAM heat map"
+    return item
+
+
+def _file_meta(made: Dataset) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = made.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta

@@ -1,0 +1,134 @@
+"""The heat map over the picture that it explains, as a Secondary Capture (PS3.3 §A.8.1)."""
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.encaps import generate_fragments
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    SecondaryCaptureImageStorage,
+)
+
+from imaging_pixels.decode import frame_count
+from inference_worker.copied_attributes import put, valid_values
+from inference_worker.result_attributes import (
+    NOT_FOR_PRIMARY_DIAGNOSIS,
+    Kind,
+    Reading,
+    ResultObject,
+    begin,
+    can_be_referenced,
+    code_item,
+    finish,
+)
+from message_contracts.coding import CodedConcept
+
+# PS3.3 §C.7.6.1.1.5: the Standard's name for what a lossy transfer syntax does.
+_LOSSY_METHODS = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+}
+_SOURCE_IMAGE = CodedConcept(
+    value="121322",
+    scheme_designator="DCM",
+    meaning="Source image for image processing operation",
+)
+_BLENDED = CodedConcept(value="113042", scheme_designator="DCM", meaning="Pixel by pixel addition")
+
+
+def make(
+    source: Dataset, overlay_rgb: npt.NDArray[np.uint8], reading: Reading, frame: int = 0
+) -> ResultObject:
+    """Return the overlay ``[rows, columns, 3]``, legend drawn in, as an object of the same study.
+
+    ``source`` is the instance that was explained and ``frame`` counts its frames from 0.
+    """
+    made, left_out = begin(source, reading, Kind.SECONDARY_CAPTURE, SecondaryCaptureImageStorage)
+    made.Modality = "OT"
+    made.ConversionType = "WSD"
+    made.ImageType = ["DERIVED", "SECONDARY"]
+    left_out += _describe_derivation(made, source, reading, frame)
+    _describe_compression(made, source)
+    _describe_place(made, source)
+    # A legend is no patient data; whether the picture below it has some, only the source knows.
+    is_clean = valid_values(source, "BurnedInAnnotation") == ("NO",)
+    made.BurnedInAnnotation = "NO" if is_clean else "YES"
+    _set_pixels(made, overlay_rgb)
+    return finish(made, left_out)
+
+
+def _describe_derivation(
+    made: Dataset, source: Dataset, reading: Reading, frame: int
+) -> tuple[str, ...]:
+    made.DerivationDescription = (
+        f"{NOT_FOR_PRIMARY_DIAGNOSIS}. Grad-CAM heat map of {reading.model.name} "
+        f"{reading.model.version} for {reading.probabilities[0].label}, blended over the source."
+    )
+    made.DerivationCodeSequence = [code_item(_BLENDED)]
+    if not can_be_referenced(source):
+        return ("SourceImageSequence",)
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = source.SOPClassUID
+    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    if frame_count(source) > 1:
+        reference.ReferencedFrameNumber = frame + 1
+    reference.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
+    made.SourceImageSequence = [reference]
+    return ()
+
+
+def _describe_compression(made: Dataset, source: Dataset) -> None:
+    """Once lossy, always lossy (PS3.3 §C.7.6.1.1.5)."""
+    transfer_syntax_uid = UID(source.file_meta.get("TransferSyntaxUID", ""))
+    declared = valid_values(source, "LossyImageCompression")
+    if declared == ("01",) or transfer_syntax_uid in _LOSSY_METHODS:
+        made.LossyImageCompression = "01"
+    elif declared == ("00",):
+        made.LossyImageCompression = "00"
+        return
+    else:
+        return
+    ratios = valid_values(source, "LossyImageCompressionRatio")
+    methods = valid_values(source, "LossyImageCompressionMethod")
+    if transfer_syntax_uid in _LOSSY_METHODS and not (ratios and len(ratios) == len(methods)):
+        ratios, methods = (_ratio(source),), (_LOSSY_METHODS[transfer_syntax_uid],)
+    if ratios and len(ratios) == len(methods):
+        put(made, "LossyImageCompressionRatio", ratios)
+        put(made, "LossyImageCompressionMethod", methods)
+
+
+def _ratio(source: Dataset) -> str:
+    """Return the size of the pixels in the form that we read them, over their size as kept."""
+    coded = sum(len(fragment) for fragment in generate_fragments(source.PixelData))
+    samples = int(source.get("SamplesPerPixel") or 1)
+    cells = source.Rows * source.Columns * samples * frame_count(source)
+    return f"{cells * source.BitsAllocated / 8 / max(coded, 1):.2f}"
+
+
+def _describe_place(made: Dataset, source: Dataset) -> None:
+    """Say which side, as far as the source knows it; empty otherwise (Type 2C, PS3.3 §C.7.3.1).
+
+    Body Part Examined is not taken over: beside an unpaired one, Laterality may not be present.
+    """
+    sides = [valid_values(source, keyword) for keyword in ("Laterality", "ImageLaterality")]
+    known = next((side for side in sides if side in {("R",), ("L",)}), ())
+    put(made, "Laterality", known)
+    put(made, "PatientOrientation", valid_values(source, "PatientOrientation"))
+
+
+def _set_pixels(made: Dataset, rgb: npt.NDArray[np.uint8]) -> None:
+    made.Rows, made.Columns, made.SamplesPerPixel = rgb.shape
+    made.PhotometricInterpretation = "RGB"
+    made.PlanarConfiguration = 0
+    made.BitsAllocated = made.BitsStored = 8
+    made.HighBit = 7
+    made.PixelRepresentation = 0
+    value = rgb.tobytes()
+    made.PixelData = value + b"\0" * (len(value) % 2)
+    made["PixelData"].VR = "OB"
