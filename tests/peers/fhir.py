@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import os
 import re
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from tests.peers.processes import (
 )
 
 _SOURCES = Path(__file__).parent / "fhir_server"
+_INSTALL = Path(__file__).parents[2] / "scripts" / "install-npm"
 
 
 class FhirServer(Peer):
@@ -125,32 +122,15 @@ def start_fhir_server() -> FhirServer:
 
 
 def installed() -> Path:
-    """Return a folder with the server and the packages it needs, installed once by npm."""
-    npm = require(find_program("npm"), "npm", "npm")
-    sources = sorted(path for path in _SOURCES.iterdir() if path.is_file())
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "countersign-tests"
-    folder = cache / f"fhir-server-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "fhir-server.lock").open("w") as lock:
+    """Return the folder with the server, and install the packages it needs where they are not."""
+    require(find_program("npm"), "npm", "npm")
+    with (_SOURCES / "package.json").open() as lock:
+        # Test processes that run side by side install once.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _install(npm, sources, folder)
-    return folder
-
-
-def _install(npm: Path, sources: list[Path], folder: Path) -> None:
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        for source in sources:
-            shutil.copy(source, unfinished)
-        command = [str(npm), "ci", "--no-audit", "--no-fund"]
         result = subprocess.run(
-            command, cwd=unfinished, capture_output=True, text=True, check=False, timeout=300
+            [_INSTALL], capture_output=True, text=True, check=False, timeout=300
         )
-        if result.returncode != 0:
-            reason = f"npm ci failed:\n{result.stdout}\n{result.stderr}"
-            raise PeerFailed(reason)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    if result.returncode != 0:
+        reason = f"npm ci failed:\n{result.stdout}\n{result.stderr}"
+        raise PeerFailed(reason)
+    return _SOURCES

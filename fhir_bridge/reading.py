@@ -1,0 +1,155 @@
+"""Load what was signed out of the tables. Reads only: other packages write them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, select
+
+from fhir_bridge.signed_report import (
+    Decision,
+    NotSigned,
+    PatientIdentity,
+    Reading,
+    Signature,
+    SignedReport,
+    Study,
+)
+from imaging_store.schema.ingest import instance, study
+from imaging_store.schema.workflow import cases, inference_result, signature
+from message_contracts.case import Stage
+from message_contracts.inference import InferenceCompleted
+from service_runtime.errors import PermanentError
+
+
+class UnknownCase(PermanentError):
+    """There is no such case, or its study is not in the index."""
+
+
+def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
+    """Return one version of a case with the signatures that its approval rested on.
+
+    Raises
+    ------
+    UnknownCase
+        There is no such case.
+    NotSigned
+        That version has not been signed by everybody.
+    """
+    found = connection.execute(
+        select(study).join(cases, cases.c.study_instance_uid == study.c.study_instance_uid)
+        .where(cases.c.id == case_id)
+    ).first()  # fmt: skip
+    if found is None:
+        raise UnknownCase(f"case {case_id} is not known here")
+    signed = _signatures(connection, case_id, version)
+    if Stage.DOCTOR not in signed or Stage.ADMIN not in signed:
+        raise NotSigned(f"case {case_id} version {version} has not been signed by everybody")
+    return SignedReport(
+        case_id=case_id,
+        version=version,
+        amends=_was_approved_before(connection, case_id, version),
+        patient=PatientIdentity(
+            patient_id=found.patient_id,
+            issuer=found.issuer_of_patient_id,
+            name=found.patient_name,
+            birth_date=found.patient_birth_date,
+            sex=found.patient_sex,
+        ),
+        study=Study(
+            study_instance_uid=found.study_instance_uid,
+            accession_number=found.accession_number,
+            description=found.study_description,
+            started=found.started,
+            modalities=_modalities(connection, found.study_instance_uid, version),
+        ),
+        reading=_reading(connection, case_id, version),
+        doctor=signed[Stage.DOCTOR],
+        pharmacist=signed.get(Stage.PHARMACIST),
+        admin=signed[Stage.ADMIN],
+    )
+
+
+def _signatures(connection: Connection, case_id: UUID, version: int) -> dict[Stage, Signature]:
+    """Return the signatures that were in force when the last of them was given.
+
+    Images that come after a report void its signatures for the next version; what they signed
+    stays signed.
+    """
+    rows = connection.execute(
+        select(signature)
+        .where(signature.c.case_id == case_id, signature.c.case_version == version)
+        .order_by(signature.c.signed_at)
+    ).all()
+    approved_at = max((row.signed_at for row in rows if row.stage == Stage.ADMIN), default=None)
+    if approved_at is None:
+        return {}
+    return _in_force_at(rows, approved_at)
+
+
+def _in_force_at(rows: Sequence[Row[tuple[object, ...]]], at: datetime) -> dict[Stage, Signature]:
+    return {
+        Stage(row.stage): Signature(
+            stage=Stage(row.stage),
+            user_id=row.user_id,
+            printed_name=row.printed_name,
+            role=row.role,
+            meaning=row.meaning,
+            signed_at=row.signed_at,
+            notes=row.notes,
+            decision=Decision(row.decision) if row.decision else None,
+            finding=row.finding or "",
+        )
+        for row in rows
+        if row.signed_at <= at and (row.voided_at is None or row.voided_at >= at)
+    }
+
+
+def _was_approved_before(connection: Connection, case_id: UUID, version: int) -> bool:
+    earlier = select(signature.c.id).where(
+        signature.c.case_id == case_id,
+        signature.c.case_version < version,
+        signature.c.stage == Stage.ADMIN,
+    )
+    return connection.execute(earlier).first() is not None
+
+
+def _modalities(connection: Connection, study_instance_uid: str, version: int) -> tuple[str, ...]:
+    rows = connection.execute(
+        select(instance.c.modality)
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.study_version <= version,
+            instance.c.makes_version,
+        )
+        .distinct()
+    )
+    return tuple(sorted(row.modality for row in rows if row.modality))
+
+
+def _reading(connection: Connection, case_id: UUID, version: int) -> Reading | None:
+    row = connection.execute(
+        select(inference_result)
+        .where(
+            inference_result.c.case_id == case_id,
+            inference_result.c.case_version == version,
+            inference_result.c.answered_at.is_not(None),
+            inference_result.c.failure.is_(None),
+        )
+        .order_by(inference_result.c.answered_at.desc())
+    ).first()
+    if row is None:
+        return None
+    completed = InferenceCompleted.model_validate(row.completed)
+    return Reading(
+        model_name=completed.model.name,
+        model_version=completed.model.version,
+        device_uid=completed.device_uid,
+        weights_sha256=completed.weights_sha256,
+        uncertain_below=completed.uncertain_below,
+        uncertain=completed.uncertain,
+        probabilities=completed.probabilities,
+        heatmap_key=completed.heatmap_key,
+        source_key=completed.source_key,
+        read_at=row.answered_at,
+    )
