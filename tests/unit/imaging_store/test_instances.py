@@ -1,0 +1,197 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imaging_store import instances
+from imaging_store.instances import (
+    FileInstanceStore,
+    InvalidKey,
+    NotInStore,
+    StorageFull,
+    UnsupportedStoreUrl,
+    instance_key,
+    open_instance_store,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileInstanceStore:
+    return FileInstanceStore(tmp_path / "store")
+
+
+def incoming(store: FileInstanceStore) -> list[Path]:
+    return list((store.root / "incoming").iterdir())
+
+
+def test_what_was_committed_is_read_back(store: FileInstanceStore) -> None:
+    sink = store.open_write(b"preamble")
+    sink.write(b"data ")
+    sink.write(memoryview(b"set"))
+
+    kept = sink.commit("instances/a/b.dcm")
+
+    assert store.read("instances/a/b.dcm") == b"preambledata set"
+    assert kept.size_bytes == len(b"data set")
+    assert kept.sha256 == hashlib.sha256(b"data set").hexdigest()
+    assert incoming(store) == []
+
+
+def test_nothing_is_visible_before_the_commit(store: FileInstanceStore) -> None:
+    sink = store.open_write()
+
+    sink.write(b"data set")
+
+    assert not store.exists("instances/a/b.dcm")
+    assert sink.flush_to().read_bytes() == b"data set"
+
+
+def test_an_aborted_instance_leaves_nothing(store: FileInstanceStore) -> None:
+    sink = store.open_write(b"preamble")
+    sink.write(b"data")
+
+    sink.abort()
+
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_abort_after_commit_leaves_what_was_committed(store: FileInstanceStore) -> None:
+    with store.open_write() as sink:
+        sink.write(b"data")
+        sink.commit("a/b")
+
+    assert store.read("a/b") == b"data"
+
+
+def test_file_and_directory_are_synced_before_the_commit_returns(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sink = store.open_write()
+    temporary = sink.flush_to().name
+
+    sink.commit("instances/study/one.dcm")
+
+    assert synced == [temporary, store.root.name, "instances", "study"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_while_writing_is_storage_full(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    sink = store.open_write()
+
+    def write(_descriptor: int, _data: memoryview) -> int:
+        raise OSError(code, "no room")
+
+    monkeypatch.setattr(instances.os, "write", write)
+
+    with pytest.raises(StorageFull):
+        sink.write(b"data")
+    sink.abort()
+    assert incoming(store) == []
+
+
+def test_no_room_while_committing_leaves_nothing(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = store.open_write()
+    sink.write(b"data")
+
+    def fsync(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(instances.os, "fsync", fsync)
+
+    with pytest.raises(StorageFull):
+        sink.commit("a/b")
+    assert incoming(store) == []
+    assert not store.exists("a/b")
+
+
+def test_the_reserve_is_kept_free(tmp_path: Path) -> None:
+    store = FileInstanceStore(tmp_path, reserve_bytes=2**62)
+
+    with pytest.raises(StorageFull):
+        store.open_write()
+
+
+def test_an_artifact_put_again_is_replaced(store: FileInstanceStore) -> None:
+    store.put_artifact("cases/1/heatmap.png", b"first")
+
+    store.put_artifact("cases/1/heatmap.png", b"second")
+
+    assert store.read("cases/1/heatmap.png") == b"second"
+    assert incoming(store) == []
+
+
+def test_what_is_not_kept_is_said_to_be_missing(store: FileInstanceStore) -> None:
+    with pytest.raises(NotInStore):
+        store.open("a/b")
+    assert not store.exists("a/b")
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/etc/passwd", "../up", "a/../b", "a//b", "incoming/x", "a/", ".hidden", "a\0b"]
+)
+def test_a_key_does_not_leave_the_store(store: FileInstanceStore, key: str) -> None:
+    with pytest.raises(InvalidKey):
+        store.put_artifact(key, b"data")
+    with pytest.raises(InvalidKey):
+        store.path(key)
+
+
+@given(study=st.text(max_size=80), instance=st.text(max_size=80))
+def test_any_uid_makes_a_key_that_is_valid(study: str, instance: str) -> None:
+    digest = hashlib.sha256(b"x").hexdigest()
+
+    key = instance_key(study, instance, digest)
+
+    assert instances._checked(key) == key
+    assert len(key) <= 255
+
+
+def test_other_bytes_have_another_key() -> None:
+    first = instance_key("1.2", "1.2.3", "a" * 64)
+
+    assert instance_key("1.2", "1.2.3", "b" * 64) != first
+    assert instance_key("1.2", "1.2.3", "a" * 64) == first
+
+
+def test_what_a_dead_process_left_is_discarded(store: FileInstanceStore) -> None:
+    (store.root / "incoming" / "left-over").write_bytes(b"half")
+
+    assert store.discard_unfinished() == 1
+
+    assert incoming(store) == []
+
+
+def test_what_a_living_process_writes_is_not_discarded(store: FileInstanceStore) -> None:
+    sink = store.open_write()
+    sink.write(b"data")
+
+    assert store.discard_unfinished() == 0
+
+    sink.commit("a/b")
+    assert store.read("a/b") == b"data"
+
+
+def test_a_file_url_opens_a_folder(tmp_path: Path) -> None:
+    store = open_instance_store(f"file:{tmp_path}/with%20space")
+
+    assert store.root == tmp_path / "with space"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "file://host/path", "/path", "file:", ""])
+def test_any_other_url_is_refused(url: str) -> None:
+    with pytest.raises(UnsupportedStoreUrl):
+        open_instance_store(url)
