@@ -58,8 +58,8 @@ def up(settings: UpSettings) -> int:
             "service by itself (docs/architecture.md), or unset it"
         )
     with _the_only_one(settings.data_dir):
-        _require_free_port("DICOM_PORT", settings.dicom_host, settings.dicom_port)
-        _require_free_port("HTTP_PORT", settings.http_host, settings.http_port)
+        require_free_port("DICOM_PORT", settings.dicom_host, settings.dicom_port)
+        require_free_port("HTTP_PORT", settings.http_host, settings.http_port)
         return _Running(settings).run()
 
 
@@ -210,7 +210,14 @@ def _the_only_one(data_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _require_free_port(setting: str, host: str, port: int) -> None:
+def require_free_port(setting: str, host: str, port: int) -> None:
+    """Try to listen where a service will.
+
+    Raises
+    ------
+    CannotStart
+        Somebody else listens there, or the address is none of this machine's.
+    """
     name = f"COUNTERSIGN_{setting} (--{setting.lower().replace('_', '-')})"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
