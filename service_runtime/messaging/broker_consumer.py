@@ -77,8 +77,9 @@ class BrokerConsumer:
         watcher.start()
         self._broker.consume(self._queues, self._prefetch)
         try:
+            received: Received | None = None
             while not stop.is_set():
-                received = self._broker.take(_LOOK_UP_S)
+                received = self._broker.take(_LOOK_UP_S, after=received)
                 if received is not None:
                     self._handle(received, stop)
         finally:

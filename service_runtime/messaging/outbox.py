@@ -280,10 +280,12 @@ def bury(transaction: Transaction, held: Delivery, reason: str, attempts: int) -
     return made.rowcount == 1
 
 
-def next_due_at(database: Database, queues: Sequence[str]) -> float | None:
-    """Return when the next delivery of ``queues`` may be claimed; ``None`` where none waits."""
+def next_due_at(database: Database, queues: Sequence[str] | None = None) -> float | None:
+    """Return when the next delivery of ``queues``, or of any, may be claimed; ``None`` for never."""
     with database.reading() as connection:
-        return connection.execute(_NEXT_DUE, {"queues": list(queues)}).scalar()
+        if queues is None:
+            return connection.execute(_NEXT_DUE).scalar()
+        return connection.execute(_NEXT_DUE_OF, {"queues": list(queues)}).scalar()
 
 
 def waiting(database: Database) -> dict[str, int]:
@@ -362,4 +364,5 @@ _NEXT_DUE = select(
             else_=delivery.c.due_at,
         )
     )
-).where(delivery.c.queue.in_(bindparam("queues", expanding=True)))
+)
+_NEXT_DUE_OF = _NEXT_DUE.where(delivery.c.queue.in_(bindparam("queues", expanding=True)))

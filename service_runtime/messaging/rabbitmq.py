@@ -32,6 +32,7 @@ _HEARTBEAT_S = 20
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _PERSISTENT = 2
+_NEXT_OF_LANE_S = 0.05
 _NETWORK_ERRORS = (AMQPError, OSError)
 _LOG = structlog.get_logger()
 
@@ -181,9 +182,18 @@ class RabbitMQ:
         self._prefetch = prefetch
         self._soon(self._open_consuming)
 
-    def take(self, timeout_s: float) -> Received | None:
-        """Return a message of the first queue that has one; ``None`` after ``timeout_s``."""
+    def take(self, timeout_s: float, after: Received | None = None) -> Received | None:
+        """Return a message of the first queue that has one; ``None`` after ``timeout_s``.
+
+        ``after`` is the message just acknowledged: the broker gives the next one of its queue only
+        now, and a later queue waits a moment for it. Otherwise lanes would take turns.
+        """
         with self._arrived:
+            if after is not None:
+                place = self._order[after.queue]
+                self._arrived.wait_for(
+                    lambda: bool(self._buffer) and self._buffer[0][0] <= place, _NEXT_OF_LANE_S
+                )
             if not self._arrived.wait_for(lambda: bool(self._buffer), timeout_s):
                 return None
             return heapq.heappop(self._buffer)[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from uuid import uuid4
 
 import structlog
@@ -70,7 +71,17 @@ class Relay:
                     _LOG.exception("relay.failed", exc_info=error)
                     self._stopping.wait(LEFTOVERS_S)
                 if not stopping:
-                    self._woken.wait(LEFTOVERS_S)
+                    self._woken.wait(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Return how long there is nothing to do, as far as this process can know."""
+        try:
+            due_at = outbox.next_due_at(self._database)
+        except TransientError:
+            return LEFTOVERS_S
+        if due_at is None:
+            return LEFTOVERS_S
+        return min(max(due_at - time.time(), 0.005), LEFTOVERS_S)
 
     def _publish_some(self) -> bool:
         """Publish a batch; tell whether to go on at once."""
