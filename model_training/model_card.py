@@ -207,9 +207,9 @@ def _threshold(metrics: Figures) -> str:
         "## Uncertain\n\n"
         f"Scores are divided by the temperature {metrics['temperature']:.2f} before the softmax."
         f" Below a probability of {uncertain['below']:.2f} the finding is `Uncertain`: out of fold"
-        f" that is {uncertain['share']:.0%} of the pictures, and {uncertain['accuracy_of_the_rest']:.3f} of"
-        " the rest are right. Temperature and threshold were chosen on these same out-of-fold"
-        " scores."
+        f" that is {uncertain['share']:.0%} of the pictures, and"
+        f" {uncertain['accuracy_of_the_rest']:.3f} of the rest are right."
+        " Temperature and threshold were chosen on these same out-of-fold scores."
     )
 
 

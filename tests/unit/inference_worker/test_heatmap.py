@@ -1,0 +1,127 @@
+import cv2
+import numpy as np
+import pytest
+
+from inference_worker.heatmap import (
+    AI_DISCLAIMER,
+    LEAST_COLUMNS,
+    MOST_SIDE,
+    Legend,
+    cam_over_source,
+    draw_heatmap,
+    heatmap_png,
+    source_png,
+)
+
+LEGEND = Legend("Normal", "Normal", 0.75, "tiny-chest 1.0.0")
+
+
+def a_source(rows: int, columns: int) -> np.ndarray:
+    return np.full((rows, columns), 100, dtype=np.uint8)
+
+
+def a_cam(row: int, column: int) -> np.ndarray:
+    cam = np.zeros((7, 7), dtype=np.float32)
+    cam[row, column] = 1
+    return cam
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(700, 1400), (1400, 700), (71, 64)])
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 3), (5, 1), (6, 6)])
+def test_a_cell_comes_back_to_its_place_in_the_source(
+    rows: int, columns: int, row: int, column: int
+) -> None:
+    over = cam_over_source(a_cam(row, column), rows, columns)
+
+    down, right = np.unravel_index(over.argmax(), over.shape)
+    assert over.shape == (rows, columns)
+    assert down * 7 // rows == row
+    assert right * 7 // columns == column
+    assert over.min() >= 0
+    assert over.max() <= 1
+
+
+def test_the_map_is_symmetric_about_the_cell_it_comes_from() -> None:
+    over = cam_over_source(a_cam(3, 3), 700, 700)
+
+    np.testing.assert_allclose(over, over[::-1, ::-1], atol=1e-5)
+
+
+def test_overlay_and_source_have_the_same_size_and_the_picture_keeps_its_place() -> None:
+    heatmap = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND)
+
+    assert heatmap.overlay.shape == heatmap.source.shape
+    assert heatmap.overlay.shape[1] == 800
+    assert heatmap.overlay.dtype == np.uint8
+    assert (heatmap.source[:600] == 100).all()
+    assert heatmap.overlay[300, 400].tolist() != [100, 100, 100]
+    assert heatmap.overlay[5, 5].tolist() == [100, 100, 100]
+
+
+def test_where_nothing_spoke_for_the_class_nothing_is_colored() -> None:
+    heatmap = draw_heatmap(a_source(600, 800), np.zeros((7, 7), dtype=np.float32), LEGEND)
+
+    assert (heatmap.overlay[:600] == 100).all()
+
+
+def test_a_small_source_is_enlarged_until_the_legend_can_be_read() -> None:
+    heatmap = draw_heatmap(a_source(32, 64), a_cam(0, 0), LEGEND)
+
+    assert heatmap.overlay.shape[1] == LEAST_COLUMNS
+
+
+def test_a_large_source_is_reduced() -> None:
+    heatmap = draw_heatmap(a_source(4096, 3000), a_cam(0, 0), LEGEND)
+
+    assert heatmap.overlay.shape[1] == 1500
+    assert (heatmap.source[:MOST_SIDE] == 100).all()
+    assert heatmap.source.shape[0] < MOST_SIDE + 300
+
+
+def test_a_tall_sliver_is_drawn_too() -> None:
+    heatmap = draw_heatmap(a_source(5000, 3), a_cam(0, 0), LEGEND)
+
+    assert heatmap.overlay.shape[0] > MOST_SIDE
+    assert heatmap.overlay.shape[1] == LEAST_COLUMNS
+
+
+def drawn_text(text: str, finding: str = "Normal") -> np.ndarray:
+    legend = Legend(finding, text, 0.5, "m 1.0.0")
+    return draw_heatmap(a_source(512, 512), a_cam(0, 0), legend).overlay[512:]
+
+
+def test_the_disclaimer_is_in_the_pixels() -> None:
+    heatmap = draw_heatmap(a_source(512, 512), a_cam(0, 0), LEGEND)
+
+    for picture in (heatmap.overlay, heatmap.source):
+        first_line = picture[512 : 512 + round(512 * 0.045)]
+        assert (first_line.max(axis=2) > 150).sum() > 10 * len(AI_DISCLAIMER)
+
+
+def test_the_finding_and_its_probability_change_the_pixels() -> None:
+    assert (drawn_text("Normal") != drawn_text("COVID-19", "COVID-19")).any()
+    low = draw_heatmap(a_source(512, 512), a_cam(0, 0), Legend("A", "A", 0.1, "m"))
+    high = draw_heatmap(a_source(512, 512), a_cam(0, 0), Legend("A", "A", 0.9, "m"))
+
+    assert (high.overlay == 255).sum() > (low.overlay == 255).sum()
+
+
+def test_a_label_that_is_not_ascii_is_drawn_with_question_marks() -> None:
+    assert (drawn_text("Pneumonie à virus", "x") == drawn_text("Pneumonie ? virus", "x")).all()
+
+
+def test_a_long_label_stays_inside_the_picture() -> None:
+    strip = drawn_text("W" * 64, "W" * 64)
+
+    assert (strip[:, -8:] == 0).all()
+
+
+def test_the_pngs_hold_the_same_pixels() -> None:
+    heatmap = draw_heatmap(a_source(600, 800), a_cam(2, 2), LEGEND)
+
+    for png, picture in (
+        (heatmap_png(heatmap), heatmap.overlay),
+        (source_png(heatmap), heatmap.source),
+    ):
+        decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert (decoded == picture).all()
