@@ -114,10 +114,13 @@ def test_nothing_is_left_to_do_in_a_comment() -> None:
     assert not at_fault
 
 
-@pytest.mark.parametrize("test", TESTS, ids=name)
+@pytest.mark.parametrize(
+    "test", [test for test in TESTS if "acceptance" not in test.parts], ids=name
+)
 def test_a_test_waits_for_a_condition_and_never_sleeps(test: Path) -> None:
+    # Acceptance tests let time pass where that is the point: a moment by chance, a broker away.
     calls = [
-        node
+        node.lineno
         for node in ast.walk(ast.parse(test.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}
     ]
