@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -18,10 +20,12 @@ from dicom_listener.association_count import AssociationCount
 from dicom_listener.index import Index
 from dicom_listener.pre_fork import Body, PreFork
 from dicom_listener.reception import InstanceKeeper, Site
+from dicom_listener.serving import serve
 from dicom_listener.settings import MEBIBYTE, ListenerSettings
-from dicom_listener.storage_scp import Service, application_entity, serve
+from dicom_listener.storage_scp import Service, application_entity
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from service_runtime.database import Database
+from service_runtime.process import SUPERVISOR_FD, service_of
 from service_runtime.settings import load
 from service_runtime.telemetry import log as logs
 
@@ -59,7 +63,7 @@ def main() -> None:
     crew = PreFork(
         [*bodies, announcing(settings)], on_death=on_death, drain_timeout_s=_DRAIN_TIMEOUT_S
     )
-    crew.run(stop_descriptor())
+    crew.run(stop_descriptors())
     log.info("listener.stopped")
 
 
@@ -112,27 +116,32 @@ def receiving(
 
 
 def announcing(settings: ListenerSettings) -> Body:
-    """Return the work of the process that announces complete studies."""
+    """Return the work of the process that announces complete studies.
+
+    It also tells how the listener is, and publishes what its processes have to say.
+    """
 
     def body(wake: int) -> None:
-        database = Database(settings.database, via_relay=settings.via_broker)
-        quiet_period = timedelta(seconds=settings.quiet_period_s)
-        announce(database, quiet_period, wake, lambda: datetime.now(UTC))
+        with service_of("dicom_listener", settings, threading.Event()) as service:
+            service.ready()
+            quiet_period = timedelta(seconds=settings.quiet_period_s)
+            announce(service.database, quiet_period, wake, lambda: datetime.now(UTC))
 
     return body
 
 
-def stop_descriptor() -> int:
-    """Return a descriptor that becomes readable on SIGTERM and SIGINT."""
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
+def stop_descriptors() -> list[int]:
+    """Return what becomes readable on SIGTERM and SIGINT, and when the supervisor is gone."""
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(*_: object) -> None:
-        os.write(writable, b"\0")
+        with suppress(BlockingIOError):
+            os.write(writable, b"\0")
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    return readable
+    supervisor = os.environ.get(SUPERVISOR_FD)
+    return [readable, int(supervisor)] if supervisor else [readable]
 
 
 if __name__ == "__main__":

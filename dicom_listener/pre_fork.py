@@ -39,15 +39,16 @@ class PreFork:
         self._due: dict[int, float] = dict.fromkeys(range(len(bodies)), 0.0)
         self._delay_s = [_SHORTEST_DELAY_S] * len(bodies)
 
-    def run(self, stop: int) -> None:
-        """Run until ``stop`` becomes readable; return when every process has ended."""
+    def run(self, stop: Sequence[int]) -> None:
+        """Run until one of ``stop`` becomes readable; return when every process has ended."""
         changed, on_change = os.pipe()
         os.set_blocking(on_change, False)
         os.set_blocking(changed, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(on_change, warn_on_full_buffer=False)
         poll = select.poll()
-        poll.register(stop, select.POLLIN)
+        for descriptor in stop:
+            poll.register(descriptor, select.POLLIN)
         poll.register(changed, select.POLLIN)
         while True:
             self._start_due()
@@ -55,7 +56,7 @@ class PreFork:
             with suppress(BlockingIOError):
                 os.read(changed, 4096)
             self._reap()
-            if stop in ready:
+            if not ready.keys().isdisjoint(stop):
                 break
         self._drain()
         signal.set_wakeup_fd(-1)

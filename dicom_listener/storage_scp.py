@@ -1,9 +1,7 @@
 """The Storage and Verification SCP (PS3.4 Annexes A and B): one blocking thread per association."""
 
 import logging
-import select
 import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,37 +114,6 @@ def application_entity(ae_title: str) -> AE:
     return ae
 
 
-def serve(listener: socket.socket, service: Service) -> None:
-    """Accept associations from the shared ``listener`` until the process drains.
-
-    Returns once every association has ended.
-    """
-    listener.setblocking(False)
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    poll.register(service.wake, select.POLLIN)
-    only_wake = select.poll()
-    only_wake.register(service.wake, select.POLLIN)
-    acceptors: list[Acceptor] = []
-    while not any(descriptor == service.wake for descriptor, _ in poll.poll()):
-        if service.admission.has_more_than_others():
-            only_wake.poll(_YIELD_MS)
-        try:
-            connection, address = listener.accept()
-        except OSError:
-            continue  # another process has taken it, or the peer has gone
-        acceptors = [acceptor for acceptor in acceptors if acceptor.is_alive()]
-        acceptor = Acceptor(service, connection, address)
-        acceptors.append(acceptor)
-        acceptor.start()
-    listener.close()
-    for acceptor in acceptors:
-        acceptor.join()
-
-
-_YIELD_MS = 5
-
-
 def accept_contexts(proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
     """Answer the proposed presentation contexts (PS3.8 §7.1.1.13).
 
@@ -211,7 +178,6 @@ class Acceptor(Association):  # type: ignore[misc]
         self.acse_timeout = service.acse_timeout_s
         self.dimse_timeout = service.dimse_timeout_s
         self.network_timeout = service.idle_timeout_s
-        _set_options(connection, service.dimse_timeout_s)
         self.set_socket(BufferedSocket(self, connection, service.wake))
         self.name = "association"
         self.acceptor.maximum_length = service.ae.maximum_pdu_size
@@ -247,7 +213,13 @@ class Acceptor(Association):  # type: ignore[misc]
             self.dul.stop_dul()
             if self.admitted:
                 self._service.admission.leave()
-            log.info("association.ended", count=self._instances, outcome=self._outcome())
+            calling_ae_title = str(self.requestor.ae_title or "").strip()
+            log.info(
+                "association.ended",
+                calling_ae_title=calling_ae_title,
+                count=self._instances,
+                outcome=self._outcome(),
+            )
 
     def _outcome(self) -> str:
         if self.is_rejected:
@@ -371,17 +343,3 @@ class Refusal:
 
     def abandon(self) -> None:
         """There is nothing to leave."""
-
-
-def _set_options(connection: socket.socket, receive_timeout_s: float) -> None:
-    """Answer without delay, and let a peer that has vanished in mid-message be noticed.
-
-    The time-out is the kernel's (SO_RCVTIMEO), so that a read stays one system call.
-    """
-    connection.setblocking(True)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    whole_s, rest_s = divmod(receive_timeout_s, 1)
-    timeout = struct.pack("@ll", int(whole_s), int(rest_s * 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
