@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_worker.classification_metrics import (
+    accuracy,
+    balanced_accuracy,
+    confusion,
+    expected_calibration_error,
+    grouped_bootstrap,
+    roc_auc,
+)
+
+LABELS = np.array([0, 0, 0, 1])
+CHOSEN = np.array([0, 0, 1, 1])
+
+
+def test_accuracy_counts_pictures_and_balanced_accuracy_counts_classes() -> None:
+    assert accuracy(LABELS, CHOSEN) == 0.75
+    assert balanced_accuracy(LABELS, CHOSEN) == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_rows_of_the_confusion_are_true_classes() -> None:
+    assert confusion(LABELS, CHOSEN, 3).tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
+def test_the_area_is_the_share_of_pairs_in_order(rows: list[tuple[bool, int]]) -> None:
+    positive = np.array([row[0] for row in rows])
+    score = np.array([float(row[1]) for row in rows])
+    pairs = [
+        (ours > theirs) + 0.5 * (ours == theirs)
+        for ours in score[positive]
+        for theirs in score[~positive]
+    ]
+
+    area = roc_auc(positive, score)
+
+    assert area == (pytest.approx(np.mean(pairs)) if pairs else None)
+
+
+def test_a_classifier_that_is_as_sure_as_it_is_right_is_calibrated() -> None:
+    probabilities = np.tile([0.75, 0.25], (4, 1))
+
+    assert expected_calibration_error(LABELS, probabilities) == pytest.approx(0)
+    assert expected_calibration_error(1 - LABELS, probabilities) == pytest.approx(0.5)
+
+
+def test_an_interval_widens_when_pictures_share_a_patient() -> None:
+    right = np.random.default_rng(3).random(40) < 0.7
+    each_alone = np.repeat(right, 5)
+    shared = np.array([f"patient {number // 5}" for number in range(200)])
+    apart = np.array([f"patient {number}" for number in range(200)])
+
+    def share(rows: np.ndarray) -> float:
+        return float(each_alone[rows].mean())
+
+    grouped, ungrouped = grouped_bootstrap(shared, share, 1), grouped_bootstrap(apart, share, 1)
+
+    assert grouped.estimate == ungrouped.estimate
+    assert grouped.upper - grouped.lower > 1.5 * (ungrouped.upper - ungrouped.lower)
+    assert grouped.lower < grouped.estimate < grouped.upper
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    groups = np.array(["a", "b", "b", "c"])
+
+    def share(rows: np.ndarray) -> float:
+        return float((LABELS[rows] == CHOSEN[rows]).mean())
+
+    assert grouped_bootstrap(groups, share, 5) == grouped_bootstrap(groups, share, 5)
