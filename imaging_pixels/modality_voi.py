@@ -154,10 +154,10 @@ def _window(source: Dataset) -> Window | None:
 
 def _number(source: Dataset, keyword: str) -> float | None:
     """Return the first value of a DS or FD element; ``None`` where it is absent or no number."""
-    value: Any = source.get(keyword)
-    if isinstance(value, MultiValue | list):
-        value = value[0] if value else None
     try:
+        value: Any = source.get(keyword)
+        if isinstance(value, MultiValue | list):
+            value = value[0] if value else None
         number = float(value)
     except (TypeError, ValueError):
         return None

@@ -20,14 +20,19 @@ def render(dataset: Dataset, frame: int = 0) -> Picture:
     Raises
     ------
     UndecodablePixels
-        As :func:`imaging_pixels.decode.decode`, and where a palette is missing or broken.
+        As :func:`imaging_pixels.decode.decode`, and where a palette is missing, or a palette or a
+        lookup table broken.
     """
     stored = decode(dataset, frame)
     if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
         return _palette_color(dataset, stored)
     if stored.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
         return _eight_bits(stored, int(dataset.get("BitsStored") or dataset.BitsAllocated))
-    return gray(dataset, stored, frame)
+    try:
+        return gray(dataset, stored, frame)
+    except Exception as error:
+        # A broken table or window may be broken in many ways, and the texts may quote it.
+        raise UndecodablePixels("what says how its pixels are shown is broken") from error
 
 
 def _palette_color(dataset: Dataset, stored: StoredValues) -> Picture:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 from pydicom.data import get_testdata_file
 
 from imaging_pixels.decode import UndecodablePixels
 from imaging_pixels.render import render
-from tests.synthetic_images import a_gradient, an_image
+from tests.synthetic_images import a_gradient, an_image, part10, read
 
 
 def test_a_gray_instance_becomes_eight_bits_of_gray() -> None:
@@ -61,3 +62,24 @@ def test_a_frame_of_a_compressed_film_is_rendered() -> None:
 
     assert first.shape == second.shape == (100, 100, 3)
     assert not np.array_equal(first, second)
+
+
+def test_a_broken_table_is_said_to_be() -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4, 0])
+    item.add_new("LUTData", "OW", bytes([0, 10, 20, 255]))
+    image = an_image(a_gradient().astype("u2"), VOILUTSequence=[item])
+
+    with pytest.raises(UndecodablePixels, match="how its pixels are shown"):
+        render(image)
+
+
+def test_a_window_that_is_no_number_is_passed_over() -> None:
+    image = an_image(a_gradient().astype("u2"))
+    raw = part10(image)
+    window = b"\x28\x00\x50\x10DS\x04\x00wide"
+    pixels = raw.index(b"\xe0\x7f\x10\x00OW")
+
+    picture = render(read(raw[:pixels] + window + raw[pixels:]))
+
+    assert (picture.min(), picture.max()) == (0, 255)
