@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -30,15 +29,9 @@ def pytest_report_header() -> str:
 
 
 def create_tables(url: str) -> None:
-    """Create the tables of every package in an empty database, and leave it."""
+    """Lay down every table in an empty database, as an installation does, and leave it."""
     # Imported here: unit tests have no database and need not load SQLAlchemy.
-    schema = importlib.import_module("imaging_store.schema")
-    for module in pkgutil.iter_modules(schema.__path__, f"{schema.__name__}."):
-        importlib.import_module(module.name)
-    importlib.import_module("service_runtime.messaging.tables")
-    engine = importlib.import_module("sqlalchemy").create_engine(url)
-    importlib.import_module("service_runtime.database").metadata.create_all(engine)
-    engine.dispose()
+    importlib.import_module("imaging_store.migrations").upgrade(url)
 
 
 @pytest.fixture(scope="session")

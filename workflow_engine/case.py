@@ -282,6 +282,4 @@ def release_hold(case: Case, at: datetime) -> Case:
     """
     if not case.on_hold:
         raise IllegalTransition("the case is not on hold")
-    return replace(
-        case, on_hold=False, hold_reason=None, revision=case.revision + 1, changed_at=at
-    )
+    return replace(case, on_hold=False, hold_reason=None, revision=case.revision + 1, changed_at=at)

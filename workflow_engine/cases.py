@@ -130,7 +130,9 @@ def ask(connection: Connection, case: Case, asked: ModelReference, at: datetime)
     )
 
 
-def answer(connection: Connection, case_id: UUID, case_version: int, said: Reading, at: datetime) -> None:
+def answer(
+    connection: Connection, case_id: UUID, case_version: int, said: Reading, at: datetime
+) -> None:
     """Keep what a model has answered."""
     completed = None if said.completed is None else said.completed.model_dump(mode="json")
     connection.execute(
@@ -292,15 +294,16 @@ def delivery_state(
 ) -> DeliveryState | None:
     """Return how far a destination has been served; ``None`` where it was never to be."""
     state = connection.execute(
-        select(destination_delivery.c.state).where(
-            _of_delivery(case_id, case_version, destination)
-        )
+        select(destination_delivery.c.state).where(_of_delivery(case_id, case_version, destination))
     ).scalar()
     return None if state is None else DeliveryState(state)
 
 
 def settle_delivery(
-    connection: Connection, key: tuple[UUID, int, str], state: DeliveryState, reason: str | None,
+    connection: Connection,
+    key: tuple[UUID, int, str],
+    state: DeliveryState,
+    reason: str | None,
     at: datetime,
 ) -> None:
     """Note what became of a delivery."""

@@ -63,9 +63,7 @@ def release_results(
         (each.decision for each in signed if each.stage is Stage.DOCTOR and not each.voided_at),
         None,
     )
-    uids = findings.result_sop_instance_uids(
-        cases.readings(connection, case.id, case.version)
-    )
+    uids = findings.result_sop_instance_uids(cases.readings(connection, case.id, case.version))
     requested = cases.requested_destinations(connection, case)
     due = releases.due(case, releases.Results(uids, decision), destinations, requested)
     for destination in due:

@@ -43,7 +43,9 @@ class Finding:
 def findings_of(readings: Iterable[Reading]) -> tuple[Finding, ...]:
     """Return one finding for each model that has read the version."""
     return tuple(
-        _finding(reading, reading.completed) for reading in readings if reading.completed is not None
+        _finding(reading, reading.completed)
+        for reading in readings
+        if reading.completed is not None
     )
 
 
@@ -59,7 +61,7 @@ def _finding(reading: Reading, completed: InferenceCompleted) -> Finding:
 
 
 def agreed_label(readings: Iterable[Reading]) -> str | None:
-    """Return what a doctor who agrees agrees with; ``None`` where there is nothing to agree with."""
+    """Return what a doctor who agrees puts their name to; ``None`` where there is nothing."""
     labels = [each.label for each in findings_of(readings) if not each.uncertain]
     return "; ".join(labels) or None
 

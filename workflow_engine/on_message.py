@@ -99,9 +99,7 @@ def _study_complete(body: StudyReceived, occasion: Occasion, transaction: Transa
     )
     trigger = completion(case, model_asked=routing.route is not None)
     begun = begin_version(case, body.study_version, trigger, occasion.at)
-    voided = cases.void(
-        connection, cases.unfinished_signatures(connection, case), occasion.at
-    )
+    voided = cases.void(connection, cases.unfinished_signatures(connection, case), occasion.at)
     details = {
         **_routing_details(routing),
         "completion": str(body.reason),

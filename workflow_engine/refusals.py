@@ -20,7 +20,7 @@ class WrongRole(Refusal):
 
 
 class SameSigner(Refusal):
-    """This person has already signed another stage of this version."""
+    """The person has already signed another stage of the same version."""
 
 
 class StaleCase(Refusal):
