@@ -1,11 +1,17 @@
 """``countersign audit verify``."""
 
+import sys
 
 from service_runtime.database import Database
-from workflow_engine.history import verify
+from workflow_engine.audit import verify
 
 
 def verify_history(database: Database) -> int:
     """Check the chain of the history, say what was found, and return the exit code."""
-    faults = verify(database)
-    return 1 if faults else 0
+    with database.reading() as connection:
+        result = verify(connection)
+    for fault in result.faults:
+        sys.stdout.write(f"FAULT  {fault}\n")
+    found = "intact" if result.intact else f"{len(result.faults)} faults"
+    sys.stdout.write(f"{result.rows} rows of history, {result.signatures} signatures: {found}\n")
+    return 0 if result.intact else 1

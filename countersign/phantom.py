@@ -14,8 +14,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
-    generate_uid,
 )
+
+from message_contracts.identifiers import derived_uid
 
 LABEL = "PHANTOM"
 """In the pixels, in Patient's Name and in Study Description."""
@@ -43,7 +44,7 @@ def draw_chest_phantom(study_instance_uid: str, at: datetime, *, seed: int = 0) 
     seed
         Of the noise: another seed is another exposure of the same phantom.
     """
-    sop_instance_uid = generate_uid(None, [study_instance_uid, "phantom"])
+    sop_instance_uid = derived_uid("phantom", study_instance_uid)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = sop_instance_uid
@@ -53,7 +54,7 @@ def draw_chest_phantom(study_instance_uid: str, at: datetime, *, seed: int = 0) 
     phantom.SOPClassUID = DigitalXRayImageStorageForPresentation
     phantom.SOPInstanceUID = sop_instance_uid
     _describe_patient_and_study(phantom, study_instance_uid, at)
-    _describe_series_and_equipment(phantom, generate_uid(None, [study_instance_uid, "series"]))
+    _describe_series_and_equipment(phantom, derived_uid("phantom series", study_instance_uid))
     _describe_image(phantom, at)
     _put_pixels(phantom, _label(_add_noise(_anatomy(), seed)))
     return phantom
