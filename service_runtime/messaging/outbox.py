@@ -281,7 +281,7 @@ def bury(transaction: Transaction, held: Delivery, reason: str, attempts: int) -
 
 
 def next_due_at(database: Database, queues: Sequence[str] | None = None) -> float | None:
-    """Return when the next delivery of ``queues``, or of any, may be claimed; ``None`` for never."""
+    """Return when the next delivery of ``queues`` (or of any) may be claimed; ``None``: never."""
     with database.reading() as connection:
         if queues is None:
             return connection.execute(_NEXT_DUE).scalar()

@@ -65,9 +65,9 @@ def release_leases(form: Form, database: Database, token: str) -> None:
 
 @pytest.mark.slow
 def test_consumers_killed_at_random_lose_nothing_and_repeat_nothing(
-    form: Form, database: Database, tmp_path: Path, stack: ExitStack, seed: int, messaging: object
+    form: Form, database: Database, tmp_path: Path, stack: ExitStack, messaging: object
 ) -> None:
-    chance = random.Random(seed)
+    chance = random.Random(os.environ["COUNTERSIGN_TEST_SEED"])
     count, kills = 400, 6
     processes = [started(consumer_process(form, tmp_path / f"{name}.log"), stack) for name in "ab"]
     wait_until(lambda: is_ready(database), timeout_s=30, what="a consumer is ready")
