@@ -6,6 +6,7 @@ Systems of our own are OIDs under 2.25 (X.667), which need no registration.
 from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.coding import Coding
 
+from fhir_bridge.text import printable
 from message_contracts.coding import CodedConcept
 from message_contracts.identifiers import derived_uid
 
@@ -65,11 +66,12 @@ def concept(system: str, code: str, display: str, *more: Coding) -> CodeableConc
 
 def dicom_concept(code: CodedConcept | None, text: str) -> CodeableConcept:
     """Return a DICOM coded concept in FHIR; without a known scheme it is text alone."""
+    words = printable(text) or None
     system = None if code is None else _SCHEMES.get(code.scheme_designator)
     if code is None or system is None:
-        return CodeableConcept(text=text)
-    coding = Coding(system=system, code=code.value, display=code.meaning)
-    return CodeableConcept(coding=[coding], text=text)
+        return CodeableConcept(text=words)
+    coding = Coding(system=system, code=code.value, display=printable(code.meaning))
+    return CodeableConcept(coding=[coding], text=words)
 
 
 def diagnostic_imaging_study() -> CodeableConcept:

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from fhir_bridge.text import printable
 from message_contracts.case import Stage
 from message_contracts.coding import CodedConcept
 from message_contracts.inference import ClassProbability
@@ -157,7 +158,7 @@ class SignedReport:
             return None
         if (agreed := self.agreed_reading) is not None:
             return Finding(agreed.finding.label, agreed.finding.code)
-        own = self.doctor.finding.strip()
+        own = printable(self.doctor.finding)
         classes = () if self.reading is None else self.reading.probabilities
         codes = (it.code for it in classes if it.label.casefold() == own.casefold())
         return Finding(own, next(codes, None))
@@ -166,7 +167,7 @@ class SignedReport:
     def conclusion(self) -> str:
         """The doctor's conclusion: the finding, then the notes."""
         headline = UNINTERPRETABLE if self.finding is None else self.finding.text
-        notes = self.doctor.notes.strip()
+        notes = printable(self.doctor.notes)
         return f"{headline}\n{notes}" if notes else headline
 
 
@@ -179,7 +180,7 @@ def _require_signatures(report: SignedReport) -> None:
             raise NotSigned(f"the {stage}'s signature is that of another stage")
         if signature.signed_at.tzinfo is None:
             raise NotSigned(f"the {stage}'s signature has a time without a zone")
-        if not signature.printed_name.strip() or not signature.meaning.strip():
+        if not printable(signature.printed_name) or not printable(signature.meaning):
             raise NotSigned(f"the {stage}'s signature has no printed name or no meaning")
     if len({signature.user_id for signature in expected.values()}) < len(expected):
         raise NotSigned("one person has signed two stages")
@@ -191,7 +192,7 @@ def _require_decision(report: SignedReport) -> None:
         raise NotSigned("the doctor's signature has no decision")
     if decision is Decision.AGREE and (report.reading is None or report.reading.uncertain):
         raise NotSigned("the doctor agreed where the model has no finding")
-    if decision is Decision.OVERRIDE and not report.doctor.finding.strip():
+    if decision is Decision.OVERRIDE and not printable(report.doctor.finding):
         raise NotSigned("the doctor overrode without a finding")
-    if decision is not Decision.AGREE and not report.doctor.notes.strip():
+    if decision is not Decision.AGREE and not printable(report.doctor.notes):
         raise NotSigned("the doctor's notes are missing")

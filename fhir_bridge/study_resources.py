@@ -30,11 +30,10 @@ def patient(report: SignedReport, systems: dict[str, str]) -> Patient:
     """
     identity = report.patient
     patient_id = printable(identity.patient_id)
-    identifier = Identifier(
-        system=systems.get(identity.issuer) or codes.issuer_system(printable(identity.issuer)),
-        value=patient_id,
-    )
-    if not patient_id:
+    if patient_id:
+        system = systems.get(identity.issuer) or codes.issuer_system(printable(identity.issuer))
+        identifier = Identifier(system=system, value=patient_id)
+    else:
         # An empty id is the same for many: the patient of this one case, then.
         identifier = Identifier(system=codes.REPORT_SYSTEM, value=str(report.case_id))
     birth_date = calendar_date(identity.birth_date)

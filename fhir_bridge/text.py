@@ -5,6 +5,7 @@ import unicodedata
 from datetime import datetime
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_OTHER_SPACE = re.compile(r"[^\S \t\r\n]")
 _TIMESTAMP = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})"
     r"(?P<time>T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2}))?"
@@ -12,8 +13,12 @@ _TIMESTAMP = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return ``text`` in NFC without the characters that JSON, XML and FHIR strings forbid."""
-    return unicodedata.normalize("NFC", _UNPRINTABLE.sub("", text)).strip()
+    """Return ``text`` in NFC without the characters that JSON, XML and FHIR strings forbid.
+
+    FHIR strings know four kinds of white space (R4 §2.24.0.1); any other becomes a space.
+    """
+    plain = _OTHER_SPACE.sub(" ", _UNPRINTABLE.sub("", text))
+    return unicodedata.normalize("NFC", plain).strip()
 
 
 def study_time(started: str) -> str:

@@ -16,6 +16,7 @@ from fhir_bridge.signed_report import (
     SignedReport,
     Study,
 )
+from fhir_bridge.text import printable
 from message_contracts.case import Stage
 from message_contracts.coding import CodedConcept
 from message_contracts.inference import ClassProbability
@@ -125,7 +126,7 @@ def an_override(finding: str = "Lung abscess") -> SignedReport:
 
 
 TEXT = st.text(max_size=40)
-WORDS = st.text(min_size=1, max_size=40).filter(str.strip)
+WORDS = st.text(min_size=1, max_size=40).filter(printable)
 TIMES = st.datetimes(
     datetime(2000, 1, 1),  # noqa: DTZ001 - hypothesis wants naive bounds
     datetime(2099, 1, 1),  # noqa: DTZ001
