@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
 )
@@ -44,7 +45,7 @@ def draw_chest_phantom(study_instance_uid: str, at: datetime, *, seed: int = 0) 
     seed
         Of the noise: another seed is another exposure of the same phantom.
     """
-    sop_instance_uid = derived_uid("phantom", study_instance_uid)
+    sop_instance_uid = UID(derived_uid("phantom", study_instance_uid))
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = sop_instance_uid
