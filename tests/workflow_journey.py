@@ -35,8 +35,16 @@ from service_runtime.database import Database
 from service_runtime.messaging import outbox, tables
 from workflow_engine import cases
 from workflow_engine.case import Case
-from workflow_engine.commands import Desk
+from workflow_engine.commands import (
+    Desk,
+    Request,
+    Verification,
+    approve,
+    review_as_pharmacist,
+    verify_as_doctor,
+)
 from workflow_engine.on_message import WorkflowHandler
+from workflow_engine.signing import Decision, Signer
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 """Digital X-Ray Image Storage - For Presentation."""
@@ -199,6 +207,23 @@ class Ward:
         self.deliver(self.completed(uid))
         return self.case(uid)
 
+    # What people do.
+
+    def request(self, uid: str, role: str, name: str = "") -> Request:
+        return Request(case_id_of(uid), a_signer(role, name), self.tick())
+
+    def verified(self, uid: str, decision: Decision = Decision.AGREE) -> Case:
+        finding = "Effusion" if decision is Decision.OVERRIDE else None
+        notes = "" if decision is Decision.AGREE else "Seen."
+        words = Verification(decision, finding, notes)
+        return verify_as_doctor(self.desk, self.request(uid, "doctor"), words)
+
+    def signed(self, uid: str, decision: Decision = Decision.AGREE) -> Case:
+        """Have three people sign; the case waits for the doctor."""
+        self.verified(uid, decision)
+        review_as_pharmacist(self.desk, self.request(uid, "pharmacist"), "No interaction.")
+        return approve(self.desk, self.request(uid, "admin"))
+
     # What can be seen afterwards.
 
     def case(self, uid: str) -> Case:
@@ -269,3 +294,9 @@ def _an_instance_row(study_uid: str, uid: str, version: int) -> dict[str, object
         "sha256": "0" * 64,
         "received_at": NOON,
     }
+
+
+def a_signer(role: str, name: str = "") -> Signer:
+    """Return a person of this role; the same name is the same person."""
+    printed_name = name or role
+    return Signer(derived_id("user", printed_name), printed_name, role, "password")

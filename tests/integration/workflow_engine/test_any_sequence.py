@@ -1,0 +1,231 @@
+"""Whatever is heard and done, in whichever order and how often, what must hold holds."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import select
+
+from imaging_store.migrations import upgrade
+from imaging_store.schema.workflow import cases, destination_delivery, signature
+from message_contracts.case import CaseStatus, Release, Stage
+from message_contracts.delivery import AttachmentRequested, ReportRequested
+from message_contracts.destination import PacsDestination
+from message_contracts.envelope import Envelope
+from message_contracts.identifiers import case_id_of
+from service_runtime.database import Database
+from tests.workflow_journey import Ward, a_model
+from workflow_engine.audit import verify
+from workflow_engine.commands import (
+    Verification,
+    Words,
+    approve,
+    reject,
+    release_hold,
+    review_as_pharmacist,
+    send_back,
+    verify_as_doctor,
+)
+from workflow_engine.on_message import NotAskedFor
+from workflow_engine.reasons import HoldReleaseReason, RejectionReason, ReturnReason
+from workflow_engine.refusals import Refusal
+from workflow_engine.signing import Decision
+
+UID = "1.2.826.0.1.1"
+DESTINATIONS = tuple(
+    PacsDestination(name=rule, ae_title="PACS", host="127.0.0.1", port=104, release=rule)
+    for rule in Release
+)
+# Few people of several roles each, so that one person tries to sign twice.
+PEOPLE = st.sampled_from(["Ada", "Bea", "Cleo", "Dora"])
+ROLES = st.sampled_from(list(Stage))
+VERSIONS = st.integers(1, 4)
+LIKELY = st.sampled_from([0.55, 0.9, 0.95])
+
+
+class AnySequence(RuleBasedStateMachine):
+    @initialize()
+    def open_ward(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        url = f"sqlite:///{self.folder / 'any.sqlite3'}"
+        upgrade(url)
+        self.ward = Ward(Database(url), DESTINATIONS)
+        self.ward.register(a_model())
+        for version in range(1, 5):
+            self.ward.receive(UID, version, modality="MR" if version == 3 else "DX")
+        self.heard: list[Envelope] = []
+        self.sent_before: set[tuple[str, int]] = set()
+
+    def teardown(self) -> None:
+        if hasattr(self, "ward"):
+            self.ward.database.close()
+            shutil.rmtree(self.folder)
+
+    # Messages.
+
+    @rule()
+    def opened(self) -> None:
+        self.heard.append(self.ward.opened(UID))
+
+    @rule(version=VERSIONS)
+    def complete(self, version: int) -> None:
+        self.heard.append(self.ward.complete(UID, version))
+
+    @rule(version=VERSIONS, probability=LIKELY)
+    def analyzed(self, version: int, probability: float) -> None:
+        with suppress(NotAskedFor):
+            body = self.ward.completed(UID, version, probability=probability)
+            self.heard.append(self.ward.deliver(body))
+
+    @rule(version=VERSIONS)
+    def failed(self, version: int) -> None:
+        with suppress(NotAskedFor):
+            self.heard.append(self.ward.deliver(self.ward.failed(UID, version)))
+
+    @rule(probability=LIKELY)
+    def the_model_answers(self, probability: float) -> None:
+        for asked in self.ward.requested_models()[-1:]:
+            self.analyzed(asked.case_version, probability)
+
+    @rule()
+    def conflict(self) -> None:
+        self.heard.append(self.ward.conflict(UID))
+
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        if self.heard:
+            before = self.state()
+            self.ward.redeliver(data.draw(st.sampled_from(self.heard)))
+            assert self.state() == before
+
+    # People.
+
+    @rule(role=ROLES, name=PEOPLE, decision=st.sampled_from(Decision))
+    def verify(self, role: str, name: str, decision: Decision) -> None:
+        words = Verification(decision, "Effusion", "Seen.")
+        with suppress(Refusal):
+            verify_as_doctor(self.ward.desk, self.ward.request(UID, role, name), words)
+
+    @rule(role=ROLES, name=PEOPLE)
+    def review(self, role: str, name: str) -> None:
+        with suppress(Refusal):
+            review_as_pharmacist(self.ward.desk, self.ward.request(UID, role, name), "None.")
+
+    @rule(role=ROLES, name=PEOPLE)
+    def approve(self, role: str, name: str) -> None:
+        with suppress(Refusal):
+            approve(self.ward.desk, self.ward.request(UID, role, name))
+
+    @rule()
+    def sign_all(self) -> None:
+        with suppress(Refusal):
+            self.ward.signed(UID)
+
+    @rule(role=ROLES, name=PEOPLE, to=st.none() | ROLES)
+    def send_back(self, role: str, name: str, to: Stage | None) -> None:
+        words = Words(ReturnReason.OTHER, "Again.")
+        with suppress(Refusal):
+            send_back(self.ward.desk, self.ward.request(UID, role, name), words, to)
+
+    @rule(role=ROLES, name=PEOPLE)
+    def reject(self, role: str, name: str) -> None:
+        words = Words(RejectionReason.OTHER, "No.")
+        with suppress(Refusal):
+            reject(self.ward.desk, self.ward.request(UID, role, name), words)
+
+    @rule(role=ROLES)
+    def release_hold(self, role: str) -> None:
+        words = Words(HoldReleaseReason.OTHER, "Asked.")
+        with suppress(Refusal):
+            release_hold(self.ward.desk, self.ward.request(UID, role), words)
+
+    # What must hold.
+
+    def state(self) -> object:
+        with self.ward.database.reading() as connection:
+            return [
+                connection.execute(select(table)).all()
+                for table in (cases, signature, destination_delivery)
+            ]
+
+    @invariant()
+    def a_report_stands_on_three_people(self) -> None:
+        for row in self.rows(cases):
+            assert (row.report_version is not None) or row.status != CaseStatus.REPORT_READY
+            assert (row.report_version is None) or row.status != CaseStatus.REJECTED
+            if row.report_version is not None:
+                in_force = self.in_force(row.report_version)
+                assert {each.stage for each in in_force} == set(Stage)
+                assert len({each.user_id for each in in_force}) == len(in_force) == 3
+
+    @invariant()
+    def no_stage_is_signed_twice_in_force(self) -> None:
+        stages = [
+            (row.case_version, row.stage) for row in self.rows(signature) if row.voided_at is None
+        ]
+        assert len(stages) == len(set(stages))
+
+    @invariant()
+    def nothing_leaves_before_its_signature(self) -> None:
+        if not hasattr(self, "ward"):
+            return
+        sent = [each.body for each in self.ward.sent()]
+        attached = {
+            (each.destination, each.case_version)
+            for each in sent
+            if isinstance(each, AttachmentRequested)
+        }
+        new, self.sent_before = attached - self.sent_before, attached
+        for destination, version in new:
+            assert self.case().version == version
+            assert not self.case().on_hold
+            decisions = [each.decision for each in self.in_force(version) if each.decision]
+            if destination == Release.AI_ANALYZED:
+                assert decisions in ([], ["agree"])
+            else:
+                assert decisions == ["agree"]
+            if destination == Release.REPORT_READY:
+                assert self.case().report_version == version
+        reported = [each.case_version for each in sent if isinstance(each, ReportRequested)]
+        assert len(reported) == len(set(reported))
+        for version in reported:
+            assert len(self.in_force(version)) == 3 or version != self.case().report_version
+
+    @invariant()
+    def the_history_verifies(self) -> None:
+        if hasattr(self, "ward"):
+            with self.ward.database.reading() as connection:
+                assert verify(connection).faults == ()
+
+    def case(self):
+        return self.ward.case(UID)
+
+    def in_force(self, version: int):
+        return [
+            row
+            for row in self.rows(signature)
+            if row.case_version == version and row.voided_at is None
+        ]
+
+    def rows(self, table):
+        if not hasattr(self, "ward"):
+            return []
+        with self.ward.database.reading() as connection:
+            rows = connection.execute(select(table)).all()
+        assert all(row.case_id == case_id_of(UID) for row in rows if table is not cases)
+        return rows
+
+
+TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(
+    max_examples=25,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
