@@ -1,0 +1,406 @@
+"""Results go to a PACS: Orthanc, DCMTK's storescp, and peers that refuse in every way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE, evt
+from sqlalchemy import select
+
+from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
+from dicom_sender.send import Caller, PacsUnavailable, send
+from imaging_store.instances import open_instance_store
+from imaging_store.schema.delivery import attachment
+from imaging_store.schema.results import result_object
+from inference_worker import secondary_capture, structured_report
+from inference_worker.result_attributes import ResultObject
+from message_contracts import catalogue
+from message_contracts.delivery import (
+    AttachmentDelivered,
+    AttachmentFailed,
+    AttachmentRequested,
+)
+from message_contracts.destination import PacsDestination
+from message_contracts.envelope import Envelope
+from message_contracts.identifiers import derived_uid
+from service_runtime.database import Database
+from service_runtime.messaging.tables import message
+from tests.peers.orthanc import Orthanc
+from tests.peers.processes import (
+    LOOPBACK,
+    ServerProcess,
+    accepts_connections,
+    find_program,
+    free_port,
+    require,
+)
+from tests.readings import a_reading
+from tests.synthetic_images import a_gradient, an_image
+
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+CASE = UUID(int=7)
+
+
+@pytest.fixture
+def study_instance_uid(request: pytest.FixtureRequest) -> str:
+    return derived_uid("test", request.node.nodeid)
+
+
+@pytest.fixture
+def results(study_instance_uid: str) -> list[ResultObject]:
+    source = an_image(
+        a_gradient().astype("u2"),
+        StudyInstanceUID=study_instance_uid,
+        SpecificCharacterSet="ISO_IR 192",
+        PatientName="Müller^Jörg",
+        PatientID="SENDER-1",
+    )
+    reading = a_reading(study_instance_uid=study_instance_uid)
+    overlay = np.zeros((40, 60, 3), np.uint8)
+    return [
+        secondary_capture.make(source, overlay, reading),
+        structured_report.make([source], reading, [[0]]),
+    ]
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Iterator[Database]:
+    opened = Database(sqlite_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sender_to(
+    database: Database,
+    tmp_path: Path,
+    study_instance_uid: str,
+    results: list[ResultObject],
+) -> Callable[[int], Sender]:
+    """Give a sender that knows one destination on this port of loopback, and has the results."""
+    store = open_instance_store(f"file:{tmp_path / 'store'}")
+    with database.transaction() as transaction:
+        for number, result in enumerate(results):
+            store.put_artifact(f"results/{number}.dcm", result.content)
+            transaction.connection.execute(
+                result_object.insert(),
+                {
+                    "sop_instance_uid": result.sop_instance_uid,
+                    "sop_class_uid": result.sop_class_uid,
+                    "study_instance_uid": study_instance_uid,
+                    "series_instance_uid": result.series_instance_uid,
+                    "case_id": CASE,
+                    "case_version": 1,
+                    "model_name": "shapes",
+                    "model_version": "1.2.3",
+                    "key": f"results/{number}.dcm",
+                    "sha256": "0" * 64,
+                    "made_at": NOON,
+                },
+            )
+
+    def make(port: int, ae_title: str = "ORTHANC") -> Sender:
+        caller = Caller("COUNTERSIGN", timeout_s=10)
+
+        def send_as_us(
+            destination: PacsDestination,
+            instances: Sequence[bytes],
+            on_answer: Callable[[str, int], None],
+        ) -> None:
+            send(destination, caller, instances, on_answer)
+
+        archive = PacsDestination(name="archive", ae_title=ae_title, host=LOOPBACK, port=port)
+        return Sender(database, store, {"archive": archive}, send_as_us, lambda: NOON)
+
+    return make
+
+
+@pytest.fixture
+def request_of(study_instance_uid: str, results: list[ResultObject]) -> Envelope:
+    return Envelope.of(
+        AttachmentRequested(
+            case_id=CASE,
+            case_version=1,
+            study_instance_uid=study_instance_uid,
+            destination="archive",
+            sop_instance_uids=tuple(result.sop_instance_uid for result in results),
+        ),
+        source="workflow_engine",
+        time=NOON,
+    )
+
+
+@contextmanager
+def a_pacs(
+    answer: Callable[[Any], int],
+    *,
+    sop_classes: Sequence[UID] = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage),
+    require_called_ae_title: bool = False,
+) -> Iterator[int]:
+    """Run a Storage SCP that answers each C-STORE with a Status of the test's choice."""
+    entity = AE("ORTHANC")
+    for sop_class in sop_classes:
+        entity.add_supported_context(sop_class, [ImplicitVRLittleEndian])
+    entity.require_called_aet = require_called_ae_title
+    port = free_port()
+    server = entity.start_server(
+        (LOOPBACK, port), block=False, evt_handlers=[(evt.EVT_C_STORE, answer)]
+    )
+    try:
+        yield port
+    finally:
+        server.shutdown()
+
+
+def answers(database: Database, effect: Callable[[Any], None]) -> list[Any]:
+    """Run an effect and return the messages that it sent."""
+    with database.transaction() as transaction:
+        effect(transaction)
+    with database.reading() as connection:
+        bodies = connection.execute(select(message.c.body)).scalars().all()
+    return [catalogue.decode(body).body for body in bodies]
+
+
+def recorded(database: Database) -> dict[str, int]:
+    with database.reading() as connection:
+        rows = connection.execute(select(attachment)).all()
+    return {row.sop_instance_uid: row.status for row in rows}
+
+
+def test_orthanc_holds_what_was_sent(
+    orthanc: Orthanc,
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+    study_instance_uid: str,
+    results: list[ResultObject],
+) -> None:
+    sender = sender_to(orthanc.dicom_port, orthanc.ae_title)
+
+    effect = sender.on_attachment_requested(request_of)
+
+    [answer] = answers(database, effect)
+    assert isinstance(answer, AttachmentDelivered)
+    assert {each.sop_instance_uid: each.status for each in answer.outcomes} == {
+        result.sop_instance_uid: 0 for result in results
+    }
+    assert orthanc.count_instances(study_instance_uid, "OT") == 1
+    assert orthanc.count_instances(study_instance_uid, "SR") == 1
+    [report] = orthanc.instances(study_instance_uid, "SR")
+    kept = pydicom.dcmread(pydicom.filebase.DicomBytesIO(orthanc.download(report)))
+    assert str(kept.PatientName) == "Müller^Jörg"
+
+
+def test_storescp_of_dcmtk_takes_them(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database, tmp_path: Path
+) -> None:
+    port, folder = free_port(), tmp_path / "received"
+    folder.mkdir()
+    program = require(find_program("storescp"), "storescp", "dcmtk")
+    server = ServerProcess(
+        [program, "--output-directory", str(folder), str(port)],
+        log=tmp_path / "storescp.log",
+        environment={"TCP_NODELAY": "1"},
+    )
+    server.start()
+    try:
+        server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
+        effect = sender_to(port, "STORESCP").on_attachment_requested(request_of)
+    finally:
+        server.stop()
+
+    assert isinstance(answers(database, effect)[0], AttachmentDelivered)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_pacs_that_takes_implicit_vr_only_gets_implicit_vr(
+    sender_to: Callable[..., Sender], request_of: Envelope
+) -> None:
+    received = []
+
+    def keep(event: Any) -> int:
+        received.append((event.context.transfer_syntax, event.dataset.SeriesDescription))
+        return 0
+
+    with a_pacs(keep) as port:
+        sender_to(port).on_attachment_requested(request_of)
+
+    assert [syntax for syntax, _ in received] == [ImplicitVRLittleEndian] * 2
+    assert all(words.startswith("AI - not for primary diagnosis") for _, words in received)
+
+
+def test_what_was_taken_is_not_sent_again(
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+    results: list[ResultObject],
+) -> None:
+    received: list[str] = []
+    status = {results[0].sop_instance_uid: 0x0000, results[1].sop_instance_uid: 0xA700}
+
+    def answer(event: Any) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        received.append(uid)
+        return status[uid]
+
+    with a_pacs(answer) as port:
+        sender = sender_to(port)
+        with pytest.raises(TryAgain, match="1 of 2 instances: 0xA700"):
+            sender.on_attachment_requested(request_of)
+        status[results[1].sop_instance_uid] = 0xB000
+        effect = sender.on_attachment_requested(request_of)
+        sender.on_attachment_requested(request_of)
+
+    assert received == [
+        results[0].sop_instance_uid,
+        results[1].sop_instance_uid,
+        results[1].sop_instance_uid,
+    ]
+    [delivered] = answers(database, effect)
+    assert [each.status for each in delivered.outcomes] == [0x0000, 0xB000]
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0124])
+def test_a_refusal_for_good_is_not_tried_again_and_the_rest_is_sent(
+    status: int,
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+    results: list[ResultObject],
+) -> None:
+    refused = results[0].sop_instance_uid
+
+    def answer(event: Any) -> int:
+        return status if event.request.AffectedSOPInstanceUID == refused else 0
+
+    with (
+        a_pacs(answer) as port,
+        pytest.raises(AttachmentRefused, match=f"archive did not take 1 of 2.*0x{status:04X}"),
+    ):
+        sender_to(port).on_attachment_requested(request_of)
+
+    assert recorded(database) == {refused: status, results[1].sop_instance_uid: 0}
+
+
+def test_a_sop_class_that_is_not_accepted_is_refused(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    with (
+        a_pacs(lambda _event: 0, sop_classes=[SecondaryCaptureImageStorage]) as port,
+        pytest.raises(AttachmentRefused, match="0x0122"),
+    ):
+        sender_to(port).on_attachment_requested(request_of)
+
+    assert sorted(recorded(database).values()) == [0, 0x0122]
+
+
+def test_a_peer_that_accepts_nothing_refuses_everything(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    with (
+        a_pacs(lambda _event: 0, sop_classes=["1.2.840.10008.1.1"]) as port,
+        pytest.raises(AttachmentRefused, match="2 of 2 instances: 0x0122"),
+    ):
+        sender_to(port).on_attachment_requested(request_of)
+
+    assert list(recorded(database).values()) == [0x0122] * 2
+
+
+def test_nobody_there_is_tried_again(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    with pytest.raises(PacsUnavailable, match="nobody answers for archive"):
+        sender_to(free_port()).on_attachment_requested(request_of)
+
+    assert recorded(database) == {}
+
+
+def test_a_rejected_association_is_tried_again(
+    sender_to: Callable[..., Sender], request_of: Envelope
+) -> None:
+    with (
+        a_pacs(lambda _event: 0, require_called_ae_title=True) as port,
+        pytest.raises(PacsUnavailable, match="archive rejected the association"),
+    ):
+        sender_to(port, "ELSE").on_attachment_requested(request_of)
+
+
+def test_an_aborted_association_is_tried_again_with_the_rest(
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+    results: list[ResultObject],
+) -> None:
+    taken: list[str] = []
+
+    def take_one_then_abort(event: Any) -> int:
+        if taken:
+            event.assoc.abort()
+        taken.append(str(event.request.AffectedSOPInstanceUID))
+        return 0
+
+    with (
+        a_pacs(take_one_then_abort) as port,
+        pytest.raises(PacsUnavailable, match="without an answer"),
+    ):
+        sender_to(port).on_attachment_requested(request_of)
+
+    assert recorded(database) == {results[0].sop_instance_uid: 0}
+
+
+def test_an_unknown_destination_is_refused_with_the_setting_to_look_at(
+    sender_to: Callable[..., Sender], request_of: Envelope
+) -> None:
+    sender = sender_to(free_port())
+    nowhere = Sender(sender.database, sender.store, {}, sender.send, sender.now)
+
+    with pytest.raises(AttachmentRefused, match="COUNTERSIGN_PACS_DESTINATIONS"):
+        nowhere.on_attachment_requested(request_of)
+
+
+def test_an_instance_that_is_not_kept_is_refused(
+    sender_to: Callable[..., Sender], request_of: Envelope
+) -> None:
+    body = request_of.data(AttachmentRequested)
+    unknown = body.model_copy(update={"sop_instance_uids": ("2.25.404",)})
+
+    with pytest.raises(AttachmentRefused, match=r"1 of 1 instances are not in the store"):
+        sender_to(free_port()).on_attachment_requested(
+            request_of.model_copy(update={"body": unknown})
+        )
+
+
+def test_when_tries_are_used_up_the_case_hears_what_was_taken(
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+    results: list[ResultObject],
+) -> None:
+    def answer(event: Any) -> int:
+        first = results[0].sop_instance_uid
+        return 0 if event.request.AffectedSOPInstanceUID == first else 0xC001
+
+    with a_pacs(answer) as port:
+        sender = sender_to(port)
+        with pytest.raises(AttachmentRefused) as refusal:
+            sender.on_attachment_requested(request_of)
+
+    [failed] = answers(database, sender.on_exhausted(request_of, str(refusal.value)))
+
+    assert isinstance(failed, AttachmentFailed)
+    assert [each.status for each in failed.outcomes] == [0, 0xC001]
+    assert "0xC001" in failed.reason
