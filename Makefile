@@ -11,6 +11,12 @@ FILES ?=
 DATA ?= data
 # The soak's random choices; printed, so that a run can be repeated.
 SEED ?= $(shell date +%s)
+# Of what `make bench` runs.
+BENCHMARKS ?= inference ingest messaging
+# What `make train` learns from and starts from; neither is part of the project.
+COUNTERSIGN_TEST_DATA ?= ../shared/data
+TRAINING_DATA ?= $(COUNTERSIGN_TEST_DATA)/chest
+BACKBONE_WEIGHTS ?= $(firstword $(wildcard $(COUNTERSIGN_TEST_DATA)/../weights/mobilenet_v2*.h5))
 
 .PHONY: help demo up test soak check bench train format docs constraints clean
 .PHONY: installed installed-for-development installed-for-tests
@@ -29,7 +35,8 @@ test: installed-for-tests ## Install what the tests need, and run them all.
 
 soak: installed-for-tests ## Kill and stop things for a long time; SEED=n repeats a run.
 	@echo "soak: SEED=$(SEED)"
-	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python -m pytest -m soak --timeout 0 -s tests
+	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python scripts/record_results.py "make soak SEED=..." \
+	  .venv/bin/python -m pytest -q -s -m soak --timeout 0 tests
 
 check: installed-for-development ## Lint, type-check, and hold the architecture to its contracts.
 	@.venv/bin/ruff check .
@@ -39,10 +46,15 @@ check: installed-for-development ## Lint, type-check, and hold the architecture 
 	@.venv/bin/python -m countersign.docs --check docs
 
 bench: installed-for-tests ## Measure; the figures go to bench/RESULTS.md.
-	@.venv/bin/python -m bench
+	@for module in $(BENCHMARKS); do \
+	  echo "===== python -m bench.$$module"; \
+	  .venv/bin/python scripts/record_results.py "python -m bench.$$module" \
+	    .venv/bin/python -m bench.$$module; \
+	done
 
-train: installed-for-development ## Train the shipped models from COUNTERSIGN_TEST_DATA.
-	@.venv/bin/countersign train
+train: installed-for-development ## Train the chest model from TRAINING_DATA and BACKBONE_WEIGHTS.
+	@.venv/bin/countersign train --data $(TRAINING_DATA) --backbone-weights $(BACKBONE_WEIGHTS) \
+	  --exclude-licence NC --output models/chest-radiograph --work-dir runs/chest-radiograph
 
 format: installed-for-development ## Format the code.
 	@.venv/bin/ruff check --fix .
