@@ -6,6 +6,7 @@ import fcntl
 import re
 import subprocess
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import httpx
@@ -48,6 +49,16 @@ class FhirServer(Peer):
         server.start()
         port = server.wait_until_ready(lambda: self._announced_port(already), timeout_s=60)
         self.url = f"http://{LOOPBACK}:{port}"
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._http.close()
 
     def _announced_port(self, already: int) -> str | None:
         ports = re.findall(r"listening on (\d+)\n", self._log.read_text())

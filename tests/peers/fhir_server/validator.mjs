@@ -9,6 +9,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import {
   OperationOutcomeError,
+  evalFhirPathTyped,
   getDataType,
   indexSearchParameterBundle,
   indexStructureDefinitionBundle,
@@ -156,7 +157,7 @@ function* children(value, schema, path) {
   }
 }
 
-function* faultsIn(value, schema, path, contained) {
+function* faultsIn(value, schema, path, root) {
   for (const child of children(value, schema, path)) {
     if (child.fault) {
       yield [child.path, child.fault];
@@ -173,7 +174,28 @@ function* faultsIn(value, schema, path, contained) {
     }
     const inner = schemaOf(type.code, element);
     if (inner) {
-      yield* faultsIn(item, inner, child.path, contained);
+      yield* unmetConstraints(item, inner, child.path, root);
+      yield* faultsIn(item, inner, child.path, root);
+    }
+  }
+}
+
+/** Constraints of data types, such as att-1; those of resources the engine evaluates itself. */
+function* unmetConstraints(value, schema, path, root) {
+  for (const { key, severity, expression, description } of schema.constraints ?? []) {
+    if (severity !== 'error' || key === 'ele-1' || schema.kind === 'resource') {
+      continue;
+    }
+    const input = { type: schema.type, value };
+    const [met] = evalFhirPathTyped(expression, [input], {
+      '%context': input,
+      '%resource': { type: root.resourceType, value: root },
+      '%rootResource': { type: root.resourceType, value: root },
+      '%ucum': { type: 'string', value: 'http://unitsofmeasure.org' },
+    });
+    // Empty says nothing: ref-1 on a reference by identifier alone.
+    if (met?.value === false) {
+      yield [path, `${key}: ${description}`];
     }
   }
 }
@@ -228,7 +250,7 @@ function* faultsInResource(resource, path) {
   if (resource.id !== undefined && !PRIMITIVES.id.test(resource.id)) {
     yield [`${path}.id`, 'not an id'];
   }
-  yield* faultsIn(resource, getDataType(resource.resourceType), path);
+  yield* faultsIn(resource, getDataType(resource.resourceType), path, resource);
 }
 
 /** The issues of a resource, none when it is valid: objects of OperationOutcome.issue. */
