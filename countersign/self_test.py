@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,12 @@ from countersign.phantom import draw_chest_phantom
 from countersign.send import Address, Outcome, echo, send, survey
 from countersign.throwaway_system import AE_TITLE, LOOPBACK, running_system
 from countersign.up import UpSettings, api_url, is_ready, require_free_port
+from dicom_sender.settings import SenderSettings
+from fhir_bridge.settings import BridgeSettings
 from imaging_store.migrations import newest_revision
+from inference_worker.model_folder import find_model_folders
+from inference_worker.settings import WorkerSettings
+from message_contracts.destination import PacsDestination
 from service_runtime.database import Database
 from service_runtime.errors import CountersignError
 from service_runtime.settings import load
@@ -37,7 +43,7 @@ _CALLING_AE_TITLE = "SELF_TEST"
 _TENSORFLOW = "import tensorflow as t; t.reduce_sum(t.ones((8, 8))); print(t.__version__)"
 _WEASYPRINT = """
 from weasyprint import HTML
-pdf = HTML(string='<p>Ärztin, Žižek, Ελλάδα, Ω: 12 µm</p>').write_pdf()
+pdf = HTML(string='<p>Ärztin, Žižek, Ελλάδα, Ω: 12 µm</p>').write_pdf(uncompressed_pdf=True)
 assert pdf.startswith(b'%PDF') and b'/FontFile' in pdf, 'no font was embedded'
 print(f'{len(pdf)} bytes')
 """
@@ -107,6 +113,10 @@ def _questions(settings: UpSettings, to: str | None) -> Iterator[Question]:
         ),
     )
     yield Question("models", _models)
+    for destination in load(SenderSettings).pacs_destinations:
+        yield Question(f"PACS {destination.name}", partial(_pacs, destination))
+    if fhir_url := load(BridgeSettings).fhir_url:
+        yield Question("EHR", lambda: _ehr(fhir_url))
     if to is not None:
         yield Question("association", lambda: _send_phantom(Address.parse(to)))
     else:
@@ -212,9 +222,6 @@ def _program(code: str, remedy: str) -> str:
 
 
 def _models() -> str:
-    from inference_worker.model_folder import find_model_folders  # noqa: PLC0415
-    from inference_worker.settings import WorkerSettings  # noqa: PLC0415
-
     folder = load(WorkerSettings).models_dir
     good, refused = find_model_folders(folder)
     if refused:
@@ -222,6 +229,33 @@ def _models() -> str:
     if not good:
         raise Fault(f"no model folder in {folder}", "set COUNTERSIGN_MODELS_DIR")
     return ", ".join(f"{each.description.name}@{each.description.version}" for each in good)
+
+
+def _pacs(destination: PacsDestination) -> str:
+    to = Address(destination.ae_title, destination.host, destination.port)
+    if reason := echo(to, calling_ae_title=load(SenderSettings).ae_title):
+        raise Fault(
+            reason,
+            "is it running, does it know our AE title, is COUNTERSIGN_PACS_DESTINATIONS right?",
+        )
+    return f"{to} answers to C-ECHO"
+
+
+def _ehr(fhir_url: str) -> str:
+    remedy = "is the FHIR server running, and is COUNTERSIGN_FHIR_URL its base?"
+    try:
+        answer = httpx.get(
+            f"{fhir_url}/metadata",
+            headers={"Accept": "application/fhir+json"},
+            timeout=_PEER_TIMEOUT_S,
+            follow_redirects=True,
+        )
+        version = str(answer.raise_for_status().json()["fhirVersion"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise Fault(f"no capability statement: {type(error).__name__}", remedy) from error
+    if not version.startswith("4.0"):
+        raise Fault(f"it speaks FHIR {version}, not R4 (4.0.1)", remedy)
+    return f"FHIR {version}"
 
 
 def _whole_system() -> str:
