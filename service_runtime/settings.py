@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from message_contracts.destination import PacsDestination
+
 ENV_PREFIX = "COUNTERSIGN_"
 EMBEDDED = "embedded:"
 EXIT_CODE = 2
@@ -158,6 +160,25 @@ class StoreSettings(SiteSettings):
     def store(self) -> str:
         """The URL of the instance store, with its default in the data folder."""
         return self.store_url or f"file:{self.data_dir.absolute() / 'instances'}"
+
+
+class DestinationSettings(Settings):
+    """Where results may go: who decides it and who sends it read the same setting."""
+
+    pacs_destinations: tuple[PacsDestination, ...] = Field(
+        default=(),
+        description=(
+            "PACS that results are attached to, a JSON list of objects with name, ae_title, host, "
+            "port and release (REPORT_READY, DOCTOR_VERIFIED or AI_ANALYZED)."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _destinations_are_told_apart(self) -> DestinationSettings:
+        names = [destination.name for destination in self.pacs_destinations]
+        if len(set(names)) != len(names):
+            raise ValueError(f"{ENV_PREFIX}PACS_DESTINATIONS: two destinations have the same name")
+        return self
 
 
 class HealthSettings(Settings):

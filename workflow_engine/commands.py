@@ -21,10 +21,17 @@ from workflow_engine.case import Case, Trigger, advance, rejection
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading, agreed_label, findings_digest
 from workflow_engine.history import Entry
-from workflow_engine.reasons import HoldReleaseReason, RejectionReason, ReturnReason
+from workflow_engine.reasons import (
+    MEANINGS,
+    HoldReleaseReason,
+    RejectionReason,
+    ReturnReason,
+)
 from workflow_engine.refusals import (
     IllegalTransition,
     NothingToAgreeWith,
+    OnHold,
+    Refusal,
     SameSigner,
     StaleCase,
     UnknownCase,
@@ -38,6 +45,35 @@ from workflow_engine.signing import (
     Signer,
     signature_digest,
 )
+
+__all__ = [
+    "MEANINGS",
+    "Case",
+    "Decision",
+    "Desk",
+    "HoldReleaseReason",
+    "IllegalTransition",
+    "NothingToAgreeWith",
+    "OnHold",
+    "Refusal",
+    "RejectionReason",
+    "Request",
+    "ReturnReason",
+    "SameSigner",
+    "Signer",
+    "StaleCase",
+    "UnknownCase",
+    "Verification",
+    "Words",
+    "WrongRole",
+    "approve",
+    "reject",
+    "release_hold",
+    "review_as_pharmacist",
+    "send_back",
+    "verify_as_doctor",
+]
+"""All that the API needs of this package: it may import no other module of it."""
 
 _TRIGGERS = {
     Stage.DOCTOR: Trigger.DOCTOR_SIGNED,

@@ -34,6 +34,8 @@ cases = Table(
     Column("opened_at", UtcDateTime, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     CheckConstraint("version >= 1", name="version_counts_from_one"),
+    # The order of worklists: it does not change under whoever reads them page by page.
+    Index("ix_cases_opened_at", "opened_at", "id"),
     Index("ix_cases_status_changed_at", "status", "changed_at"),
     Index("ix_cases_stage_changed_at", "stage", "changed_at"),
 )

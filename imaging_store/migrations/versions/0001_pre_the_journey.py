@@ -226,6 +226,7 @@ def _workflow() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cases")),
         sa.UniqueConstraint("study_instance_uid", name=op.f("uq_cases_study_instance_uid")),
     )
+    op.create_index("ix_cases_opened_at", "cases", ["opened_at", "id"])
     op.create_index("ix_cases_stage_changed_at", "cases", ["stage", "changed_at"])
     op.create_index("ix_cases_status_changed_at", "cases", ["status", "changed_at"])
     op.create_table(
