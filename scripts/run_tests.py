@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -43,12 +44,21 @@ def run(tier: str, arguments: list[str], report: Path) -> Outcome:
     sys.stdout.flush()
     began = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", *arguments, f"--junitxml={report}"]
-    exit_code = subprocess.run(command, cwd=CHECKOUT, check=False).returncode  # noqa: S603
+    exit_code = subprocess.run(command, cwd=CHECKOUT, env=environment(), check=False).returncode  # noqa: S603
     outcome = read(report)
     if exit_code and not outcome.failed:
         outcome += Outcome(failed=1)
     sys.stdout.write(f"===== {tier}: {time.monotonic() - began:.0f} s, exit code {exit_code}\n")
     return outcome
+
+
+def environment() -> dict[str, str]:
+    """Return ours, with one seed for all tiers, from which also sets take their order.
+
+    The processes of a tier must agree on the order of its tests; another run may have another.
+    """
+    seed = os.environ.setdefault("COUNTERSIGN_TEST_SEED", str(secrets.randbelow(1_000_000)))
+    return {**os.environ, "PYTHONHASHSEED": seed}
 
 
 def read(report: Path) -> Outcome:
