@@ -1,0 +1,99 @@
+"""``countersign demo`` as a stranger runs it, with a small real model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from countersign.demo import RESULTS
+from tests.acceptance.system import EmbeddedSystem, Surroundings
+from tests.peers.processes import free_port
+from tests.tiny_model import make_tiny_model
+
+# It trains the small model, which needs TensorFlow.
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_tiny_model(folder / "tiny-chest")
+    return folder
+
+
+def run_demo(models_dir: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    system = EmbeddedSystem(Surroundings(models_dir, "", "ARCHIVE", free_port()))
+    return subprocess.run(
+        [sys.executable, "-m", "countersign", "demo", *arguments],
+        env=system.environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_it_takes_a_phantom_to_a_signed_report(models_dir: Path, tmp_path: Path) -> None:
+    done = run_demo(models_dir, tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "REPORT_READY" in done.stdout
+    assert "NO_MODEL" in done.stdout
+    results = tmp_path / "demo"
+    for name in RESULTS:
+        assert str(results / name) in done.stdout
+    assert (results / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert json.loads((results / "bundle.json").read_text())["type"] == "transaction"
+    assert json.loads((results / "history.json").read_text())
+
+
+def test_it_runs_while_another_system_is_up(models_dir: Path, tmp_path: Path) -> None:
+    with EmbeddedSystem(Surroundings(models_dir, "", "ARCHIVE", free_port())) as other:
+        done = run_demo(models_dir, tmp_path)
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert other.is_ready()
+
+
+def test_a_study_that_no_model_reads_is_signed_by_hand(models_dir: Path, tmp_path: Path) -> None:
+    file = str(get_testdata_file("CT_small.dcm", download=False))
+
+    done = run_demo(models_dir, tmp_path, file)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "overrode" in done.stdout
+    assert "no heat map" in done.stdout
+    assert not (tmp_path / "demo" / "heatmap.png").exists()
+
+
+def test_what_is_kept_can_be_run_again(models_dir: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "kept"
+
+    first = run_demo(models_dir, tmp_path, "--keep", str(keep))
+    second = run_demo(models_dir, tmp_path, "--keep", str(keep))
+
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert (keep / "data" / "countersign.sqlite3").exists()
+
+
+def test_a_failure_tells_the_reason_and_where_the_logs_are(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "letter.txt"
+    file.write_text("not DICOM")
+
+    done = run_demo(models_dir, tmp_path, str(file))
+
+    assert done.returncode == 1
+    assert "none of the files is DICOM" in done.stdout
+    logs = tmp_path / "demo" / "logs"
+    assert str(logs) in done.stdout
+    assert (logs / "dicom_listener.log").exists()
