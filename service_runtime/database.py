@@ -144,6 +144,7 @@ class Database:
                 raise ValueError("SQLite needs a file: sqlite:///FILE")
             self.dialect = "sqlite"
             self.path: Path | None = Path(parsed.database)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_path = writer_lock_path or self.path.with_name("writer.lock")
             self._writer = self._sqlite_engine(url)
             self._reader = self._sqlite_engine(url)

@@ -135,8 +135,6 @@ def run_service(name: str, settings_class: type[S], serve: Callable[[Service[S]]
 def service_of(name: str, settings: S, stop: threading.Event) -> Iterator[Service[S]]:
     """Open what a process of a service needs; closed in order at the end. Use it after forking."""
     with ExitStack() as open_things:
-        if settings.database.startswith("sqlite"):
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = Database(settings.database, via_relay=settings.via_broker)
         open_things.callback(database.close)
         heart = Heart(database, name, os.getpid())

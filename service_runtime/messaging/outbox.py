@@ -83,7 +83,7 @@ def send(transaction: Transaction, envelope: Envelope) -> None:
 def keep(transaction: Transaction, message_id: str, routing_key: str, body: bytes) -> bool:
     """Keep a message; return whether it was new."""
     kept = transaction.connection.execute(
-        insert_new(message, transaction.database),
+        _INSERT_NEW[transaction.database.dialect][message],
         {
             "id": message_id,
             "routing_key": routing_key,
@@ -105,7 +105,7 @@ def deliver(
 ) -> None:
     """Have a message that is kept delivered to ``queues``, where it does not wait already."""
     transaction.connection.execute(
-        insert_new(delivery, transaction.database),
+        _INSERT_NEW[transaction.database.dialect][delivery],
         [
             {
                 "queue": queue,
@@ -172,7 +172,7 @@ def renew(transaction: Transaction, lease_token: str, lease_s: float) -> None:
 def first_time(transaction: Transaction, queue: str, message_id: str) -> bool:
     """Enter a message in the inbox; return whether it was not there."""
     entered = transaction.connection.execute(
-        insert_new(inbox, transaction.database),
+        _INSERT_NEW[transaction.database.dialect][inbox],
         {"queue": queue, "message_id": message_id, "at": _now()},
     )
     return entered.rowcount == 1
@@ -265,7 +265,7 @@ def release_leases_of(transaction: Transaction, process_token: str) -> int:
 def bury(transaction: Transaction, held: Delivery, reason: str, attempts: int) -> bool:
     """Make a dead letter; return ``False`` where the message lies there already."""
     made = transaction.connection.execute(
-        insert_new(dead_letter, transaction.database),
+        _INSERT_NEW[transaction.database.dialect][dead_letter],
         {
             "id": str(uuid4()),
             "queue": held.queue,
@@ -349,6 +349,12 @@ def _claim_statement(*, any_queue: bool) -> Update:
     )
 
 
+# Made once: to make one costs as much as to run it, and SQLite's writer lock is held meanwhile.
+_TABLES = (message, delivery, inbox, dead_letter)
+_INSERT_NEW: dict[str, dict[Table, Insert]] = {
+    "sqlite": {table: sqlite.insert(table).on_conflict_do_nothing() for table in _TABLES},
+    "postgresql": {table: postgresql.insert(table).on_conflict_do_nothing() for table in _TABLES},
+}
 _CLAIM = _claim_statement(any_queue=False)
 _CLAIM_ANY = _claim_statement(any_queue=True)
 _SETTLE = delete(delivery).where(

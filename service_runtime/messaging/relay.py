@@ -21,6 +21,7 @@ BATCH = 200
 LEFTOVERS_S = 1.0
 """How often to look for what falls due, and for what a process left behind that died."""
 
+_GATHER_S = 0.005
 _LEASE_S = 10.0
 _CONFIRM_TIMEOUT_S = 8.0
 _UNCONFIRMED_DELAY_S = 2.0
@@ -70,8 +71,9 @@ class Relay:
                     # This thread is the only way out for messages: it must not end.
                     _LOG.exception("relay.failed", exc_info=error)
                     self._stopping.wait(LEFTOVERS_S)
-                if not stopping:
-                    self._woken.wait(self._pause_s())
+                if not stopping and self._woken.wait(self._pause_s()):
+                    # What is committed meanwhile shares this batch's transactions and confirms.
+                    self._stopping.wait(_GATHER_S)
 
     def _pause_s(self) -> float:
         """Return how long there is nothing to do, as far as this process can know."""
