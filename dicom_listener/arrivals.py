@@ -79,8 +79,7 @@ class _Group:
         if self._new_instances:
             connection.execute(instance.insert(), self._new_instances)
         if self._new_duplicates:
-            new = outbox.insert_new(duplicate_instance, self._transaction.database)
-            connection.execute(new, self._new_duplicates)
+            connection.execute(duplicate_instance.insert(), self._new_duplicates)
         changed = [
             {"uid": uid, "since": known.progress.pending_since}
             for uid, known in self._studies.items()
@@ -137,6 +136,9 @@ class _Group:
         self, arrival: Arrival, first_study_instance_uid: str, *, is_ours: bool
     ) -> None:
         header, kept = arrival.header, arrival.kept
+        same = (header.sop_instance_uid, kept.sha256)
+        if same in self._known_duplicates():
+            return
         self._new_duplicates.append(
             {
                 "sop_instance_uid": header.sop_instance_uid,
@@ -171,6 +173,18 @@ class _Group:
         uids = {arrival.header.sop_instance_uid for arrival in self._arrivals}
         rows = self._transaction.connection.execute(_INSTANCES, {"uids": sorted(uids)})
         return {row.sop_instance_uid: (row.study_instance_uid, row.sha256) for row in rows}
+
+    def _known_duplicates(self) -> set[tuple[str, str]]:
+        """Return SOP Instance UIDs and digests that are kept beside a first instance already."""
+        columns = duplicate_instance.c
+        uids = [arrival.header.sop_instance_uid for arrival in self._arrivals]
+        rows = self._transaction.connection.execute(
+            select(columns.sop_instance_uid, columns.sha256).where(
+                columns.sop_instance_uid.in_(uids)
+            )
+        )
+        new = {(row["sop_instance_uid"], row["sha256"]) for row in self._new_duplicates}
+        return new | {(row.sop_instance_uid, row.sha256) for row in rows}
 
     def _made_by_us(self) -> set[str]:
         """Return the SOP Instance UIDs and device UIDs among the arrivals' that are ours."""

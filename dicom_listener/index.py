@@ -5,17 +5,18 @@ for all that wait, the others wait for it, and whoever came meanwhile leads the 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from dicom_listener.arrivals import Arrival, Outcome, enter
 from imaging_store.instances import Kept
 from imaging_store.schema.ingest import quarantined_instance
 from service_runtime.database import Database
-from service_runtime.messaging import outbox
 
 _GROUP = 64
 _ATTEMPTS = 3
@@ -100,15 +101,16 @@ class Index:
 
     def quarantine(self, kept: Kept, reason: str, calling_ae_title: str, at: datetime) -> None:
         """Enter what could not be understood; the same bytes again are entered once."""
-        with self._database.transaction() as transaction:
-            transaction.connection.execute(
-                outbox.insert_new(quarantined_instance, self._database),
-                {
-                    "id": kept.sha256,
-                    "reason": reason,
-                    "calling_ae_title": calling_ae_title[:16],
-                    "key": kept.key,
-                    "size_bytes": kept.size_bytes,
-                    "received_at": at,
-                },
-            )
+        row = {
+            "id": kept.sha256,
+            "reason": reason,
+            "calling_ae_title": calling_ae_title[:16],
+            "key": kept.key,
+            "size_bytes": kept.size_bytes,
+            "received_at": at,
+        }
+        known = select(quarantined_instance.c.id).where(quarantined_instance.c.id == kept.sha256)
+        # Between the two another process may have entered the same bytes, which is as good.
+        with suppress(IntegrityError), self._database.transaction() as transaction:
+            if transaction.connection.execute(known).first() is None:
+                transaction.connection.execute(quarantined_instance.insert(), row)

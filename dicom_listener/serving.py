@@ -33,9 +33,9 @@ def serve(listener: socket.socket, service: Service) -> None:
             connection, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             continue  # another process has taken it, or the peer has gone
-        except OSError as error:
+        except OSError:
             # No descriptor is free: whoever waits in the queue waits until one is.
-            log.error("connection.not_accepted", exc_info=error)
+            log.exception("connection.not_accepted")
             only_wake.poll(_WAIT_AFTER_ERROR_MS)
             continue
         acceptors = [acceptor for acceptor in acceptors if acceptor.is_alive()]
@@ -43,8 +43,8 @@ def serve(listener: socket.socket, service: Service) -> None:
             _set_options(connection, service.dimse_timeout_s)
             acceptor = Acceptor(service, connection, address)
             acceptor.start()
-        except (OSError, RuntimeError) as error:
-            log.error("connection.not_served", exc_info=error)
+        except (OSError, RuntimeError):
+            log.exception("connection.not_served")
             connection.close()
         else:
             acceptors.append(acceptor)

@@ -185,11 +185,15 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
     def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> object:  # noqa: FBT001, FBT002
         """Return the next primitive of the peer's, taking steps until there is one."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while wait and self.to_user_queue.empty() and not self._kill_thread:
+        while wait and self.to_user_queue.empty() and not self._is_over():
             left_s = None if deadline is None else deadline - time.monotonic()
             if (left_s is not None and left_s <= 0) or not self.step(left_s):
                 break
         return super().receive_pdu(wait=False)
+
+    def _is_over(self) -> bool:
+        """Whether no further primitive can come: closed, or waiting for the peer to close."""
+        return self._kill_thread or self.state_machine.current_state == "Sta13"
 
     def step(self, timeout_s: float | None) -> bool:
         """Do what is to be done next: send, read one PDU, or wait at most ``timeout_s`` for one.
