@@ -1,0 +1,337 @@
+"""A request is read from the store, and answered with objects, pictures and a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pydicom import Dataset
+from sqlalchemy import select
+
+from imaging_store.instances import FileInstanceStore, open_instance_store
+from imaging_store.schema.ingest import instance, study
+from imaging_store.schema.results import result_object
+from inference_worker.handlers import Worker
+from inference_worker.results import LoadedModel
+from message_contracts import catalogue
+from message_contracts.envelope import Envelope
+from message_contracts.inference import (
+    InferenceCompleted,
+    InferenceFailed,
+    InferenceRequested,
+    ModelReference,
+)
+from service_runtime.database import Database
+from service_runtime.messaging.tables import message
+from tests.readings import WEIGHTS_SHA256, a_model
+from tests.synthetic_images import STUDY_INSTANCE_UID, a_gradient, an_image, part10, read
+
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+CASE = UUID(int=7)
+SHAPES = ModelReference(name="shapes", version="1.2.3")
+
+
+@dataclass(frozen=True)
+class Seen:
+    probabilities: tuple[float, ...]
+    cam: npt.NDArray[np.float32]
+
+
+def says(*probabilities: float) -> Callable[[Any], Sequence[Seen]]:
+    """Return a network that always says the same; its heat map is a ramp."""
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    return lambda batch: [Seen(probabilities, ramp) for _ in batch]
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Iterator[Database]:
+    opened = Database(sqlite_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileInstanceStore:
+    return open_instance_store(f"file:{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def worker(database: Database, store: FileInstanceStore) -> Worker:
+    model = LoadedModel(a_model(), WEIGHTS_SHA256, says(0.2, 0.1, 0.7))
+    return Worker(database, store, {SHAPES: model}, {}, ZoneInfo("UTC"), lambda: NOON)
+
+
+@pytest.fixture
+def keep(database: Database, store: FileInstanceStore) -> Callable[..., None]:
+    """Give what receives instances: each is kept and indexed."""
+    with database.transaction() as transaction:
+        texts = (column.name for column in study.c if column.name.endswith(("_id", "_name")))
+        transaction.connection.execute(
+            study.insert(),
+            {
+                **dict.fromkeys(texts, ""),
+                "study_instance_uid": STUDY_INSTANCE_UID,
+                "patient_birth_date": "",
+                "patient_sex": "",
+                "accession_number": "",
+                "study_description": "",
+                "started": "",
+                "opened_at": NOON,
+                "version": 1,
+            },
+        )
+
+    def keep_it(dataset: Dataset, content: bytes | None = None) -> None:
+        uid = str(dataset.SOPInstanceUID)
+        store.put_artifact(f"instances/{uid}.dcm", part10(dataset) if content is None else content)
+        with database.transaction() as transaction:
+            transaction.connection.execute(
+                instance.insert(),
+                {
+                    "sop_instance_uid": uid,
+                    "study_instance_uid": STUDY_INSTANCE_UID,
+                    "series_instance_uid": str(dataset.SeriesInstanceUID),
+                    "sop_class_uid": str(dataset.SOPClassUID),
+                    "transfer_syntax_uid": str(dataset.file_meta.TransferSyntaxUID),
+                    "modality": "CR",
+                    "body_part_examined": "",
+                    "view_position": "",
+                    "laterality": "",
+                    "image_type": [],
+                    "number_of_frames": 1,
+                    "makes_version": True,
+                    "study_version": 1,
+                    "calling_ae_title": "TEST",
+                    "called_ae_title": "TEST",
+                    "key": f"instances/{uid}.dcm",
+                    "size_bytes": 1,
+                    "sha256": "0" * 64,
+                    "received_at": NOON,
+                },
+            )
+
+    return keep_it
+
+
+def a_request(*uids: str, model: ModelReference = SHAPES, case_version: int = 1) -> Envelope:
+    return Envelope.of(
+        InferenceRequested(
+            case_id=CASE,
+            case_version=case_version,
+            study_instance_uid=STUDY_INSTANCE_UID,
+            model=model,
+            sop_instance_uids=uids or ("2.25.103",),
+        ),
+        source="workflow_engine",
+        time=NOON,
+        id=UUID(int=1),
+    )
+
+
+def answer_of(database: Database, effect: Callable[[Any], None]) -> Any:
+    """Run an effect and return the message that it sent."""
+    with database.transaction() as transaction:
+        effect(transaction)
+    with database.reading() as connection:
+        [body] = connection.execute(select(message.c.body)).scalars().all()
+    answer = catalogue.decode(body)
+    assert answer.causation_id == UUID(int=1)
+    return answer.body
+
+
+def an_instance(**attributes: Any) -> Dataset:
+    return an_image(a_gradient(64, 48).astype("u2"), **attributes)
+
+
+def test_a_request_is_answered_with_finding_and_objects(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    keep(an_instance())
+
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    assert isinstance(answer, InferenceCompleted)
+    assert [each.label for each in answer.probabilities] == ["Star", "Round", "Square"]
+    assert answer.probabilities[0].probability == pytest.approx(0.7)
+    assert not answer.uncertain
+    assert answer.device_uid == "2.25.271828"
+    assert answer.weights_sha256 == WEIGHTS_SHA256
+    assert answer.heatmap_sop_instance_uid == "2.25.103"
+    with database.reading() as connection:
+        rows = connection.execute(select(result_object)).all()
+    assert {row.sop_instance_uid for row in rows} == set(answer.result_sop_instance_uids)
+    kept = {read(store.read(row.key)).Modality: read(store.read(row.key)) for row in rows}
+    assert kept["OT"].SOPInstanceUID == answer.result_sop_instance_uids[0]
+    assert kept["SR"].SOPInstanceUID == answer.result_sop_instance_uids[1]
+
+
+def test_the_pictures_are_the_capture_and_its_source(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    keep(an_instance())
+
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    heatmap, source = (
+        cv2.imdecode(np.frombuffer(store.read(key), np.uint8), cv2.IMREAD_COLOR)
+        for key in (answer.heatmap_key, answer.source_key)
+    )
+    capture = read(store.read(answer.heatmap_key.replace("heatmap.png", "SC.dcm")))
+    np.testing.assert_array_equal(capture.pixel_array, heatmap[..., ::-1])
+    assert source.shape == heatmap.shape
+    assert not np.array_equal(source, heatmap)
+
+
+def test_below_the_threshold_the_finding_is_uncertain(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    keep(an_instance())
+    unsure = replace(worker.models[SHAPES], predict=says(0.3, 0.2, 0.5))
+
+    answer = answer_of(
+        database, replace(worker, models={SHAPES: unsure}).on_inference_requested(a_request())
+    )
+
+    assert answer.uncertain
+    assert answer.probabilities[0].label == "Star"
+    assert answer.uncertain_below == 0.6
+
+
+def test_reading_again_makes_the_same_objects_and_one_answer(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    keep(an_instance())
+    first = answer_of(database, worker.on_inference_requested(a_request()))
+    folder = store.path(first.heatmap_key).parent
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    later = replace(worker, now=lambda: datetime(2027, 1, 1, tzinfo=UTC))
+    again = answer_of(database, later.on_inference_requested(a_request()))
+
+    assert again == first
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert set(before) == {"SC.dcm", "SR.dcm", "heatmap.png", "source.png"}
+
+
+def test_another_version_of_the_study_has_results_of_its_own(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    keep(an_instance())
+    uids = set()
+    for version in (1, 2):
+        with database.transaction() as transaction:
+            worker.on_inference_requested(a_request(case_version=version))(transaction)
+    with database.reading() as connection:
+        uids = set(connection.execute(select(result_object.c.sop_instance_uid)).scalars())
+
+    assert len(uids) == 4
+
+
+def test_an_instance_that_cannot_be_read_does_not_spoil_the_others(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    broken = an_instance(SOPInstanceUID="2.25.104")
+    keep(broken, part10(broken)[:-500])
+    keep(an_instance())
+
+    answer = answer_of(database, worker.on_inference_requested(a_request("2.25.104", "2.25.103")))
+
+    assert isinstance(answer, InferenceCompleted)
+    assert answer.heatmap_sop_instance_uid == "2.25.103"
+
+
+def test_truncated_pixels_are_a_failure_that_a_person_understands(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    keep(an_instance(), part10(an_instance())[:-500])
+
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    assert isinstance(answer, InferenceFailed)
+    assert answer.reason.startswith("The instance cannot be read: the pixel data is truncated")
+
+
+def test_a_request_for_nothing_that_is_kept_is_a_failure(
+    worker: Worker, database: Database
+) -> None:
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    assert isinstance(answer, InferenceFailed)
+    assert answer.reason == "None of the instances is in the store."
+
+
+def test_a_file_that_is_gone_is_a_failure(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    keep(an_instance())
+    store.path("instances/2.25.103.dcm").unlink()
+
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    assert isinstance(answer, InferenceFailed)
+    assert "not in the store" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("set_aside", "reason"),
+    [
+        ({}, "The model forms 2.0.0 is not installed on this worker."),
+        (
+            {"forms": "forms: weights: there is no file forms.keras in the folder"},
+            "The model forms 2.0.0 cannot be used: forms: weights: there is no file",
+        ),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_failure_with_the_reason(
+    set_aside: dict[str, str], reason: str, worker: Worker, database: Database
+) -> None:
+    forms = ModelReference(name="forms", version="2.0.0")
+
+    answer = answer_of(
+        database,
+        replace(worker, set_aside=set_aside).on_inference_requested(a_request(model=forms)),
+    )
+
+    assert isinstance(answer, InferenceFailed)
+    assert answer.reason.startswith(reason)
+
+
+def test_when_tries_are_used_up_the_case_hears_it(worker: Worker, database: Database) -> None:
+    answer = answer_of(database, worker.on_exhausted(a_request(), "it stopped 10 times"))
+
+    assert isinstance(answer, InferenceFailed)
+    assert answer.reason == "The model could not be run: it stopped 10 times"
+
+
+def test_nothing_of_the_patient_is_in_the_answer_or_the_log(
+    worker: Worker,
+    keep: Callable[..., None],
+    database: Database,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    secrets = ("Zweifel^Zora", "MRN-4711", "ACC-0815", "19610203")
+    name, patient_id, accession_number, birth_date = secrets
+    patient = {
+        "PatientName": name,
+        "PatientID": patient_id,
+        "AccessionNumber": accession_number,
+        "PatientBirthDate": birth_date,
+    }
+    keep(an_instance(**patient))
+    broken = an_instance(SOPInstanceUID="2.25.104", **patient)
+    keep(broken, part10(broken)[:-500])
+
+    answer = answer_of(database, worker.on_inference_requested(a_request("2.25.103", "2.25.104")))
+
+    told = answer.model_dump_json() + "".join(capsys.readouterr())
+    assert "inference.completed" in told
+    assert [secret for secret in secrets if secret in told] == []

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from imaging_store.schema.results import model
+from inference_worker.model_folder import ModelFolder, RefusedFolder
+from inference_worker.registration import register
+from message_contracts.model_description import ModelDescription
+from service_runtime.database import Database
+from tests.readings import WEIGHTS_SHA256, a_model
+
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    opened = Database(request.getfixturevalue(request.param))
+    yield opened
+    opened.close()
+
+
+def a_folder(path: str = "shapes", weights_sha256: str = WEIGHTS_SHA256, **of: Any) -> ModelFolder:
+    described = a_model(weights_sha256=weights_sha256, **of)
+    return ModelFolder(described, Path(path), Path(path) / "shapes.keras", weights_sha256)
+
+
+def rows(database: Database) -> dict[str, Any]:
+    with database.reading() as connection:
+        return {row.version: row for row in connection.execute(select(model))}
+
+
+def test_a_model_is_registered_with_all_that_it_says(database: Database) -> None:
+    registered = register(database, [a_folder()], [], NOON)
+
+    [row] = rows(database).values()
+    assert [folder.path.name for folder in registered.folders] == ["shapes"]
+    assert (row.name, row.version, row.device_uid) == ("shapes", "1.2.3", "2.25.271828")
+    assert row.weights_sha256 == WEIGHTS_SHA256
+    assert ModelDescription.model_validate(row.description) == a_model()
+    assert row.retired_at is None
+
+
+def test_registering_again_changes_nothing(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+    before = rows(database)
+
+    register(database, [a_folder()], [], NOON + timedelta(days=1))
+
+    assert rows(database) == before
+
+
+def test_the_newest_version_takes_the_place_of_the_others(database: Database) -> None:
+    newest = a_folder(version="1.10.0", device_uid="2.25.2")
+
+    register(database, [newest, a_folder()], [], NOON)
+
+    assert rows(database)["1.10.0"].retired_at is None
+    assert rows(database)["1.2.3"].retired_at == NOON
+
+
+def test_going_back_puts_the_older_version_in_use_again(database: Database) -> None:
+    register(database, [a_folder(), a_folder(version="1.3.0", device_uid="2.25.2")], [], NOON)
+
+    register(database, [a_folder()], [], NOON + timedelta(days=1))
+
+    assert rows(database)["1.2.3"].retired_at is None
+    assert rows(database)["1.3.0"].retired_at == NOON + timedelta(days=1)
+
+
+def test_a_model_whose_folder_is_gone_stays_registered(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+
+    register(database, [], [RefusedFolder(Path("shapes"), "weights: missing")], NOON)
+
+    assert rows(database)["1.2.3"].retired_at is None
+
+
+def test_other_weights_under_the_same_version_are_set_aside(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+
+    registered = register(database, [a_folder(weights_sha256="0" * 64)], [], NOON)
+
+    assert registered.folders == ()
+    assert "version: 1.2.3 is registered with other weights" in registered.refused[0].reason
+    assert rows(database)["1.2.3"].weights_sha256 == WEIGHTS_SHA256
+
+
+def test_a_device_uid_of_another_model_is_set_aside_and_the_rest_serves(
+    database: Database,
+) -> None:
+    thief = a_folder("forms", name="forms")
+
+    registered = register(database, [a_folder(), thief], [], NOON)
+
+    assert [folder.path.name for folder in registered.folders] == ["shapes"]
+    assert "forms: device_uid" in registered.refused[0].reason
+    assert len(rows(database)) == 1
+
+
+def test_new_words_of_a_version_are_taken_over(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+
+    register(database, [a_folder(intended_use="Tests, still.")], [], NOON)
+
+    assert rows(database)["1.2.3"].description["intended_use"] == "Tests, still."
