@@ -1,4 +1,4 @@
-"""What Grad-CAM adds to classifying: ``python bench/inference.py [MODEL_FOLDER]``, JSON on stdout.
+"""What Grad-CAM adds to classifying: ``python -m bench.inference [MODEL_FOLDER]``, JSON on stdout.
 
 Both are run in turn, so that what else the machine does falls on both; the figure is the median of
 the ratios of neighbors. At batch 1 and 16.
