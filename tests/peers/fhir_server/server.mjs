@@ -112,7 +112,7 @@ async function answerFhir(request, url, body) {
     } catch {
       return [400, badRequest('not JSON')];
     }
-    if (resource.resourceType === 'Bundle') {
+    if (resource.resourceType === 'Bundle' && options.transactions) {
       const issue = issuesOf(resource);
       if (issue.length > 0) {
         return [422, { resourceType: 'OperationOutcome', issue }];

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from fhir_bridge.reading import UnknownCase, load
+from fhir_bridge.signed_report import Decision, NotSigned
+from message_contracts.case import Stage
+from service_runtime.database import Database
+from tests.integration.fhir_bridge.signed_case import keep_case, keep_signature
+from tests.unit.fhir_bridge.reports import ADMIN, CASE_ID, NOON, a_report, an_override, doctor
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Iterator[Database]:
+    database = Database(sqlite_url)
+    yield database
+    database.close()
+
+
+def test_what_was_signed_is_read_as_it_was_signed(database: Database) -> None:
+    keep_case(database)
+
+    with database.reading() as connection:
+        assert load(connection, CASE_ID, 1) == a_report()
+
+
+def test_a_case_without_a_reading_is_the_doctors_alone(database: Database) -> None:
+    report = a_report(doctor(Decision.OVERRIDE, "Fracture", "Seen."), reading=None)
+    keep_case(database, report)
+
+    with database.reading() as connection:
+        assert load(connection, CASE_ID, 1) == report
+
+
+def test_a_voided_signature_does_not_count(database: Database) -> None:
+    report = an_override()
+    keep_case(database, report)
+    first = replace(doctor(), signed_at=NOON - timedelta(minutes=30))
+    with database.transaction() as tx:
+        keep_signature(tx, report, first, voided_at=NOON - timedelta(minutes=10))
+
+    with database.reading() as connection:
+        assert load(connection, CASE_ID, 1).decision is Decision.OVERRIDE
+
+
+def test_a_report_stays_signed_when_late_images_void_its_signatures(database: Database) -> None:
+    keep_case(database, voided_at=ADMIN.signed_at + timedelta(days=1))
+
+    with database.reading() as connection:
+        assert load(connection, CASE_ID, 1) == a_report()
+
+
+def test_a_second_report_amends_the_first(database: Database) -> None:
+    keep_case(database)
+    keep_case(database, a_report(version=2))
+
+    with database.reading() as connection:
+        assert load(connection, CASE_ID, 2).amends
+        assert not load(connection, CASE_ID, 1).amends
+
+
+def test_a_version_that_nobody_approved_is_not_signed(database: Database) -> None:
+    report = a_report()
+    keep_case(database, report)
+    with database.transaction() as tx:
+        keep_signature(tx, replace(report, version=2), report.doctor)
+
+    with database.reading() as connection, pytest.raises(NotSigned):
+        load(connection, CASE_ID, 2)
+
+
+def test_an_unknown_case_is_told_as_such(database: Database) -> None:
+    with database.reading() as connection, pytest.raises(UnknownCase):
+        load(connection, uuid4(), 1)
+
+
+def test_the_stages_are_told_apart(database: Database) -> None:
+    keep_case(database)
+
+    with database.reading() as connection:
+        stages = [it.stage for it in load(connection, CASE_ID, 1).signatures]
+    assert stages == [Stage.DOCTOR, Stage.PHARMACIST, Stage.ADMIN]
