@@ -15,6 +15,7 @@ from pydicom import Dataset
 from imaging_pixels.decode import UndecodablePixels
 from imaging_pixels.render import render
 from inference_worker import secondary_capture, structured_report
+from inference_worker.heatmap import Legend, draw_heatmap
 from inference_worker.result_attributes import ResultObject
 from tests.peers.processes import find_program, require
 from tests.readings import a_reading
@@ -42,10 +43,11 @@ def errors_of(result: ResultObject, folder: Path) -> list[str]:
 
 
 def results_of(source: Dataset, picture: Any, **changes: Any) -> list[ResultObject]:
-    rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     reading = a_reading(study_instance_uid=str(source.StudyInstanceUID), **changes)
+    cam = np.linspace(0, 1, 49, dtype=np.float32).reshape(7, 7)
+    overlay = draw_heatmap(picture, cam, Legend("Star", "Star", 0.7, "shapes 1.2.3")).overlay
     return [
-        secondary_capture.make(source, rgb, reading),
+        secondary_capture.make(source, overlay, reading),
         structured_report.make([source], reading, [[0]]),
     ]
 
