@@ -1,0 +1,304 @@
+"""Full disks, killed processes, senders that break off: nothing answered is lost or left half."""
+
+import hashlib
+import os
+import random
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+
+from imaging_store.schema.ingest import instance
+from message_contracts.ingest import StudyReceived, StudyUpdated
+from tests.integration.dicom_listener.listener import (
+    CT,
+    Listener,
+    Sendable,
+    a_slice,
+    associate,
+    send,
+    sendable,
+    store,
+)
+from tests.peers.processes import LOOPBACK, find_program, require, wait_until
+
+# pynetdicom as requestor leaves its socket open when the peer resets it
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def large_slice(size_bytes: int) -> Sendable:
+    ds = a_slice()
+    ds.PixelData = os.urandom(size_bytes)
+    return sendable(ds)
+
+
+def memory_peak_kib(process_id: int) -> int:
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def cpu_s(process_ids: list[int]) -> float:
+    total = 0
+    for process_id in process_ids:
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS_PER_S
+
+
+def test_the_reserve_is_out_of_resources(start_listener: Callable[..., Listener]) -> None:
+    listener = start_listener(store_reserve_mib=2**30)
+    association = associate(listener.port, (CT, EXPLICIT))
+
+    response = store(association, sendable(a_slice()))
+    association.release()
+
+    assert response.Status == 0xA700
+    assert response.ErrorComment.startswith("No room to store")
+    assert listener.unfinished() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of four megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a tmpfs can be mounted only by root, outside most containers")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_out_of_resources_until_room_is_made(
+    start_listener: Callable[..., Listener], small_disk: Path
+) -> None:
+    listener = start_listener(store_url=f"file:{small_disk}/store")
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(2 * 1024 * 1024))
+    sent = large_slice(3 * 1024 * 1024)
+
+    statuses = send(listener.port, [sent, sent])
+    left = [path for path in (small_disk / "store").rglob("*") if path.is_file()]
+    filler.unlink()
+    after = send(listener.port, [sent])
+
+    assert statuses == [0xA700, 0xA700]
+    assert left == []
+    assert after == [0x0000]
+
+
+@pytest.mark.slow
+def test_kill_minus_9_of_receiving_processes_loses_nothing(listener: Listener) -> None:
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    answered: list[Sendable] = []
+
+    def modality(number: int) -> None:
+        first = a_slice()
+        waiting = [
+            sendable(
+                a_slice(StudyInstanceUID=first.StudyInstanceUID, InstanceNumber=number * 1000 + i)
+            )
+            for i in range(60)
+        ]
+        while waiting:
+            association = associate(listener.port, (CT, EXPLICIT))
+            while waiting and association.is_established:
+                response = store(association, waiting[0])
+                if response is None or response.Status != 0x0000:
+                    break
+                answered.append(waiting.pop(0))
+            association.abort()
+
+    modalities = [threading.Thread(target=modality, args=(number,)) for number in range(4)]
+    for thread in modalities:
+        thread.start()
+    kills = 0
+    while any(thread.is_alive() for thread in modalities):
+        target = len(answered) + chance.randrange(5, 25)
+        wait_until(
+            lambda target=target: (
+                len(answered) >= target or not any(thread.is_alive() for thread in modalities)
+            ),
+            timeout_s=60,
+            what="more answers",
+        )
+        listener.kill_child(chance.randrange(3))
+        kills += 1
+
+    indexed = {row.sop_instance_uid: row for row in listener.rows(instance)}
+    assert kills > 5, f"seed {seed}"
+    assert len(answered) == 240
+    for sent in answered:
+        row = indexed[sent.sop_instance_uid]
+        assert row.sha256 == hashlib.sha256(sent.data).hexdigest(), f"seed {seed}"
+        assert listener.store.read(row.key).endswith(sent.data), f"seed {seed}"
+    wait_until(lambda: listener.unfinished() == [], timeout_s=10, what="no unfinished file")
+    ids = [
+        (body.study_instance_uid, body.study_version)
+        for body in listener.messages(StudyReceived, StudyUpdated)
+    ]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_children_leave_with_their_parent(listener: Listener) -> None:
+    children = listener.children
+
+    os.kill(listener.process.pid, 9)
+
+    assert len(children) == 3
+    for child in children:
+        wait_until(
+            lambda child=child: not Path(f"/proc/{child}").exists(),
+            timeout_s=10,
+            what="the end of a child",
+        )
+
+
+def test_sigterm_ends_idle_associations_and_the_process(listener: Listener) -> None:
+    association = associate(listener.port, (CT, EXPLICIT))
+    assert association.is_established
+
+    exit_code = listener.process.stop(timeout_s=10)
+
+    assert exit_code == 0
+    wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
+    assert "listener.stopped" in listener.log
+
+
+def begin_store(listener: Listener, sent: Sendable, share: float) -> socket.socket:
+    """Send the beginning of a C-STORE and leave the rest."""
+    association = associate(listener.port, (CT, EXPLICIT))
+    connection = association.dul.socket.socket
+    assert connection is not None
+    command = b"".join(
+        struct.pack("<HHL", 0, element, len(value)) + value
+        for element, value in (
+            (0x0002, sent.sop_class_uid.encode() + b"\0"),
+            (0x0100, b"\1\0"),
+            (0x0110, b"\1\0"),
+            (0x0800, b"\0\0"),
+            (0x1000, sent.sop_instance_uid.encode() + b"\0" * (len(sent.sop_instance_uid) % 2)),
+        )
+    )
+    context_id = association.accepted_contexts[0].context_id
+    for control, value in ((3, command), (0, sent.data)):
+        header = struct.pack(">BBLLBB", 4, 0, len(value) + 6, len(value) + 2, context_id, control)
+        pdu = header + value
+        connection.sendall(pdu if control else pdu[: int(len(pdu) * share)])
+    return connection
+
+
+def test_a_sender_that_breaks_off_leaves_nothing(listener: Listener) -> None:
+    connection = begin_store(listener, large_slice(200_000), 0.5)
+    wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
+
+    connection.shutdown(socket.SHUT_RDWR)
+
+    wait_until(lambda: not listener.unfinished(), timeout_s=5, what="no unfinished file")
+    assert listener.rows(instance) == []
+    assert send(listener.port, [sendable(a_slice())]) == [0x0000]
+
+
+def test_a_sender_that_falls_silent_is_cut_off(start_listener: Callable[..., Listener]) -> None:
+    listener = start_listener(dimse_timeout_s=0.5)
+    begin_store(listener, large_slice(200_000), 0.5)
+
+    wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
+
+    wait_until(lambda: not listener.unfinished(), timeout_s=5, what="no unfinished file")
+    assert listener.rows(instance) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x04\x00\xff\xff\xff\xff" + b"x" * 100,
+        b"\x01\x00\xff\xff\xff\xff",
+        b"\x09" * 10_000,
+        b"\x01\x00\x00\x00\x00\x44" + b"\0" * 68,
+    ],
+)
+def test_what_is_not_dicom_is_sent_away(listener: Listener, data: bytes) -> None:
+    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+        connection.sendall(data)
+
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+
+    assert send(listener.port, [sendable(a_slice())]) == [0x0000]
+
+
+def test_a_connection_that_never_speaks_is_closed(start_listener: Callable[..., Listener]) -> None:
+    listener = start_listener(acse_timeout_s=0.3)
+
+    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+        assert connection.recv(100) == b""
+
+
+def test_an_association_that_asks_for_nothing_is_aborted(
+    start_listener: Callable[..., Listener],
+) -> None:
+    listener = start_listener(association_idle_timeout_s=0.3)
+
+    association = associate(listener.port, (CT, EXPLICIT))
+
+    wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
+
+
+@pytest.mark.slow
+def test_300_mb_are_not_held_in_memory(listener: Listener, tmp_path: Path) -> None:
+    ds = a_slice(NumberOfFrames=300)
+    del ds.PixelData
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = EXPLICIT
+    path = tmp_path / "large.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    with path.open("ab") as file:
+        file.write(struct.pack("<HH2s2xL", 0x7FE0, 0x0010, b"OW", 300_000_000))
+        file.truncate(file.tell() + 300_000_000)
+    send(listener.port, [sendable(a_slice())] * 2)
+    before = [memory_peak_kib(child) for child in listener.children]
+    storescu = require(find_program("storescu"), "storescu", "dcmtk")
+
+    subprocess.run([storescu, LOOPBACK, str(listener.port), path], check=True, timeout=60)
+
+    grown = [
+        memory_peak_kib(child) - peak for child, peak in zip(listener.children, before, strict=True)
+    ]
+    assert max(row.size_bytes for row in listener.rows(instance)) > 300_000_000
+    assert max(grown) < 32 * 1024
+
+
+@pytest.mark.slow
+def test_16_idle_associations_cost_next_to_nothing(listener: Listener) -> None:
+    idle = [socket.create_connection((LOOPBACK, listener.port)) for _ in range(16)]
+    association = associate(listener.port, (CT, EXPLICIT))
+    request = A_ASSOCIATE_RQ(association.requestor.primitive)
+    association.release()
+    for connection in idle:
+        connection.sendall(request.encode())
+        assert connection.recv(1) == b"\x02"
+    before = cpu_s(listener.children)
+    started = time.monotonic()
+
+    wait_until(lambda: time.monotonic() > started + 2, timeout_s=5, what="two seconds")
+
+    share = (cpu_s(listener.children) - before) / (time.monotonic() - started)
+    for connection in idle:
+        connection.close()
+    assert share < 0.02
