@@ -7,6 +7,7 @@ has made sure that the person is who they say they are.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -47,7 +48,6 @@ from workflow_engine.signing import (
 )
 
 __all__ = [
-    "MEANINGS",
     "Case",
     "Decision",
     "Desk",
@@ -67,6 +67,7 @@ __all__ = [
     "Words",
     "WrongRole",
     "approve",
+    "meaning",
     "reject",
     "release_hold",
     "review_as_pharmacist",
@@ -219,6 +220,11 @@ def release_hold(desk: Desk, request: Request, words: Words) -> Case:
         )
         dispatch.release_results(transaction, after, desk.destinations, Occasion(request.at))
         return after
+
+
+def meaning(reason: StrEnum) -> str:
+    """Return what a coded reason means, as pages show it."""
+    return MEANINGS[reason]
 
 
 def _no_finding(_read: tuple[Reading, ...]) -> str | None:

@@ -1,0 +1,59 @@
+"""The process of ``admin_api``: answers HTTP."""
+
+from datetime import UTC, datetime
+
+import structlog
+
+from admin_api.app import make_app
+from admin_api.installation import Api
+from admin_api.operations import service_checks
+from admin_api.server import HttpServer, listen
+from admin_api.settings import ApiSettings
+from admin_api.token_key import kept_key
+from imaging_store.instances import open_instance_store
+from service_runtime.access_tokens import TokenAuthority
+from service_runtime.process import Service, run_service
+from workflow_engine.commands import Desk
+
+ISSUER = "countersign"
+AUDIENCE = "countersign-api"
+_LOG = structlog.get_logger()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def serve(service: Service[ApiSettings]) -> None:
+    """Answer until told to stop."""
+    settings = service.settings
+    key = settings.token_key.get_secret_value().encode() or kept_key(settings.data_dir)
+    checks = dict(service.checks)
+    if not settings.via_broker:
+        checks |= service_checks(service.database, _now)
+    api = Api(
+        database=service.database,
+        store=open_instance_store(settings.store),
+        authority=TokenAuthority(key, ISSUER, AUDIENCE),
+        desk=Desk(service.database, settings.pacs_destinations),
+        clock=_now,
+        token_lifetime_s=settings.token_lifetime_s,
+        checks=checks,
+    )
+    server = HttpServer(make_app(api), listen(settings.http_host, settings.http_port))
+    server.start()
+    try:
+        _LOG.info("api.listening", host=settings.http_host, port=server.port)
+        service.ready()
+        server.wait(service.stop)
+    finally:
+        server.close()
+
+
+def main() -> None:
+    """Run the service."""
+    run_service("admin_api", ApiSettings, serve)
+
+
+if __name__ == "__main__":
+    main()

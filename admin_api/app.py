@@ -1,0 +1,80 @@
+"""The application: every route, every error as problem details, every request logged once."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from fastapi import FastAPI, Request, Response
+
+from admin_api import cases, identity, operations, sign_off
+from admin_api.installation import Api
+from service_runtime.problem_details import MEDIA_TYPE, answer_with_problems
+from workflow_engine.commands import Refusal
+
+_LOG = structlog.get_logger()
+_QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+_PROBLEM = {
+    "type": "object",
+    "description": "Problem details (RFC 9457).",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+_ERRORS: dict[int | str, dict[str, object]] = {
+    status: {"description": description, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+    for status, description in {
+        400: "The request cannot be read.",
+        401: "Nobody is logged in, or the password is wrong.",
+        403: "The role is another's.",
+        404: "There is no such thing.",
+        409: "The case is in another state.",
+        422: "A field is at fault.",
+        429: "Too many wrong passwords.",
+        503: "Something that this needs is away.",
+    }.items()
+}
+
+
+def make_app(api: Api) -> FastAPI:
+    """Return the application of an installation."""
+    app = FastAPI(
+        title="Countersign",
+        summary="Read cases and sign them.",
+        version="1",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.api = api
+    for router in (identity.router, cases.router, sign_off.router):
+        app.include_router(router, prefix="/api/v1", responses=_ERRORS)
+    app.include_router(operations.router, responses={503: _ERRORS[503]})
+    answer_with_problems(app)
+    app.add_exception_handler(Refusal, sign_off.on_refusal)
+    app.middleware("http")(_log_request)
+    return app
+
+
+async def _log_request(
+    request: Request, answer: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Log method, route and outcome; neither path nor query, which a person may have typed."""
+    began = time.monotonic()
+    response = await answer(request)
+    if request.url.path in _QUIET:
+        return response
+    response.headers.setdefault("Cache-Control", "no-store")
+    route = request.scope.get("route")
+    _LOG.info(
+        "request.answered",
+        method=request.method,
+        route=getattr(route, "path", None),
+        status_code=response.status_code,
+        duration_s=round(time.monotonic() - began, 4),
+        user_id=getattr(request.state, "user_id", None),
+    )
+    return response

@@ -1,0 +1,226 @@
+"""Signing cases, sending them back, ending them, letting them go on."""
+
+from http import HTTPStatus
+from typing import Annotated, Self
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from admin_api.case_views import CaseDetail
+from admin_api.cases import CaseId, case_detail, case_row
+from admin_api.identity import (
+    Confirmation,
+    ConfirmIdentity,
+    Password,
+    SignedIn,
+    confirm_by_password,
+)
+from admin_api.installation import Api, ApiDependency
+from admin_api.users import User
+from message_contracts.case import Stage
+from service_runtime.problem_details import Problem
+from workflow_engine import commands
+from workflow_engine.commands import (
+    Decision,
+    HoldReleaseReason,
+    Refusal,
+    RejectionReason,
+    ReturnReason,
+    Signer,
+    Verification,
+    Words,
+)
+
+router = APIRouter(tags=["sign-off"])
+_LOG = structlog.get_logger()
+
+Notes = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]
+NotesNeeded = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)
+]
+
+confirm_identity: ConfirmIdentity = confirm_by_password
+
+_PROBLEMS: dict[type[Refusal], tuple[HTTPStatus, str]] = {
+    commands.WrongRole: (HTTPStatus.FORBIDDEN, "wrong-role"),
+    commands.UnknownCase: (HTTPStatus.NOT_FOUND, "unknown-case"),
+    commands.IllegalTransition: (HTTPStatus.CONFLICT, "wrong-state"),
+    commands.OnHold: (HTTPStatus.CONFLICT, "on-hold"),
+    commands.SameSigner: (HTTPStatus.CONFLICT, "same-signer"),
+    commands.StaleCase: (HTTPStatus.CONFLICT, "stale-case"),
+    commands.NothingToAgreeWith: (HTTPStatus.CONFLICT, "nothing-to-agree-with"),
+}
+
+
+class Act(BaseModel):
+    """What every act carries: the second component, and what the person has seen."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    password: Password
+    revision: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """The case's revision as the person saw it; refused where it has changed since."""
+
+
+class DoctorVerification(Act):
+    """A doctor's word on the study."""
+
+    decision: Decision
+    finding: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] | None = None
+    """The doctor's own; needed to override, and for nothing else."""
+    notes: Notes = ""
+    """Needed except to agree."""
+
+    @model_validator(mode="after")
+    def _says_what_it_must(self) -> Self:
+        if self.decision is Decision.OVERRIDE and not self.finding:
+            raise PydanticCustomError("finding_needed", "finding: needed to override")
+        if self.decision is not Decision.OVERRIDE and self.finding:
+            raise PydanticCustomError("finding_unneeded", "finding: only to override")
+        if self.decision is not Decision.AGREE and not self.notes:
+            raise PydanticCustomError("notes_needed", "notes: needed except to agree")
+        return self
+
+
+class PharmacistReview(Act):
+    """A pharmacist's word on medication."""
+
+    notes: NotesNeeded
+
+
+class Approval(Act):
+    """An admin's release of the report."""
+
+
+class ReturnToStage(Act):
+    """Why a case goes back, and to whom."""
+
+    reason_code: ReturnReason
+    notes: NotesNeeded
+    stage: Stage | None = None
+    """By default the stage before one's own."""
+
+
+class Rejection(Act):
+    """Why a case ends without a report."""
+
+    reason_code: RejectionReason
+    notes: NotesNeeded
+
+
+class HoldRelease(Act):
+    """Why a case on hold may go on."""
+
+    reason_code: HoldReleaseReason
+    notes: NotesNeeded
+
+
+class ReasonCode(BaseModel):
+    """A coded reason and what it means."""
+
+    code: str
+    meaning: str
+
+
+@router.get("/reason-codes")
+def list_reason_codes(_user: SignedIn) -> dict[str, list[ReasonCode]]:
+    """List the coded reasons of returns, rejections and hold releases."""
+    acts = {"return": ReturnReason, "rejection": RejectionReason, "hold_release": HoldReleaseReason}
+    return {
+        act: [ReasonCode(code=each, meaning=commands.meaning(each)) for each in codes]
+        for act, codes in acts.items()
+    }
+
+
+@router.post("/cases/{case_id}/doctor-verification")
+def verify_as_doctor(
+    user: SignedIn, api: ApiDependency, case_id: CaseId, body: DoctorVerification
+) -> CaseDetail:
+    """Sign the finding: agree with the model, override it, or call the study uninterpretable."""
+    request = _request(api, user, case_id, body, Stage.DOCTOR)
+    verification = Verification(body.decision, body.finding, body.notes)
+    return _answer(api, commands.verify_as_doctor(api.desk, request, verification), user)
+
+
+@router.post("/cases/{case_id}/pharmacist-review")
+def review_as_pharmacist(
+    user: SignedIn, api: ApiDependency, case_id: CaseId, body: PharmacistReview
+) -> CaseDetail:
+    """Sign the medication notes."""
+    request = _request(api, user, case_id, body, Stage.PHARMACIST)
+    return _answer(api, commands.review_as_pharmacist(api.desk, request, body.notes), user)
+
+
+@router.post("/cases/{case_id}/approval")
+def approve(user: SignedIn, api: ApiDependency, case_id: CaseId, body: Approval) -> CaseDetail:
+    """Sign the report; it is final, and its delivery begins."""
+    request = _request(api, user, case_id, body, Stage.ADMIN)
+    return _answer(api, commands.approve(api.desk, request), user)
+
+
+@router.post("/cases/{case_id}/return")
+def send_back(
+    user: SignedIn, api: ApiDependency, case_id: CaseId, body: ReturnToStage
+) -> CaseDetail:
+    """Send a case that waits for one's own role back to an earlier stage."""
+    request = _request(api, user, case_id, body)
+    words = Words(body.reason_code, body.notes)
+    return _answer(api, commands.send_back(api.desk, request, words, body.stage), user)
+
+
+@router.post("/cases/{case_id}/rejection")
+def reject(user: SignedIn, api: ApiDependency, case_id: CaseId, body: Rejection) -> CaseDetail:
+    """End a case that waits for one's own role; a signed report stays in force."""
+    request = _request(api, user, case_id, body)
+    return _answer(
+        api, commands.reject(api.desk, request, Words(body.reason_code, body.notes)), user
+    )
+
+
+@router.post("/cases/{case_id}/hold-release")
+def release_hold(
+    user: SignedIn, api: ApiDependency, case_id: CaseId, body: HoldRelease
+) -> CaseDetail:
+    """Let a case go on that was on hold."""
+    request = _request(api, user, case_id, body, Stage.ADMIN)
+    return _answer(
+        api, commands.release_hold(api.desk, request, Words(body.reason_code, body.notes)), user
+    )
+
+
+async def on_refusal(_request: Request, error: Exception) -> JSONResponse:
+    """Answer with the problem that a refusal of the workflow is."""
+    for refusal, (status, type_) in _PROBLEMS.items():
+        if isinstance(error, refusal):
+            return Problem(status, type_, str(error)).response()
+    raise error
+
+
+def _request(
+    api: Api, user: User, case_id: str, body: Act, stage: Stage | None = None
+) -> commands.Request:
+    """Make sure of role, case and person, in this order, before anything is asked of the case."""
+    if stage is not None and user.role != stage:
+        raise Problem(HTTPStatus.FORBIDDEN, "wrong-role", f"this is for the {stage}")
+    with api.database.reading() as connection:
+        case_row(connection, UUID(case_id))
+    authentication = confirm_identity(api, user, Confirmation(body.password))
+    signer = Signer(user.id, user.printed_name, user.role, authentication)
+    return commands.Request(UUID(case_id), signer, api.clock(), body.revision)
+
+
+def _answer(api: Api, case: commands.Case, user: User) -> CaseDetail:
+    _LOG.info(
+        "case.acted_on",
+        case_id=case.id,
+        case_version=case.version,
+        status=case.status,
+        stage=case.stage,
+        user_id=user.id,
+        role=user.role,
+    )
+    return case_detail(api, case.id)
