@@ -55,7 +55,6 @@ _PASSING_SQLITE_ERRORS = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
     }
 )
 _PRIMARY_CODE = 0xFF

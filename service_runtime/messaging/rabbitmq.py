@@ -341,6 +341,8 @@ class RabbitMQ:
     def _on_consuming_open(self, channel: Any) -> None:
         channel.add_on_close_callback(self._on_channel_closed)
         channel.basic_qos(prefetch_count=self._prefetch)
+        # A queue that is deleted cancels its consumers: begin anew, and declare it again.
+        channel.add_on_cancel_callback(lambda _frame: channel.connection.close())
         for queue in self._wanted:
             channel.basic_consume(queue, self._receiver(queue))
 
