@@ -33,6 +33,8 @@ _LOSSY_METHODS = {
     JPEGExtended12Bit: "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
     JPEG2000: "ISO_15444_1",
+    JPEG2000MC: "ISO_15444_2",
+    HTJ2K: "ISO_15444_15",
 }
 _SOURCE_IMAGE = CodedConcept(
     value="121322",

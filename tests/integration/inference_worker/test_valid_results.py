@@ -27,6 +27,11 @@ KEPT_THOUGH_WRONG = ("(0x0020,0x000d)", "(0x0010,0x0020)", "(0x0008,0x0050)")
 INVALID_VALUES = "Error - Dicom dataset contains invalid data values for Value Representations"
 
 
+@pytest.fixture(autouse=True)
+def _misspelled_keywords_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pydicom.config, "INVALID_KEYWORD_BEHAVIOR", "RAISE")
+
+
 def errors_of(result: ResultObject, folder: Path) -> list[str]:
     file = folder / "result.dcm"
     file.write_bytes(result.content)
