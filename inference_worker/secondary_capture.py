@@ -5,7 +5,9 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.encaps import generate_fragments
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
+    JPEG2000MC,
     UID,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
