@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import BindParameter, Table, bindparam, select, update
+from sqlalchemy import BindParameter, Table, bindparam, literal, select, union_all, update
 
 from dicom_listener.announcements import identity_conflict, instance_conflict, study_opened
 from dicom_listener.completion import NOT_BEGUN, Progress, after_arrival, version_of_arrival
@@ -63,8 +63,8 @@ class _Group:
         self._transaction = transaction
         self._arrivals = arrivals
         self._studies = self._known_studies()
-        self._known = self._known_instances()
-        self._ours = self._made_by_us()
+        self._known, self._ours = self._known_instances()
+        self._ours |= self._our_devices()
         self._new_studies: list[dict[str, Any]] = []
         self._new_instances: list[dict[str, Any]] = []
         self._new_duplicates: list[dict[str, Any]] = []
@@ -169,10 +169,16 @@ class _Group:
             for row in rows
         }
 
-    def _known_instances(self) -> dict[str, tuple[str, str]]:
-        uids = {arrival.header.sop_instance_uid for arrival in self._arrivals}
-        rows = self._transaction.connection.execute(_INSTANCES, {"uids": sorted(uids)})
-        return {row.sop_instance_uid: (row.study_instance_uid, row.sha256) for row in rows}
+    def _known_instances(self) -> tuple[dict[str, tuple[str, str]], set[str]]:
+        """Return study and digest of the instances that are there, and which are made by us."""
+        uids = sorted({arrival.header.sop_instance_uid for arrival in self._arrivals})
+        known, ours = {}, set()
+        for row in self._transaction.connection.execute(_KNOWN, {"uids": uids}):
+            if row.is_result:
+                ours.add(row.sop_instance_uid)
+            else:
+                known[row.sop_instance_uid] = (row.study_instance_uid, row.sha256)
+        return known, ours
 
     def _known_duplicates(self) -> set[tuple[str, str]]:
         """Return SOP Instance UIDs and digests that are kept beside a first instance already."""
@@ -186,17 +192,15 @@ class _Group:
         new = {(row["sop_instance_uid"], row["sha256"]) for row in self._new_duplicates}
         return new | {(row.sop_instance_uid, row.sha256) for row in rows}
 
-    def _made_by_us(self) -> set[str]:
-        """Return the SOP Instance UIDs and device UIDs among the arrivals' that are ours."""
-        connection = self._transaction.connection
-        uids = sorted({arrival.header.sop_instance_uid for arrival in self._arrivals})
-        ours = set(connection.execute(_RESULTS, {"uids": uids}).scalars())
-        devices = sorted(
-            {uid for arrival in self._arrivals for uid in arrival.header.contributing_device_uids}
-        )
-        if devices:
-            ours.update(connection.execute(_DEVICES, {"uids": devices}).scalars())
-        return ours
+    def _our_devices(self) -> set[str]:
+        """Return the device UIDs among the arrivals' that are our models'."""
+        devices = {
+            uid for arrival in self._arrivals for uid in arrival.header.contributing_device_uids
+        }
+        if not devices:
+            return set()
+        rows = self._transaction.connection.execute(_DEVICES, {"uids": sorted(devices)})
+        return set(rows.scalars())
 
 
 _UIDS: BindParameter[Any] = bindparam("uids", expanding=True)
@@ -212,11 +216,20 @@ _STUDIES = (
     .order_by(study.c.study_instance_uid)
     .with_for_update()
 )
-_INSTANCES = select(
-    instance.c.sop_instance_uid, instance.c.study_instance_uid, instance.c.sha256
-).where(instance.c.sop_instance_uid.in_(_UIDS))
-_RESULTS = select(result_object.c.sop_instance_uid).where(
-    result_object.c.sop_instance_uid.in_(_UIDS)
+# Both in one statement, because each costs the group a tenth of a millisecond.
+_KNOWN = union_all(
+    select(
+        instance.c.sop_instance_uid,
+        instance.c.study_instance_uid,
+        instance.c.sha256,
+        literal(value=False).label("is_result"),
+    ).where(instance.c.sop_instance_uid.in_(_UIDS)),
+    select(
+        result_object.c.sop_instance_uid,
+        result_object.c.study_instance_uid,
+        result_object.c.sha256,
+        literal(value=True),
+    ).where(result_object.c.sop_instance_uid.in_(_UIDS)),
 )
 _DEVICES = select(model.c.device_uid).where(model.c.device_uid.in_(_UIDS))
 _PROLONG = (

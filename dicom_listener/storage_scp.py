@@ -234,8 +234,8 @@ class Acceptor(Association):  # type: ignore[misc]
                 log.info("association.aborted", reason=reason)
                 self.abort()
                 return
-            context_id, message = self.dimse.get_msg(block=False)
-            if message:
+            if not self.dimse.msg_queue.empty():
+                context_id, message = self.dimse.get_msg(block=False)
                 self._serve_request(message, context_id)
             if self.is_established and self.acse.is_release_requested():
                 self.acse.send_release(is_response=True)
