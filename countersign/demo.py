@@ -77,7 +77,9 @@ def _journey(console: Console, system: System, files: list[Path], results: Path)
     with _step(console, "every study complete, read where a model reads it"):
         cases = _wait_until_read(team["doctor"], _studies_of(taken))
     for case in cases:
-        console.print(f"     {_summary(case)}")
+        console.print(f"     {_summary(case)}", markup=False)
+    if not files:
+        console.print("     (What a model says of a drawing means nothing.)")
     case = _choose_case(cases)
     _sign(console, team, case)
     with _step(console, "report delivered"):
