@@ -1,147 +1,28 @@
-"""The listener: ``python -m dicom_listener``.
-
-The parent owns the listening socket and forks the receiving processes and the one that announces
-complete studies. Whichever dies is started again; the socket, and whoever waits in its queue, stay.
-"""
+"""``python -m dicom_listener``."""
 
 import os
-import signal
-import socket
-import sys
-import threading
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+import shutil
+import tempfile
 
-import structlog
-
-from dicom_listener.announcing import announce
-from dicom_listener.association_count import AssociationCount
-from dicom_listener.index import Index
-from dicom_listener.pre_fork import Body, PreFork
-from dicom_listener.reception import InstanceKeeper, Site
-from dicom_listener.serving import serve
-from dicom_listener.settings import MEBIBYTE, ListenerSettings
-from dicom_listener.storage_scp import Service, application_entity
-from imaging_store.instances import FileInstanceStore, open_instance_store
-from service_runtime.database import Database
-from service_runtime.process import SUPERVISOR_FD, service_of
-from service_runtime.settings import load
-from service_runtime.telemetry import log as logs
-
-log = structlog.get_logger()
-
-_DRAIN_TIMEOUT_S = 15.0
-_BACKLOG = 128
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def main() -> None:
-    """Run until told to stop."""
-    settings = load(ListenerSettings)
-    logs.configure("dicom_listener", settings.log_level)
-    store = open_instance_store(settings.store, reserve_bytes=settings.store_reserve_mib * MEBIBYTE)
-    listener = listen(settings.dicom_host, settings.dicom_port)
-    count = AssociationCount(settings.receiving_processes, settings.max_associations)
-    discarded = store.discard_unfinished()
-    log.info(
-        "listener.started",
-        host=settings.dicom_host,
-        port=listener.getsockname()[1],
-        ae_title=settings.ae_title,
-        count=discarded,
-    )
+    """Run the listener, whose processes share their metrics in a folder.
 
-    def on_death(process: int) -> None:
-        if process < settings.receiving_processes:
-            count.clear(process)
-            store.discard_unfinished()
-
-    bodies = [
-        receiving(settings, store, listener, count, process)
-        for process in range(settings.receiving_processes)
-    ]
-    crew = PreFork(
-        [*bodies, announcing(settings)], on_death=on_death, drain_timeout_s=_DRAIN_TIMEOUT_S
-    )
-    crew.run(stop_descriptors())
-    log.info("listener.stopped")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return the listening socket that all receiving processes share."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        sys.stderr.write(
-            f"COUNTERSIGN_DICOM_HOST, COUNTERSIGN_DICOM_PORT: cannot listen: {error.strerror}\n"
-        )
-        raise SystemExit(1) from None
-    listener.listen(_BACKLOG)
-    return listener
-
-
-def receiving(
-    settings: ListenerSettings,
-    store: FileInstanceStore,
-    listener: socket.socket,
-    count: AssociationCount,
-    process: int,
-) -> Body:
-    """Return the work of a receiving process."""
-
-    def receive(wake: int) -> None:
-        keeper = InstanceKeeper(
-            store,
-            Index(Database(settings.database, via_relay=settings.via_broker)),
-            Site(settings.default_issuer_of_patient_id, ZoneInfo(settings.time_zone)),
-            lambda: datetime.now(UTC),
-        )
-        service = Service(
-            ae=application_entity(settings.ae_title),
-            keep=keeper,
-            admission=count.of_process(process),
-            wake=wake,
-            acse_timeout_s=settings.acse_timeout_s,
-            idle_timeout_s=settings.association_idle_timeout_s,
-            dimse_timeout_s=settings.dimse_timeout_s,
-        )
-        serve(listener, service)
-
-    return receive
-
-
-def announcing(settings: ListenerSettings) -> Body:
-    """Return the work of the process that announces complete studies.
-
-    It also tells how the listener is, and publishes what its processes have to say.
+    The library looks for the folder when it is imported, so that it has to be named before.
     """
+    own_folder = None
+    if not os.environ.get(_METRICS_FOLDER):
+        own_folder = tempfile.mkdtemp(prefix="countersign-metrics-")
+        os.environ[_METRICS_FOLDER] = own_folder
+    try:
+        from dicom_listener.listening import run  # noqa: PLC0415
 
-    def body(wake: int) -> None:
-        with service_of("dicom_listener", settings, threading.Event()) as service:
-            service.ready()
-            quiet_period = timedelta(seconds=settings.quiet_period_s)
-            announce(service.database, quiet_period, wake, lambda: datetime.now(UTC))
-
-    return body
-
-
-def stop_descriptors() -> list[int]:
-    """Return what becomes readable on SIGTERM and SIGINT, and when the supervisor is gone."""
-    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-
-    def stop(*_: object) -> None:
-        with suppress(BlockingIOError):
-            os.write(writable, b"\0")
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    supervisor = os.environ.get(SUPERVISOR_FD)
-    return [readable, int(supervisor)] if supervisor else [readable]
+        run()
+    finally:
+        if own_folder:
+            shutil.rmtree(own_folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pydicom.charset import decode_bytes, python_encoding
 _DELIMITERS = {ord("^"), ord("=")}
 _UTF8 = "UTF8"
 _DEFAULT = "iso8859"
+_UNWANTED = {"Cc", "Cs"}
 
 
 def encodings_of(specific_character_set: bytes | None) -> tuple[str, ...]:
@@ -45,7 +46,9 @@ def decode(value: bytes, encodings: Sequence[str]) -> str:
         text = _with_escapes(value, encodings)
     else:
         text = _plain(value, encodings[0])
-    text = "".join(c if c.isprintable() or c == " " else " " for c in text)
+    if not text.isprintable():
+        # Format characters stay: some scripts need them.
+        text = "".join(" " if unicodedata.category(c) in _UNWANTED else c for c in text)
     return unicodedata.normalize("NFC", text).strip()
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from dicom_listener.c_store import (
     has_data_set,
     p_data_tf,
 )
+from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, STORE_SECONDS
 from dicom_listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_listener.sop_classes import TRANSFER_SYNTAXES, VERIFICATION, is_storage
 from dicom_listener.store_status import OTHER_CONTEXT, StoreAnswer
@@ -187,6 +189,7 @@ class Acceptor(Association):  # type: ignore[misc]
         self.requestor.address_info = AddressInformation.from_tuple(address)
         self._command = bytearray()
         self._store: tuple[int, StoreRequest, Reception] | None = None
+        self._store_began = 0.0
         self._is_forwarding = False
         self._instances = 0
 
@@ -213,6 +216,7 @@ class Acceptor(Association):  # type: ignore[misc]
             self.dul.stop_dul()
             if self.admitted:
                 self._service.admission.leave()
+            ASSOCIATIONS.labels(self._outcome()).inc()
             calling_ae_title = str(self.requestor.ae_title or "").strip()
             log.info(
                 "association.ended",
@@ -304,6 +308,7 @@ class Acceptor(Association):  # type: ignore[misc]
         else:
             reception = Refusal(OTHER_CONTEXT)
         self._store = (context.context_id, request, reception)
+        self._store_began = time.monotonic()
         if not request.has_data_set:
             self._finish_store()
 
@@ -317,6 +322,8 @@ class Acceptor(Association):  # type: ignore[misc]
         assert self.dul.socket is not None  # noqa: S101 - it is being read
         self.dul.socket.send(p_data_tf(context_id, response, maximum_length))
         self._instances += 1
+        INSTANCES.labels(f"{answer.status:04X}").inc()
+        STORE_SECONDS.observe(time.monotonic() - self._store_began)
 
     def _forward(self, context_id: int, control: int, value: bytes) -> None:
         """Give a fragment of any other service's message to pynetdicom."""

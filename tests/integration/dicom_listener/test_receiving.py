@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_files
@@ -30,7 +31,7 @@ from tests.integration.dicom_listener.listener import (
     sendable_file,
     store,
 )
-from tests.peers.processes import LOOPBACK, find_program, require, wait_until
+from tests.peers.processes import LOOPBACK, find_program, free_port, require, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -280,3 +281,22 @@ def test_nothing_of_the_patient_is_logged(listener: Listener) -> None:
     assert "instance.duplicated" in listener.log
     for secret in (*secrets.values(), "Zyxwvut"):
         assert secret not in listener.log
+
+
+def test_metrics_of_all_processes_are_told_at_one_address(
+    start_listener: Callable[..., Listener],
+) -> None:
+    port = free_port()
+    listener = start_listener(health_port=port)
+    broken = a_slice()
+    del broken.StudyInstanceUID
+    for ds in (a_slice(), a_slice(), broken):
+        send(listener.port, [sendable(ds)])
+
+    wait_until(lambda: listener.log.count("association.ended") >= 3, timeout_s=5, what="the ends")
+    metrics = httpx.get(f"http://{LOOPBACK}:{port}/metrics").text
+
+    assert 'countersign_instances_answered_total{status="0000"} 2.0' in metrics
+    assert 'countersign_instances_answered_total{status="C000"} 1.0' in metrics
+    assert 'countersign_associations_ended_total{outcome="released"} 3.0' in metrics
+    assert httpx.get(f"http://{LOOPBACK}:{port}/health/ready").status_code == 200

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
         (b"", "Jérôme".encode(), "Jérôme"),
         (b"NO SUCH SET", "Jérôme".encode(), "Jérôme"),
         (None, b"Doe^Jane \0", "Doe^Jane"),
+        (b"ISO_IR 192", "क\u200dष\0".encode(), "क\u200dष"),
     ],
 )
 def test_text_is_read_as_its_character_set_says(

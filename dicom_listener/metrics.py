@@ -1,0 +1,15 @@
+"""What the listener counts: by status and outcome, never by UID, AE title or person."""
+
+from prometheus_client import Counter, Histogram
+
+INSTANCES = Counter(
+    "countersign_instances_answered", "C-STORE requests answered, by DIMSE status.", ["status"]
+)
+ASSOCIATIONS = Counter(
+    "countersign_associations_ended", "Associations that ended, by how.", ["outcome"]
+)
+STORE_SECONDS = Histogram(
+    "countersign_store_seconds",
+    "Time from the command of a C-STORE to its answer, in seconds.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)
