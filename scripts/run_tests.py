@@ -43,7 +43,15 @@ def run(tier: str, arguments: list[str], report: Path) -> Outcome:
     sys.stdout.write(f"\n===== {tier}\n")
     sys.stdout.flush()
     began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", *arguments, f"--junitxml={report}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--continue-on-collection-errors",
+        *arguments,
+        f"--junitxml={report}",
+    ]
     exit_code = subprocess.run(command, cwd=CHECKOUT, env=environment(), check=False).returncode  # noqa: S603
     outcome = read(report)
     if exit_code and not outcome.failed:
