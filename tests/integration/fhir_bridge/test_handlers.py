@@ -34,9 +34,9 @@ REQUESTED = Envelope.of(
 FOLDER = f"reports/{CASE_ID}/v1"
 
 
-@pytest.fixture
-def database(sqlite_url: str) -> Iterator[Database]:
-    database = Database(sqlite_url)
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    database = Database(request.getfixturevalue(request.param))
     yield database
     database.close()
 

@@ -15,9 +15,9 @@ from tests.integration.fhir_bridge.signed_case import keep_case, keep_signature
 from tests.unit.fhir_bridge.reports import ADMIN, CASE_ID, NOON, a_report, an_override, doctor
 
 
-@pytest.fixture
-def database(sqlite_url: str) -> Iterator[Database]:
-    database = Database(sqlite_url)
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    database = Database(request.getfixturevalue(request.param))
     yield database
     database.close()
 
