@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--tokens", type=int, default=64, help="messages on their way at once")
     parser.add_argument("--form", choices=["embedded", "distributed"])
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="whose disk, for SQLite")
     options = parser.parse_args()
     figures: dict[str, object] = {
         "command": " ".join(["python -m bench.messaging", *sys.argv[1:]]),
@@ -99,7 +100,7 @@ def main() -> None:
         "load_average_before": os.getloadavg()[0],
     }
     if options.form in {None, "embedded"}:
-        with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
+        with tempfile.TemporaryDirectory(dir=options.folder, prefix=".bench-") as folder:
             embedded = Installation(f"sqlite:///{folder}/countersign.sqlite3", EMBEDDED)
             commits = durable_commits_per_s(Path(folder))
             figures["embedded"] = run_ring(embedded, options.seconds, options.tokens) | {

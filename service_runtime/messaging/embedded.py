@@ -110,7 +110,8 @@ class EmbeddedConsumer:
         if due_at is None or due_at > time.time():
             return []
         claimed: list[Delivery] = []
-        with self._database.transaction() as transaction:
+        # A power cut ends this process too: it may undo the lease.
+        with self._database.transaction(durable=False) as transaction:
             for queue in self._queues:
                 room = self._prefetch - len(claimed)
                 if room > 0:

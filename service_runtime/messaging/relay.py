@@ -87,7 +87,9 @@ class Relay:
 
     def _publish_some(self) -> bool:
         """Publish a batch; tell whether to go on at once."""
-        with self._database.transaction() as transaction:
+        # A power cut may undo a lease or a deletion: then the message is published again, which its
+        # consumer's inbox is for.
+        with self._database.transaction(durable=False) as transaction:
             claimed = outbox.claim(transaction, None, BATCH, self._token, _LEASE_S)
         if not claimed:
             return False
@@ -101,7 +103,7 @@ class Relay:
             raise
         done = [held for held, ok in zip(claimed, confirmed, strict=True) if ok]
         left = [held for held, ok in zip(claimed, confirmed, strict=True) if not ok]
-        with self._database.transaction() as transaction:
+        with self._database.transaction(durable=False) as transaction:
             outbox.settle_all(transaction, done)
             outbox.give_back(transaction, left, delay_s=_UNCONFIRMED_DELAY_S, error="not confirmed")
         for held in done:
