@@ -88,11 +88,12 @@ class Ward:
         self.database = database
         self.destinations = destinations
         self.now = NOON
+        self.step = timedelta(seconds=1)
         self.handler = WorkflowHandler(destinations, self.tick)
         self.desk = Desk(database, destinations)
 
     def tick(self) -> datetime:
-        self.now += timedelta(seconds=1)
+        self.now += self.step
         return self.now
 
     # What other services write.

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 
-from admin_api import users
+from admin_api import passwords, users
 from admin_api.__main__ import AUDIENCE, ISSUER
 from admin_api.app import make_app
 from admin_api.installation import Api
@@ -17,6 +19,7 @@ from message_contracts.destination import PacsDestination
 from service_runtime.access_tokens import TokenAuthority
 from service_runtime.database import Database
 from service_runtime.health import database_check
+from service_runtime.telemetry import log
 from tests.workflow_journey import Ward, a_model
 
 PASSWORD = "correct horse battery staple"
@@ -69,6 +72,21 @@ class Hospital(Ward):
         ).raise_for_status()
         client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         return client
+
+
+@pytest.fixture(autouse=True)
+def logged() -> io.StringIO:
+    """Log as the process does, to where a test can read it."""
+    lines = io.StringIO()
+    log.configure("admin_api", stream=lines)
+    return lines
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash as argon2id does, with little memory: tests hash more than they guess."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
+    monkeypatch.setattr(passwords, "_HASHER", cheap)
 
 
 @pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
