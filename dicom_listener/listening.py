@@ -61,7 +61,10 @@ def run() -> None:
         for process in range(settings.receiving_processes)
     ]
     crew = PreFork(
-        [*bodies, announcing(settings)], on_death=on_death, drain_timeout_s=_DRAIN_TIMEOUT_S
+        [*bodies, announcing(settings, listener)],
+        on_death=on_death,
+        on_stop=listener.close,
+        drain_timeout_s=_DRAIN_TIMEOUT_S,
     )
     crew.run(stop_descriptors())
     log.info("listener.stopped")
@@ -115,13 +118,14 @@ def receiving(
     return receive
 
 
-def announcing(settings: ListenerSettings) -> Body:
+def announcing(settings: ListenerSettings, listener: socket.socket) -> Body:
     """Return the work of the process that announces complete studies.
 
     It also tells how the listener is, and publishes what its processes have to say.
     """
 
     def body(wake: int) -> None:
+        listener.close()
         with service_of("dicom_listener", settings, threading.Event()) as service:
             service.ready()
             quiet_period = timedelta(seconds=settings.quiet_period_s)

@@ -29,10 +29,16 @@ class PreFork:
     """Keeps one process running for each body."""
 
     def __init__(
-        self, bodies: Sequence[Body], *, on_death: Callable[[int], None], drain_timeout_s: float
+        self,
+        bodies: Sequence[Body],
+        *,
+        on_death: Callable[[int], None],
+        on_stop: Callable[[], None],
+        drain_timeout_s: float,
     ) -> None:
         self._bodies = bodies
         self._on_death = on_death
+        self._on_stop = on_stop
         self._drain_timeout_s = drain_timeout_s
         self._wake, self._awake = os.pipe()
         self._running: dict[int, tuple[int, float]] = {}
@@ -58,6 +64,7 @@ class PreFork:
             self._reap()
             if not ready.keys().isdisjoint(stop):
                 break
+        self._on_stop()
         self._drain()
         signal.set_wakeup_fd(-1)
 

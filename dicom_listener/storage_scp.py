@@ -233,8 +233,11 @@ class Acceptor(Association):  # type: ignore[misc]
     def _run_reactor(self) -> None:
         """Serve messages until the peer releases, aborts, stays silent, or the process drains."""
         while not self._kill:
-            if not self.dul.step(self._service.idle_timeout_s) and self.dul.is_alive():
-                reason = "draining" if self.dul.is_draining else "idle for too long"
+            has_come = self.dul.step(self._service.idle_timeout_s)
+            is_draining = self.dul.is_draining
+            is_amid_message = self._store is not None or self._is_forwarding or self._command
+            if self.dul.is_alive() and (not is_amid_message if is_draining else not has_come):
+                reason = "draining" if is_draining else "idle for too long"
                 log.info("association.aborted", reason=reason)
                 self.abort()
                 return

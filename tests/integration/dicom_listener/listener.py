@@ -73,7 +73,9 @@ class Listener:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self.process.start()
-        self.process.wait_until_ready(lambda: accepts_connections(self.port), timeout_s=30)
+        self.process.wait_until_ready(
+            lambda: accepts_connections(self.port) and len(self.children) == 3, timeout_s=30
+        )
 
     @property
     def children(self) -> list[int]:

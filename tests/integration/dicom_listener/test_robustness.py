@@ -27,7 +27,13 @@ from tests.integration.dicom_listener.listener import (
     sendable,
     store,
 )
-from tests.peers.processes import LOOPBACK, find_program, require, wait_until
+from tests.peers.processes import (
+    LOOPBACK,
+    accepts_connections,
+    find_program,
+    require,
+    wait_until,
+)
 
 # pynetdicom as requestor leaves its socket open when the peer resets it
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -194,11 +200,30 @@ def begin_store(listener: Listener, sent: Sendable, share: float) -> socket.sock
         )
     )
     context_id = association.accepted_contexts[0].context_id
-    for control, value in ((3, command), (0, sent.data)):
+    for control, value, part in ((3, command, 1.0), (2, sent.data, share)):
         header = struct.pack(">BBLLBB", 4, 0, len(value) + 6, len(value) + 2, context_id, control)
         pdu = header + value
-        connection.sendall(pdu if control else pdu[: int(len(pdu) * share)])
+        connection.sendall(pdu[: int(len(pdu) * part)])
     return connection
+
+
+def test_an_instance_on_its_way_is_answered_before_the_end(listener: Listener) -> None:
+    sent = large_slice(200_000)
+    connection = begin_store(listener, sent, 0.5)
+    wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
+    stopping = threading.Thread(target=listener.process.stop)
+    stopping.start()
+    wait_until(
+        lambda: not accepts_connections(listener.port), timeout_s=5, what="no new associations"
+    )
+
+    pdu_length = len(sent.data) + 12
+    connection.sendall(sent.data[int(pdu_length * 0.5) - 12 :])
+
+    stopping.join()
+    [row] = listener.rows(instance)
+    assert listener.store.read(row.key).endswith(sent.data)
+    assert listener.process.returncode == 0
 
 
 def test_a_sender_that_breaks_off_leaves_nothing(listener: Listener) -> None:
