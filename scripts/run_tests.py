@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,8 @@ def read(report: Path) -> Outcome:
 
 def main() -> int:
     """Run every tier, also after a failure; return 1 when anything failed."""
+    # Told to stop, take pytest along: its death takes the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = sys.argv[1:] or os.environ.get("TIERS", "").split() or list(TIERS)
     total = Outcome()
     with tempfile.TemporaryDirectory() as folder:
