@@ -42,7 +42,8 @@ def scores(network: Any, pictures: Picture) -> FloatArray:
 
 
 def _in_batches(part: Any, pictures: Picture) -> FloatArray:
-    run = tf.function(lambda batch: part(batch, training=False), reduce_retracing=True)
+    signature = [tf.TensorSpec((None, *part.input_shape[1:]), tf.float32)]
+    run = tf.function(lambda batch: part(batch, training=False), input_signature=signature)
     found = [
         run(to_input(pictures[start : start + PREDICTION_BATCH])).numpy()
         for start in range(0, len(pictures), PREDICTION_BATCH)
