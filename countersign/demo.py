@@ -40,6 +40,7 @@ RESULTS = ("heatmap.png", "report.pdf", "bundle.json", "history.json")
 OWN_FINDING = "Demonstration: no finding of a person"
 NOTES = "Written by the demonstration, not by a clinician."
 
+_DRAWN = "countersign-phantom.dcm"
 _READ_WITHIN_S = 120
 _DELIVERED_WITHIN_S = 60
 _UNDER_WAY = {"RECEIVING", "PENDING_AI"}
@@ -57,28 +58,28 @@ def demo(files: list[Path], keep: Path | None) -> int:
     console.print("[bold]Countersign demo[/]: not a medical device, not for clinical use.")
     with _data_folder(keep) as data_dir:
         try:
+            found = _choose(console, files, data_dir.parent / "drawn")
             with _started(console, data_dir) as system:
-                _journey(console, system, files, results)
+                _journey(console, system, found, results)
         except (CountersignError, httpx.HTTPError, OSError, KeyError) as error:
-            logs = _save_logs(data_dir, results)
-            console.print(f"[bold red]failed[/]: {type(error).__name__}: {error}", markup=True)
-            console.print(f"The logs are in {logs}")
+            console.print(f"failed: {type(error).__name__}: {error}", markup=False, style="red")
+            if logs := _save_logs(data_dir, results):
+                console.print(f"The logs are in {logs}", markup=False)
             return 1
     _tell_where(console, results, keep)
     return 0
 
 
-def _journey(console: Console, system: System, files: list[Path], results: Path) -> None:
+def _journey(console: Console, system: System, found: Survey, results: Path) -> None:
     with _step(console, "accounts for a doctor, a pharmacist and an admin"):
         team = _make_team(system)
-    found = _choose(console, files, system.data_dir.parent / "drawn")
     with _step(console, f"{len(found.sendable)} instances sent by C-STORE"):
         taken = _send(console, system, found)
     with _step(console, "every study complete, read where a model reads it"):
         cases = _wait_until_read(team["doctor"], _studies_of(taken))
     for case in cases:
         console.print(f"     {_summary(case)}", markup=False)
-    if not files:
+    if any(file.path.name == _DRAWN for file in found.sendable):
         console.print("     (What a model says of a drawing means nothing.)")
     case = _choose_case(cases)
     _sign(console, team, case)
@@ -116,12 +117,9 @@ def _make_team(system: System) -> dict[str, Reviewer]:
     try:
         for role in ROLES:
             password = secrets.token_urlsafe(18)
-            email = f"{role}@demo.example"
-            # A folder that was kept has them already, with passwords that nobody knows.
-            if (system.data_dir / f".{role}").exists():
-                email = f"{role}-{secrets.token_hex(3)}@demo.example"
+            # Folders that were kept have accounts already, whose passwords nobody knows.
+            email = f"{role}-{secrets.token_hex(3)}@demo.example"
             add_user(database, email, role, f"Demo {role.title()}", password)
-            (system.data_dir / f".{role}").touch()
             team[role] = Reviewer(system.url, email, password)
     finally:
         database.close()
@@ -139,9 +137,9 @@ def _choose(console: Console, files: list[Path], drawn: Path) -> Survey:
     with _step(console, f"a chest drawn, labeled {LABEL} in pixels and attributes"):
         drawn.mkdir(parents=True, exist_ok=True)
         phantom = draw_chest_phantom(generate_uid(None), datetime.now().astimezone())
-        phantom.save_as(drawn / "phantom.dcm", enforce_file_format=True)
+        phantom.save_as(drawn / _DRAWN, enforce_file_format=True)
     shipped = [get_testdata_file(name, download=False) for name in PYDICOM_FILES]
-    return survey([drawn / "phantom.dcm", *(Path(str(path)) for path in shipped if path)])
+    return survey([drawn / _DRAWN, *(Path(str(path)) for path in shipped if path)])
 
 
 def _send(console: Console, system: System, found: Survey) -> list[Path]:
@@ -246,16 +244,18 @@ def _is_bundle(path: Path) -> bool:
     return isinstance(content, dict) and content.get("resourceType") == "Bundle"
 
 
-def _save_logs(data_dir: Path, results: Path) -> Path:
-    logs = results / "logs"
+def _save_logs(data_dir: Path, results: Path) -> Path | None:
+    """Copy the logs out of a folder that is about to go; return where they are, if any."""
+    if not (data_dir / "up.log").exists():
+        return None
     if data_dir.is_relative_to(results):
         return data_dir / "logs"
+    logs = results / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     if (data_dir / "logs").is_dir():
         shutil.copytree(data_dir / "logs", logs)
     logs.mkdir(exist_ok=True)
-    if (data_dir / "up.log").exists():
-        shutil.copyfile(data_dir / "up.log", logs / "up.log")
+    shutil.copyfile(data_dir / "up.log", logs / "up.log")
     return logs
 
 
