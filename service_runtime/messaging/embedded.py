@@ -22,6 +22,9 @@ LEASE_S = 30.0
 HANG_EXIT_CODE = 70
 """Of a process that left because a handler did not return; its supervisor starts it again."""
 
+_SUSPICIOUS = 2
+"""Taken more often than this without an outcome, a message is not taken together with others."""
+
 _LONGEST_SLEEP_S = 5.0
 _LOG = structlog.get_logger()
 
@@ -116,10 +119,12 @@ class EmbeddedConsumer:
                 room = self._prefetch - len(claimed)
                 if room > 0:
                     claimed += outbox.claim(transaction, queue, room, self._token, self._lease_s)
-        if any(held.claims > 1 for held in claimed):
-            # Its consumer died of one of these. In random order the others get past it before
-            # they too have been taken too often.
-            random.shuffle(claimed)
+            if any(held.claims > _SUSPICIOUS for held in claimed):
+                # Its consumers die of one of these. Taken alone, in random order, only that one's
+                # count goes on rising; the others get past it.
+                random.shuffle(claimed)
+                outbox.give_back(transaction, claimed[1:])
+                del claimed[1:]
         return claimed
 
     def _wait(self, watch: ChangeWatch, stop: threading.Event) -> None:

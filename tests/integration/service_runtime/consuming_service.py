@@ -9,12 +9,15 @@ from pathlib import Path
 from message_contracts import topology
 from message_contracts.envelope import Envelope
 from message_contracts.ingest import StudyOpened
+from service_runtime.messaging import consumer
 from service_runtime.messaging.consumer import Effect
 from service_runtime.process import Service, run_service
 from service_runtime.settings import ServiceSettings
 from tests.integration.service_runtime.journeys import fast_queues, noted
 
 POISON = "1.2.826.666"
+CLAIM_LIMIT = 5
+"""Smaller than the real one, so that a test need not start so many processes."""
 
 
 class ConsumingSettings(ServiceSettings):
@@ -44,4 +47,5 @@ def serve(service: Service[ConsumingSettings]) -> None:
 
 if __name__ == "__main__":
     topology.QUEUES.update(fast_queues())
+    consumer.CLAIM_LIMIT = CLAIM_LIMIT
     run_service("consuming_service", ConsumingSettings, serve)
