@@ -24,7 +24,7 @@ from tests.peers.processes import (
 
 _ROUTE_EVERYTHING = """\
 function OnStoredInstance(instanceId, tags, metadata, origin)
-  Delete(SendToModality(instanceId, {destination}, false))
+  SendToModality(instanceId, {destination})
 end
 """
 
