@@ -132,6 +132,7 @@ def send(
 )
 def train(context: typer.Context) -> None:
     """Make a model folder from labeled pictures; takes what `python -m model_training` takes."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     command = [sys.executable, "-m", "model_training", *context.args]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - the same interpreter

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - --help must answer at once
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +89,8 @@ def evaluate_model(
 ) -> None:
     """Measure a model on labeled pictures; prints the figures as JSON."""
     folder = _find(name, None)
-    # TensorFlow comes with it.
+    # TensorFlow comes with it, and would tell of CUDA and CPU flags.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from inference_worker.evaluate import evaluate
 
     typer.echo(json.dumps(evaluate(folder, data), indent=2, ensure_ascii=False))
