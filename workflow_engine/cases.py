@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from imaging_store.schema.ingest import instance
 from imaging_store.schema.results import model
@@ -238,9 +238,8 @@ def unfinished_signatures(connection: Connection, case: Case) -> tuple[Signature
         .where(
             signature.c.case_id == case.id,
             signature.c.voided_at.is_(None),
-            or_(
-                signature.c.case_version != (case.report_version or 0),
-            ),
+            # Earlier reports were signed too, and stay so when another takes their place.
+            signature.c.case_version > (case.report_version or 0),
         )
         .order_by(signature.c.signed_at)
     )

@@ -348,6 +348,16 @@ def test_an_amendment_takes_the_place_of_the_report_when_it_is_signed(amending: 
     assert {("REPORT_READY", 1), ("REPORT_READY", 2)} <= set(amending.attached())
 
 
+def test_a_report_that_another_took_the_place_of_stays_signed(amending: Ward) -> None:
+    amending.deliver(amending.completed(UID, 2))
+    amending.signed(UID)
+    amending.receive(UID, 3)
+
+    amending.complete(UID, 3)
+
+    assert len(in_force(amending, 1)) == len(in_force(amending, 2)) == 3
+
+
 def test_a_later_image_during_an_amendment_begins_it_again(amending: Ward) -> None:
     amending.deliver(amending.completed(UID, 2))
     amending.verified(UID)
