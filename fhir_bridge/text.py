@@ -6,6 +6,7 @@ from datetime import datetime
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _OTHER_SPACE = re.compile(r"[^\S \t\r\n]")
+_DATE = re.compile(r"[0-9]{8}")
 _TIMESTAMP = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})"
     r"(?P<time>T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2}))?"
@@ -40,6 +41,9 @@ def study_time(started: str) -> str:
 
 def calendar_date(da: str) -> str:
     """Return a DA value (PS3.5 §6.2) as ISO 8601; empty where it is not a day of the calendar."""
+    if _DATE.fullmatch(da) is None:
+        # strptime would make a day of fewer digits too, and invent a birth date.
+        return ""
     try:
         return datetime.strptime(da, "%Y%m%d").date().isoformat()  # noqa: DTZ007 - only a date
     except ValueError:

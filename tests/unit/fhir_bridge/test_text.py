@@ -52,7 +52,15 @@ def test_a_time_is_told_as_known_and_never_invented(started: str, told: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("da", "told"), [("19640812", "1964-08-12"), ("19640231", ""), ("1964", ""), ("", "")]
+    ("da", "told"),
+    [
+        ("19640812", "1964-08-12"),
+        ("19640231", ""),
+        ("1964", ""),
+        ("", ""),
+        pytest.param("1964812", "", id="a digit is missing, and which is not known"),
+        pytest.param("196481", "", id="two are missing"),
+    ],
 )
 def test_a_birth_date_is_a_day_of_the_calendar_or_nothing(da: str, told: str) -> None:
     assert calendar_date(da) == told
