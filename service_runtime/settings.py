@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -45,6 +45,8 @@ def _broker_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
         raise ValueError(f"neither {EMBEDDED} nor amqp(s)://HOST/VHOST")
+    if parts.username is not None and parts.password is None:
+        raise ValueError("a user needs a password: amqp(s)://USER:PASSWORD@HOST/VHOST")
     return value
 
 
@@ -236,6 +238,9 @@ def read(settings_class: type[S]) -> S:
     """
     try:
         return settings_class()
+    except SettingsError as error:
+        # Raised for the first field whose JSON cannot be parsed; the text names it alone.
+        raise WrongSettings(_line(_field_of(error, settings_class), "not JSON")) from None
     except ValidationError as error:
         lines = [
             _line(fault["loc"], fault["msg"])
@@ -249,4 +254,10 @@ def _line(location: tuple[int | str, ...], message: str) -> str:
     # A check over several settings names the one at fault itself.
     if not location:
         return reason
-    return f"{ENV_PREFIX}{str(location[0]).upper()}: {reason}"
+    field, *within = location
+    place = "".join(f"{part}: " for part in within if isinstance(part, str))
+    return f"{ENV_PREFIX}{str(field).upper()}: {place}{reason}"
+
+
+def _field_of(error: SettingsError, settings_class: type[Settings]) -> tuple[str, ...]:
+    return tuple(name for name in settings_class.model_fields if f'field "{name}"' in str(error))

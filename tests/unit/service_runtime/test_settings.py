@@ -8,6 +8,7 @@ from pydantic import Field
 from service_runtime.settings import (
     EXIT_CODE,
     BrokerSettings,
+    DestinationSettings,
     HealthSettings,
     ServiceSettings,
     SiteSettings,
@@ -50,6 +51,7 @@ def test_the_data_folder_moves_database_and_store(
         ("DATABASE_URL", "hunter2", "not a database URL"),
         ("BROKER_URL", "redis://:hunter2@host", "neither embedded: nor amqp(s)://HOST/VHOST"),
         ("BROKER_URL", "amqp:///hunter2", "neither embedded: nor amqp(s)://HOST/VHOST"),
+        ("BROKER_URL", "amqp://hunter2@host/", "a user needs a password"),
         ("TIME_ZONE", "hunter2", "not an IANA time zone"),
         ("TIME_ZONE", "../hunter2", "not an IANA time zone"),
         ("STORE_URL", "ftp://hunter2@host", "neither file:FOLDER nor s3://BUCKET"),
@@ -73,6 +75,28 @@ def test_a_wrong_value_is_refused_by_name_and_not_quoted(
     assert text.startswith(f"COUNTERSIGN_{name}: ")
     assert reason in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("hunter2", "COUNTERSIGN_PACS_DESTINATIONS: not JSON"),
+        ('[{"name": "hunter2"', "COUNTERSIGN_PACS_DESTINATIONS: not JSON"),
+        (
+            '[{"name": "a", "ae_title": "hunter2", "host": "h"}]',
+            "COUNTERSIGN_PACS_DESTINATIONS: port: Field required",
+        ),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused_by_name_and_field(
+    value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COUNTERSIGN_PACS_DESTINATIONS", value)
+
+    with pytest.raises(WrongSettings) as refused:
+        read(DestinationSettings)
+
+    assert str(refused.value) == reason
 
 
 def test_every_wrong_setting_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
