@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from imaging_store.schema.results import model
 from inference_worker.model_folder import ModelFolder, RefusedFolder
@@ -101,6 +101,17 @@ def test_a_device_uid_of_another_model_is_set_aside_and_the_rest_serves(
     assert [folder.path.name for folder in registered.folders] == ["shapes"]
     assert "forms: device_uid" in registered.refused[0].reason
     assert len(rows(database)) == 1
+
+
+def test_what_an_earlier_release_entered_stops_no_worker(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+    with database.transaction() as transaction:
+        transaction.connection.execute(update(model).values(description={"name": "shapes"}))
+
+    registered = register(database, [a_folder()], [], NOON)
+
+    assert [folder.path.name for folder in registered.folders] == ["shapes"]
+    assert ModelDescription.model_validate(rows(database)["1.2.3"].description) == a_model()
 
 
 def test_new_words_of_a_version_are_taken_over(database: Database) -> None:
