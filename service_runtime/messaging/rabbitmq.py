@@ -232,6 +232,9 @@ class RabbitMQ:
             except _NETWORK_ERRORS as error:
                 # The texts of pika's errors hold addresses at most; the class says enough.
                 _LOG.warning("broker.away", error=type(error).__name__, delay_s=delay_s)
+            except Exception as error:  # noqa: BLE001
+                # This thread is the only way to the broker: it must not end.
+                _LOG.exception("broker.failed", exc_info=error, delay_s=delay_s)
             if self._connected.is_set():
                 delay_s = _FIRST_DELAY_S
             self._forget_connection()
