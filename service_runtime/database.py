@@ -143,7 +143,8 @@ class Database:
                 raise ValueError("SQLite needs a file: sqlite:///FILE")
             self.dialect = "sqlite"
             self.path: Path | None = Path(parsed.database)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Patients' data lie in it, and SQLite gives its files whatever mode the umask leaves.
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_path = writer_lock_path or self.path.with_name("writer.lock")
             self._writer = self._sqlite_engine(url)
             self._reader = self._sqlite_engine(url)

@@ -28,8 +28,6 @@ def upgrade(database_url: str) -> str:
     one installation may all do it when they start.
     """
     database = Database(database_url)
-    if database.path is not None:
-        database.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         with database.transaction() as transaction:
             if database.dialect == "postgresql":

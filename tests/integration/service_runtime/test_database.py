@@ -55,6 +55,14 @@ def test_a_moment_comes_back_in_utc_and_sorts_as_moments_do(database: Database) 
     assert all(each.utcoffset() == timedelta(0) for each in found)
 
 
+def test_the_folder_that_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "data"
+
+    Database(f"sqlite:///{folder / 'countersign.sqlite3'}").close()
+
+    assert folder.stat().st_mode & 0o077 == 0
+
+
 def test_a_moment_without_a_zone_is_refused(database: Database) -> None:
     naive = datetime(2026, 5, 4)  # noqa: DTZ001
 
