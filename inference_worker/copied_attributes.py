@@ -166,7 +166,7 @@ def _is_date(value: str) -> bool:
 
 
 def _is_time(value: str) -> bool:
-    whole = re.fullmatch(r"(\d{2}|\d{4}|\d{6})(?<=\d{6})?(\.\d{1,6})?", value)
+    whole = re.fullmatch(r"(\d{2}|\d{4}|\d{6})(\.\d{1,6})?", value)
     if whole is None or ("." in value and value.index(".") != len("HHMMSS")):
         return False
     formats = {2: "%H", 4: "%H%M", 6: "%H%M%S"}

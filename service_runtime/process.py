@@ -28,7 +28,6 @@ SUPERVISOR_FD = "COUNTERSIGN_SUPERVISOR_FD"
 """Names an inherited descriptor, the read end of a pipe: its end of file means that the supervisor
 is gone. Nothing is ever written to it."""
 
-EXIT_SETTINGS = settings_module.EXIT_CODE
 EXIT_FAILED = 70
 """An error that nobody foresaw, or a handler that hung."""
 EXIT_TRY_AGAIN = 75
