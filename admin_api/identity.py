@@ -79,10 +79,11 @@ def log_in(credentials: Credentials, api: ApiDependency) -> Token:
     now = api.clock()
     user = users.by_email(api.database, credentials.email)
     right = passwords.matches(user.password_hash if user else None, credentials.password)
-    if user is not None and user.shut(now):
-        # Neither counted nor told apart: whether there is such an account is nobody's business.
-        raise _not_logged_in()
-    users.note_attempt(api.database, user, right=right, now=now)
+    try:
+        users.note_attempt(api.database, user, right=right, now=now)
+    except (users.AccountShut, users.AccountChanged):
+        # Not told apart: whether there is such an account is nobody's business.
+        raise _not_logged_in() from None
     if user is None or not right or user.disabled_at is not None:
         raise _not_logged_in()
     token = api.authority.issue(
@@ -131,17 +132,18 @@ SignedIn = Annotated[User, Depends(signed_in)]
 def confirm_by_password(api: Api, user: User, given: Confirmation) -> str:
     """Ask for the password again; wrong ones count as they do at log-in."""
     now = api.clock()
-    # The account is read again: of two requests at once, both must see what the other counted.
-    current = users.by_id(api.database, user.id)
-    if current is None or current.shut(now):
+    right = passwords.matches(user.password_hash, given.password)
+    try:
+        users.note_attempt(api.database, user, right=right, now=now)
+    except users.AccountShut as shut:
         raise Problem(
             429,
             "locked-out",
             "too many wrong passwords: wait and try again; nothing was changed",
-            headers={"Retry-After": str(_seconds_left(current, api))},
-        )
-    right = passwords.matches(current.password_hash, given.password)
-    users.note_attempt(api.database, current, right=right, now=now)
+            headers={"Retry-After": str(int((shut.until - now).total_seconds()) + 1)},
+        ) from None
+    except users.AccountChanged:
+        raise _unauthorized("the account has changed: log in again") from None
     if not right:
         raise Problem(
             401,
@@ -150,12 +152,6 @@ def confirm_by_password(api: Api, user: User, given: Confirmation) -> str:
             headers={"WWW-Authenticate": "Bearer"},
         )
     return "password"
-
-
-def _seconds_left(user: User | None, api: Api) -> int:
-    if user is None or user.locked_until is None:
-        return 1
-    return max(1, int((user.locked_until - api.clock()).total_seconds()) + 1)
 
 
 def _not_logged_in() -> Problem:

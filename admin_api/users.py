@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from admin_api import passwords
 from imaging_store.schema.administration import users
 from message_contracts.case import Stage
-from service_runtime.database import Database, Transaction
+from service_runtime.database import Database
 from service_runtime.errors import PermanentError
 
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
@@ -31,6 +31,18 @@ class NoSuchAccount(PermanentError):
     """Nobody has this e-mail address."""
 
 
+class AccountShut(PermanentError):
+    """Too many wrong passwords keep the account shut for now."""
+
+    def __init__(self, until: datetime) -> None:
+        super().__init__("too many wrong passwords: the account is shut for now")
+        self.until = until
+
+
+class AccountChanged(PermanentError):
+    """Password, role or closing: the account is not the one whose password was checked."""
+
+
 @dataclass(frozen=True)
 class User:
     """An account."""
@@ -44,10 +56,6 @@ class User:
     token_generation: int
     failed_attempts: int
     locked_until: datetime | None
-
-    def shut(self, now: datetime) -> bool:
-        """Tell whether too many wrong passwords keep the account shut for now."""
-        return self.locked_until is not None and now < self.locked_until
 
 
 def add(
@@ -140,28 +148,37 @@ def by_id(database: Database, user_id: UUID) -> User | None:
 def note_attempt(database: Database, user: User | None, *, right: bool, now: datetime) -> None:
     """Count a wrong password, or forget those before a right one.
 
-    Without a user it only takes as long: an answer's time must not tell who has an account.
+    What the account is now decides, and requests at once wait for each other: of many guesses sent
+    together no more count than of guesses sent one by one. Without a user it only takes as long:
+    an answer's time must not tell who has an account.
+
+    Raises
+    ------
+    AccountShut
+        The password counts for nothing, right or wrong, and is not counted.
+    AccountChanged
+        The account has changed since ``user`` was read.
     """
+    of_user = users.c.id == (user.id if user else None)
     with database.transaction() as transaction:
-        failed = _failed_attempts(transaction, user)
+        row = transaction.connection.execute(
+            select(users).where(of_user).with_for_update()
+        ).one_or_none()
+        current = None if row is None else _user(row)
+        if user and (current is None or current.token_generation != user.token_generation):
+            raise AccountChanged("the account has changed")
+        if current and current.locked_until and now < current.locked_until:
+            raise AccountShut(current.locked_until)
+        failed = current.failed_attempts if current else 0
         if right and not failed:
             return
         counted = 0 if right else failed + 1
         lock_time = passwords.lock_time(counted)
         transaction.connection.execute(
             update(users)
-            .where(users.c.id == (user.id if user else None))
+            .where(of_user)
             .values(failed_attempts=counted, locked_until=now + lock_time if lock_time else None)
         )
-
-
-def _failed_attempts(transaction: Transaction, user: User | None) -> int:
-    counted = transaction.connection.execute(
-        select(users.c.failed_attempts)
-        .where(users.c.id == (user.id if user else None))
-        .with_for_update()
-    ).scalar()
-    return counted or 0
 
 
 def _change(database: Database, email: str, values: dict[str, Any]) -> None:

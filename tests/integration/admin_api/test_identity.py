@@ -6,7 +6,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from admin_api import users
+from admin_api import passwords, users
 from imaging_store.schema.administration import users as users_table
 from tests.integration.admin_api.conftest import PASSWORD, Hospital
 from tests.integration.admin_api.test_sign_off import problem
@@ -60,6 +60,23 @@ def test_guessing_shuts_an_account_for_longer_and_longer(hospital: Hospital) -> 
     again = users.by_email(hospital.database, EMAIL)
     assert again is not None
     assert again.failed_attempts == 0
+
+
+def test_of_guesses_sent_together_no_more_count_than_of_guesses_in_turn(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hospital.hire("doctor")
+    user = users.by_email(hospital.database, EMAIL)
+    check = passwords.matches
+
+    def others_guess_meanwhile(password_hash: str | None, password: str) -> bool:
+        for _ in range(5):
+            users.note_attempt(hospital.database, user, right=False, now=hospital.now)
+        return check(password_hash, password)
+
+    monkeypatch.setattr(passwords, "matches", others_guess_meanwhile)
+
+    problem(log_in(hospital, EMAIL, PASSWORD), 401, "not-logged-in")
 
 
 def test_a_request_without_a_token_is_refused(hospital: Hospital) -> None:

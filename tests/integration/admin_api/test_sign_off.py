@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
-from admin_api import users
+from admin_api import passwords, users
 from imaging_store.schema.delivery import ehr_submission
 from message_contracts.delivery import ReportRequested
 from message_contracts.identifiers import case_id_of
@@ -165,6 +165,26 @@ def test_too_many_wrong_passwords_shut_an_account_for_a_while(analyzed: Hospital
     problem(last, 429, "locked-out")
     problem(right, 429, "locked-out")
     assert int(right.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("change", ["disable", "set_role", "set_password"])
+def test_an_account_that_changes_while_its_password_is_checked_signs_nothing(
+    analyzed: Hospital, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    doctor, admin = analyzed.hire("doctor"), analyzed.hire("admin")
+    new = {"disable": analyzed.now, "set_role": "admin", "set_password": "another password"}
+    check = passwords.matches
+
+    def change_meanwhile(password_hash: str | None, password: str) -> bool:
+        getattr(users, change)(analyzed.database, "doctor@hospital.example", new[change])
+        return check(password_hash, password)
+
+    monkeypatch.setattr(passwords, "matches", change_meanwhile)
+
+    answer = doctor.post(f"{CASE}/doctor-verification", json=AGREE)
+
+    problem(answer, 401, "not-signed-in")
+    assert admin.get(CASE).json()["status"] == "AI_ANALYZED"
 
 
 @pytest.mark.parametrize(
