@@ -178,6 +178,6 @@ def _after(cursor: str) -> tuple[datetime, UUID]:
         padded = cursor + "=" * (-len(cursor) % 4)
         moment, _, case_id = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
         opened_at = datetime.fromisoformat(moment)
-        return opened_at.replace(tzinfo=opened_at.tzinfo or UTC), UUID(case_id)
+        return opened_at.replace(tzinfo=opened_at.tzinfo or UTC).astimezone(UTC), UUID(case_id)
     except (ValueError, OverflowError, binascii.Error):
         raise Problem(422, "invalid-request", "at fault: query.cursor") from None

@@ -30,7 +30,7 @@ _BEARER = HTTPBearer(auto_error=False, description="The access token that log-in
 class Credentials(BaseModel):
     """What a person logs in with."""
 
-    email: str = Field(min_length=1, max_length=254)
+    email: str = Field(min_length=1, max_length=254, pattern=r"^[^\x00-\x1f\x7f]*$")
     password: Password
 
 

@@ -38,10 +38,14 @@ from workflow_engine.commands import (
 router = APIRouter(tags=["sign-off"])
 _LOG = structlog.get_logger()
 
-Notes = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]
+_TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+"""Without what neither PostgreSQL (NUL) nor FHIR's ``string`` can hold."""
+
+Notes = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000, pattern=_TEXT)]
 NotesNeeded = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=_TEXT)
 ]
+Finding = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=_TEXT)]
 
 confirm_identity: ConfirmIdentity = confirm_by_password
 
@@ -70,7 +74,7 @@ class DoctorVerification(Act):
     """A doctor's word on the study."""
 
     decision: Decision
-    finding: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] | None = None
+    finding: Finding | None = None
     """The doctor's own; needed to override, and for nothing else."""
     notes: Notes = ""
     """Needed except to agree."""

@@ -40,6 +40,10 @@ def test_a_wrong_password_and_an_unknown_address_are_answered_alike(hospital: Ho
     assert (wrong.status_code, wrong.json()) == (unknown.status_code, unknown.json())
 
 
+def test_an_address_with_a_control_character_is_at_fault(hospital: Hospital) -> None:
+    problem(log_in(hospital, "doctor\0@hospital.example", PASSWORD), 422, "invalid-request")
+
+
 def test_guessing_shuts_an_account_for_longer_and_longer(hospital: Hospital) -> None:
     hospital.hire("doctor")
     waits = []

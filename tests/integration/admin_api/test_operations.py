@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import os
 import signal
@@ -23,6 +24,11 @@ from service_runtime.heartbeat import Heart
 from tests.integration.admin_api.conftest import PASSWORD, Hospital
 from tests.integration.admin_api.test_sign_off import CASE, UID, problem
 from tests.peers.processes import free_port, wait_until
+
+BEFORE_ALL_TIME = base64.urlsafe_b64encode(
+    f"0001-01-01T00:00:00+14:00 {case_id_of(UID)}".encode()
+).decode()
+"""A cursor whose moment UTC cannot express."""
 
 
 def test_health_and_metrics_need_no_token(hospital: Hospital) -> None:
@@ -67,6 +73,7 @@ def test_one_address_tells_of_every_service(hospital: Hospital) -> None:
         ("DELETE", "/api/v1/cases", 405, "method-not-allowed"),
         ("GET", "/api/v1/cases?limit=0", 422, "invalid-request"),
         ("GET", "/api/v1/cases/Quill", 422, "invalid-request"),
+        ("GET", f"/api/v1/cases?cursor={BEFORE_ALL_TIME}", 422, "invalid-request"),
     ],
 )
 def test_every_error_is_a_problem(

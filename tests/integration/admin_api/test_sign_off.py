@@ -199,6 +199,7 @@ def test_an_account_that_changes_while_its_password_is_checked_signs_nothing(
         ("pharmacist-review", REVIEW | {"revision": 1}, 409, "stale-case"),
         ("pharmacist-review", {"password": PASSWORD}, 422, "invalid-request"),
         ("pharmacist-review", REVIEW | {"notes": "  "}, 422, "invalid-request"),
+        ("pharmacist-review", REVIEW | {"notes": "None.\0"}, 422, "invalid-request"),
         ("return", REVIEW | {"reason_code": "mood"}, 422, "invalid-request"),
         ("pharmacist-review", REVIEW | {"note": "Quill^Ada"}, 422, "invalid-request"),
     ],
