@@ -15,8 +15,9 @@ from service_runtime.database import Database, Transaction
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
 from service_runtime.messaging.embedded import HANG_EXIT_CODE
+from service_runtime.messaging.lanes import Received
 from service_runtime.messaging.outbox import Delivery
-from service_runtime.messaging.rabbitmq import RabbitMQ, Received
+from service_runtime.messaging.rabbitmq import RabbitMQ
 
 _LOOK_UP_S = 0.5
 _FLUSH_S = 0.5
@@ -79,7 +80,7 @@ class BrokerConsumer:
         try:
             received: Received | None = None
             while not stop.is_set():
-                received = self._broker.take(_LOOK_UP_S, after=received)
+                received = self._broker.lanes.take(_LOOK_UP_S, after=received)
                 if received is not None:
                     self._handle(received, stop)
         finally:

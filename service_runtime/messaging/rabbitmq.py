@@ -7,12 +7,10 @@ their own and hands over by a callback, so that a long computation never misses 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
-import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pika
@@ -21,6 +19,7 @@ from pika.exceptions import AMQPError
 
 from message_contracts.topology import DEAD_LETTER_EXCHANGE, EXCHANGE, QUEUES
 from service_runtime.errors import TransientError
+from service_runtime.messaging.lanes import Lanes, Received
 
 DELIVERY_LIMIT = 20
 """How often the broker itself gives a message to consumers that die of it."""
@@ -32,7 +31,6 @@ _HEARTBEAT_S = 20
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _PERSISTENT = 2
-_NEXT_OF_LANE_S = 0.05
 _NETWORK_ERRORS = (AMQPError, OSError)
 _LOG = structlog.get_logger()
 
@@ -50,25 +48,6 @@ class Publication:
     body: bytes
     queue: str | None = None
     attempt: int = 0
-
-
-@dataclass(frozen=True)
-class Received:
-    """A message that the broker gave us and that we have not yet acknowledged."""
-
-    queue: str
-    message_id: str
-    routing_key: str
-    body: bytes
-    attempt: int
-    delivery_count: int
-    """How often it was given to somebody before, without an acknowledgment."""
-
-    death: str | None
-    """Why the broker gave it up; ``None`` for a message in its ordinary queue."""
-
-    tag: int
-    channel: Any = field(repr=False)
 
 
 class _Batch:
@@ -132,10 +111,9 @@ class RabbitMQ:
         self._returned: set[str] = set()
         self._wanted: tuple[str, ...] = ()
         self._prefetch = 1
-        self._order: dict[str, int] = {}
-        self._sequence = itertools.count()
-        self._buffer: list[tuple[int, float, int, Received]] = []
-        self._arrived = threading.Condition()
+        self.lanes = Lanes()
+        """What has arrived and is to be taken."""
+
         self._closing = threading.Event()
         self._connected = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rabbitmq", daemon=True)
@@ -174,29 +152,13 @@ class RabbitMQ:
     def consume(self, queues: Sequence[str], prefetch: int) -> None:
         """Ask for the messages of ``queues``, and for what the broker gave up of them.
 
-        ``prefetch`` bounds what is held of each queue. ``take`` prefers earlier queues.
+        ``prefetch`` bounds what is held of each queue. ``lanes`` prefers earlier queues.
         """
         dead = [QUEUES[name].dead_letter_queue for name in queues]
-        self._order = {name: place for place, name in enumerate([*queues, *dead])}
-        self._wanted = tuple(self._order)
+        self._wanted = (*queues, *dead)
+        self.lanes.order(self._wanted)
         self._prefetch = prefetch
         self._soon(self._open_consuming)
-
-    def take(self, timeout_s: float, after: Received | None = None) -> Received | None:
-        """Return a message of the first queue that has one; ``None`` after ``timeout_s``.
-
-        ``after`` is the message just acknowledged: the broker gives the next one of its queue only
-        now, and a later queue waits a moment for it. Otherwise lanes would take turns.
-        """
-        with self._arrived:
-            if after is not None:
-                place = self._order[after.queue]
-                self._arrived.wait_for(
-                    lambda: bool(self._buffer) and self._buffer[0][0] <= place, _NEXT_OF_LANE_S
-                )
-            if not self._arrived.wait_for(lambda: bool(self._buffer), timeout_s):
-                return None
-            return heapq.heappop(self._buffer)[3]
 
     def ack(self, received: Received) -> None:
         """Have the broker forget a message; without effect where the connection was lost since."""
@@ -286,9 +248,8 @@ class RabbitMQ:
         for batch, index in unconfirmed.values():
             batch.answer(index, confirmed=False)
         self._returned.clear()
-        with self._arrived:
-            # The broker gives these to somebody again; to acknowledge them is no longer possible.
-            self._buffer.clear()
+        # The broker gives these to somebody again; to acknowledge them is no longer possible.
+        self.lanes.clear()
         if connection is not None:
             with contextlib.suppress(*_NETWORK_ERRORS):
                 connection.ioloop.close()
@@ -368,15 +329,7 @@ class RabbitMQ:
                 tag=method.delivery_tag,
                 channel=channel,
             )
-            with self._arrived:
-                # Some consumer may have died of one that comes again: in random order the others
-                # get past it before they too have come too often.
-                turn: float = next(self._sequence)
-                if received.delivery_count:
-                    turn = random.random() - 1  # noqa: S311
-                place = (self._order[queue], turn, received.tag)
-                heapq.heappush(self._buffer, (*place, received))
-                self._arrived.notify()
+            self.lanes.put(queue, received)
 
         return receive
 
