@@ -1,5 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier, BrokenBarrierError
 
+import pytest
+
+from admin_api import passwords
 from admin_api.passwords import hashed, lock_time, matches
 
 
@@ -10,6 +15,28 @@ def test_a_password_matches_its_own_digest_only() -> None:
     assert not matches(digest, "correct hors")
     assert not matches(None, "correct horse")
     assert not matches("no digest", "correct horse")
+
+
+def test_many_passwords_are_not_checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    five = Barrier(5)
+    met: list[bool] = []
+
+    class Hasher:
+        def verify(self, _digest: str, _password: str) -> bool:
+            try:
+                five.wait(0.2)
+            except BrokenBarrierError:
+                return True
+            met.append(True)
+            return True
+
+    monkeypatch.setattr(passwords, "_HASHER", Hasher())
+
+    with ThreadPoolExecutor(8) as people:
+        right = list(people.map(matches, ["digest"] * 8, ["password"] * 8))
+
+    assert right == [True] * 8
+    assert not met
 
 
 def test_the_same_password_has_another_digest_each_time() -> None:
