@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import structlog
 from fastapi import FastAPI, Request, Response
 
 from admin_api import cases, identity, operations, sign_off
 from admin_api.installation import Api
-from service_runtime.problem_details import MEDIA_TYPE, answer_with_problems
+from service_runtime.problem_details import MEDIA_TYPE, Problem, answer_with_problems
 from workflow_engine.commands import Refusal
 
 _LOG = structlog.get_logger()
+_LONGEST_BODY_BYTES = 64 * 1024
 _QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
 _PROBLEM = {
     "type": "object",
@@ -32,6 +34,8 @@ _ERRORS: dict[int | str, dict[str, object]] = {
         403: "The role is another's.",
         404: "There is no such thing.",
         409: "The case is in another state.",
+        411: "The length of the body is not said.",
+        413: "The body is too long.",
         422: "A field is at fault.",
         429: "Too many wrong passwords.",
         503: "Something that this needs is away.",
@@ -55,8 +59,30 @@ def make_app(api: Api) -> FastAPI:
     app.include_router(operations.router, responses={503: _ERRORS[503]})
     answer_with_problems(app)
     app.add_exception_handler(Refusal, sign_off.on_refusal)
+    app.middleware("http")(_refuse_long_body)
     app.middleware("http")(_log_request)
     return app
+
+
+async def _refuse_long_body(
+    request: Request, answer: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Answer before a body is read that is longer than any that this API takes.
+
+    It would be held in memory before anybody has been asked who they are.
+    """
+    length = request.headers.get("content-length")
+    if length is None and "transfer-encoding" in request.headers:
+        return Problem(
+            HTTPStatus.LENGTH_REQUIRED, "length-required", "send the body with Content-Length"
+        ).response()
+    if length is not None and int(length) > _LONGEST_BODY_BYTES:
+        return Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "body-too-long",
+            f"at most {_LONGEST_BODY_BYTES} bytes are taken",
+        ).response()
+    return await answer(request)
 
 
 async def _log_request(

@@ -90,6 +90,17 @@ def test_a_body_that_is_not_json_is_a_problem(hospital: Hospital) -> None:
     assert "Quill" not in str(problem(answer, 422, "invalid-request"))
 
 
+def test_a_body_longer_than_any_that_is_taken_is_refused_unread(hospital: Hospital) -> None:
+    anybody = hospital.anybody()
+    long = b'{"email": "Quill", "password": "' + b"x" * 1_000_000 + b'"}'
+
+    told = anybody.post("/api/v1/auth/login", content=long)
+    untold = anybody.post("/api/v1/auth/login", content=iter([long]))
+
+    assert "Quill" not in str(problem(told, 413, "body-too-long"))
+    problem(untold, 411, "length-required")
+
+
 def test_a_fault_of_ours_tells_nothing(
     hospital: Hospital, monkeypatch: pytest.MonkeyPatch, logged: io.StringIO
 ) -> None:
