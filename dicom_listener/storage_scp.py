@@ -38,6 +38,7 @@ MAXIMUM_PDU_BYTES = 131_072
 """What is announced (PS3.8 §D.1); DCMTK sends no longer ones."""
 
 _COMMAND_LIMIT_BYTES = 64 * 1024
+_FORWARDED_LIMIT_BYTES = 64 * 1024
 _COMMAND, _LAST = 0x01, 0x02
 _ACCEPTED, _NO_SUCH_SYNTAX, _NO_TRANSFER_SYNTAX = 0x00, 0x03, 0x04
 _TRANSIENT, _PRESENTATION, _LOCAL_LIMIT_EXCEEDED = 0x02, 0x03, 0x02
@@ -191,6 +192,7 @@ class Acceptor(Association):  # type: ignore[misc]
         self._store: tuple[int, StoreRequest, Reception] | None = None
         self._store_began = 0.0
         self._is_forwarding = False
+        self._forwarded_bytes = 0
         self._instances = 0
 
     @cached_property
@@ -233,10 +235,14 @@ class Acceptor(Association):  # type: ignore[misc]
     def _run_reactor(self) -> None:
         """Serve messages until the peer releases, aborts, stays silent, or the process drains."""
         while not self._kill:
-            has_come = self.dul.step(self._service.idle_timeout_s)
+            has_come = self.dul.step(
+                self._service.dimse_timeout_s
+                if self._is_amid_message
+                else self._service.idle_timeout_s
+            )
             is_draining = self.dul.is_draining
-            is_amid_message = self._store is not None or self._is_forwarding or self._command
-            if self.dul.is_alive() and (not is_amid_message if is_draining else not has_come):
+            is_over = not self._is_amid_message if is_draining else not has_come
+            if self.dul.is_alive() and is_over:
                 reason = "draining" if is_draining else "idle for too long"
                 log.info("association.aborted", reason=reason)
                 self.abort()
@@ -253,6 +259,10 @@ class Acceptor(Association):  # type: ignore[misc]
                 self.is_aborted = True
                 self.is_established = False
                 self.kill()
+
+    @property
+    def _is_amid_message(self) -> bool:
+        return self._store is not None or self._is_forwarding or bool(self._command)
 
     def _abort_at_once(self) -> None:
         """Send A-ABORT past a state machine that no longer holds (PS3.8 §9.3.8)."""
@@ -277,6 +287,9 @@ class Acceptor(Association):  # type: ignore[misc]
             if is_last:
                 self._finish_store()
         elif self._is_forwarding:
+            self._forwarded_bytes += len(fragment)
+            if self._forwarded_bytes > _FORWARDED_LIMIT_BYTES:
+                raise ValueError("a data set of no end for a service that is not offered")
             self._forward(context_id, control if not left else 0, bytes(fragment))
             self._is_forwarding = not is_last
         else:
@@ -299,7 +312,7 @@ class Acceptor(Association):  # type: ignore[misc]
             if command_field(elements) == C_STORE_RQ:
                 self._begin_store(context, decode_request(elements))
                 return
-            self._is_forwarding = has_data_set(elements)
+            self._is_forwarding, self._forwarded_bytes = has_data_set(elements), 0
         except InvalidCommand as error:
             raise ValueError(str(error)) from error
         self._forward(context_id, _COMMAND | _LAST, command_set)

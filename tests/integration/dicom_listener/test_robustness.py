@@ -184,25 +184,32 @@ def test_sigterm_ends_idle_associations_and_the_process(listener: Listener) -> N
     assert "listener.stopped" in listener.log
 
 
-def begin_store(listener: Listener, sent: Sendable, share: float) -> socket.socket:
-    """Send the beginning of a C-STORE and leave the rest."""
-    association = associate(listener.port, (CT, EXPLICIT))
-    connection = association.dul.socket.socket
-    assert connection is not None
-    command = b"".join(
+def command_set(command_field: int, sent: Sendable) -> bytes:
+    """Encode a request that a data set follows."""
+    return b"".join(
         struct.pack("<HHL", 0, element, len(value)) + value
         for element, value in (
             (0x0002, sent.sop_class_uid.encode() + b"\0"),
-            (0x0100, b"\1\0"),
+            (0x0100, struct.pack("<H", command_field)),
             (0x0110, b"\1\0"),
             (0x0800, b"\0\0"),
             (0x1000, sent.sop_instance_uid.encode() + b"\0" * (len(sent.sop_instance_uid) % 2)),
         )
     )
+
+
+def p_data_tf(context_id: int, control: int, value: bytes) -> bytes:
+    return struct.pack(">BBLLBB", 4, 0, len(value) + 6, len(value) + 2, context_id, control) + value
+
+
+def begin_store(listener: Listener, sent: Sendable, share: float) -> socket.socket:
+    """Send the beginning of a C-STORE and leave the rest."""
+    association = associate(listener.port, (CT, EXPLICIT))
+    connection = association.dul.socket.socket
+    assert connection is not None
     context_id = association.accepted_contexts[0].context_id
-    for control, value, part in ((3, command, 1.0), (2, sent.data, share)):
-        header = struct.pack(">BBLLBB", 4, 0, len(value) + 6, len(value) + 2, context_id, control)
-        pdu = header + value
+    for control, value, part in ((3, command_set(0x0001, sent), 1.0), (2, sent.data, share)):
+        pdu = p_data_tf(context_id, control, value)
         connection.sendall(pdu[: int(len(pdu) * part)])
     return connection
 
@@ -237,14 +244,29 @@ def test_a_sender_that_breaks_off_leaves_nothing(listener: Listener) -> None:
     assert send(listener.port, [sendable(a_slice())]) == [0x0000]
 
 
-def test_a_sender_that_falls_silent_is_cut_off(start_listener: Callable[..., Listener]) -> None:
+@pytest.mark.parametrize("share", [0.5, 0.0], ids=["within a PDU", "between two PDUs"])
+def test_a_sender_that_falls_silent_is_cut_off(
+    start_listener: Callable[..., Listener], share: float
+) -> None:
     listener = start_listener(dimse_timeout_s=0.5)
-    begin_store(listener, large_slice(200_000), 0.5)
+    begin_store(listener, large_slice(200_000), share)
 
     wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
 
     wait_until(lambda: not listener.unfinished(), timeout_s=5, what="no unfinished file")
     assert listener.rows(instance) == []
+
+
+def test_a_data_set_without_end_for_another_service_is_not_held(listener: Listener) -> None:
+    association = associate(listener.port, (CT, EXPLICIT))
+    connection = association.dul.socket.socket
+    context_id = association.accepted_contexts[0].context_id
+    c_find_rq = command_set(0x0020, sendable(a_slice()))
+
+    connection.sendall(p_data_tf(context_id, 3, c_find_rq))
+    connection.sendall(p_data_tf(context_id, 0, bytes(100_000)))
+
+    wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
 
 
 @pytest.mark.parametrize(
