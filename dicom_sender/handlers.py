@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import delete, select, union_all
 
+from dicom_sender.permission import Withdrawn, require_permission
 from dicom_sender.store_outcome import StoreOutcome, outcome_of
 from imaging_store.instances import InstanceStore
 from imaging_store.schema.delivery import attachment
@@ -64,11 +65,11 @@ class Sender:
     now: Callable[[], datetime]
 
     def on_attachment_requested(self, envelope: Envelope) -> Effect:
-        """Send what has not been taken yet.
+        """Send what has not been taken yet, if it may still leave; else tell that it did not.
 
         Raises
         ------
-        PacsUnavailable, TryAgain
+        PacsUnavailable, TryAgain, NotNow
             Try again later; what was taken until then is recorded.
         AttachmentRefused
             Trying again cannot help.
@@ -86,6 +87,19 @@ class Sender:
             if uid not in statuses or outcome_of(statuses[uid]) is not StoreOutcome.TAKEN
         ]
         if waiting:
+            try:
+                self._require_permission(request, destination)
+            except Withdrawn as withdrawn:
+                # An answer and no dead letter: there is nothing to be replayed.
+                _LOG.warning(
+                    "attachment.withdrawn",
+                    study_instance_uid=request.study_instance_uid,
+                    case_id=request.case_id,
+                    case_version=request.case_version,
+                    destination=request.destination,
+                    reason=str(withdrawn),
+                )
+                return self.on_exhausted(envelope, str(withdrawn))
             contents = self._contents(request, waiting)
             self.send(destination, contents, lambda uid, status: self._record(request, uid, status))
             statuses = self._recorded(request)
@@ -113,7 +127,7 @@ class Sender:
         return lambda transaction: outbox.send(transaction, answer)
 
     def on_exhausted(self, envelope: Envelope, reason: str) -> Effect:
-        """Tell that not everything was taken; the dead letter can be replayed."""
+        """Tell that not everything was taken, and why."""
         request = envelope.data(AttachmentRequested)
         failed = AttachmentFailed(
             case_id=request.case_id,
@@ -129,6 +143,12 @@ class Sender:
             id=derived_id(AttachmentFailed.TYPE, envelope.id),
         )
         return lambda transaction: outbox.send(transaction, answer)
+
+    def _require_permission(
+        self, request: AttachmentRequested, destination: PacsDestination
+    ) -> None:
+        with self.database.reading() as connection:
+            require_permission(connection, request, destination.release)
 
     def _recorded(self, request: AttachmentRequested) -> dict[str, int]:
         """Return the Status of what the destination has answered to before."""

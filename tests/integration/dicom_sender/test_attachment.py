@@ -7,10 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pydicom
@@ -25,6 +23,7 @@ from pynetdicom import AE, evt
 from sqlalchemy import select
 
 from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
+from dicom_sender.permission import NotNow
 from dicom_sender.send import Caller, PacsUnavailable, send
 from imaging_store.instances import open_instance_store
 from imaging_store.schema.delivery import attachment
@@ -32,6 +31,7 @@ from imaging_store.schema.results import result_object
 from inference_worker import secondary_capture, structured_report
 from inference_worker.result_attributes import ResultObject
 from message_contracts import catalogue
+from message_contracts.case import CaseStatus
 from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
@@ -43,6 +43,13 @@ from message_contracts.identifiers import derived_uid
 from service_runtime.database import Database
 from service_runtime.messaging import dead_letters, outbox
 from service_runtime.messaging.tables import message
+from tests.integration.dicom_sender.kept_case import (
+    CASE,
+    NOON,
+    change_case,
+    keep_case,
+    keep_doctors_signature,
+)
 from tests.peers.orthanc import Orthanc
 from tests.peers.processes import (
     LOOPBACK,
@@ -55,9 +62,6 @@ from tests.peers.processes import (
 )
 from tests.readings import a_reading
 from tests.synthetic_images import a_gradient, an_image
-
-NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
-CASE = UUID(int=7)
 
 
 @pytest.fixture
@@ -98,6 +102,8 @@ def sender_to(
 ) -> Callable[[int], Sender]:
     """Give a sender that knows one destination on this port of loopback, and has the results."""
     store = open_instance_store(f"file:{tmp_path / 'store'}")
+    keep_case(database, study_instance_uid)
+    keep_doctors_signature(database)
     with database.transaction() as transaction:
         for number, result in enumerate(results):
             store.put_artifact(f"results/{number}.dcm", result.content)
@@ -375,6 +381,44 @@ def test_an_unknown_destination_is_refused_with_the_setting_to_look_at(
 
     with pytest.raises(AttachmentRefused, match="COUNTERSIGN_PACS_DESTINATIONS"):
         nowhere.on_attachment_requested(request_of)
+
+
+def test_nothing_is_sent_while_the_case_is_on_hold(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    with a_pacs(lambda _event: 0) as port:
+        sender = sender_to(port)
+        change_case(database, on_hold=True)
+        with pytest.raises(NotNow, match="on hold"):
+            sender.on_attachment_requested(request_of)
+
+    assert recorded(database) == {}
+
+
+def test_what_the_pacs_has_taken_is_told_though_the_case_went_on_hold(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    with a_pacs(lambda _event: 0) as port:
+        sender = sender_to(port)
+        sender.on_attachment_requested(request_of)
+        change_case(database, on_hold=True)
+        effect = sender.on_attachment_requested(request_of)
+
+    assert isinstance(answers(database, effect)[0], AttachmentDelivered)
+
+
+def test_what_was_rejected_since_stays_here_and_the_case_hears_of_it(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    with a_pacs(lambda _event: 0) as port:
+        sender = sender_to(port)
+        change_case(database, status=CaseStatus.REJECTED, report_version=None)
+        effect = sender.on_attachment_requested(request_of)
+
+    [answer] = answers(database, effect)
+    assert isinstance(answer, AttachmentFailed)
+    assert answer.reason.startswith("the case version was rejected")
+    assert recorded(database) == {}
 
 
 def test_an_instance_that_is_not_kept_is_refused(

@@ -1,0 +1,61 @@
+"""Whether results may still leave: between the request and now people may have decided otherwise.
+
+A request waits in its queue while a PACS is away, for a night perhaps. Meanwhile the case may be
+put on hold, rejected, overridden, or be under way again with later images.
+"""
+
+from sqlalchemy import Connection, select
+
+from imaging_store.schema.workflow import cases, signature
+from message_contracts.case import CaseStatus, Release, Stage
+from message_contracts.delivery import AttachmentRequested
+from service_runtime.errors import PermanentError, TransientError
+
+_AGREED = "agree"
+
+
+class NotNow(TransientError):
+    """A person has to decide first; the text says what."""
+
+
+class Withdrawn(PermanentError):
+    """A person has decided that these results do not leave."""
+
+
+def require_permission(
+    connection: Connection, request: AttachmentRequested, release: Release
+) -> None:
+    """Pass where the case still lets these results go to a destination of this release rule.
+
+    Raises
+    ------
+    NotNow
+        The case is on hold, or was sent back to the doctor.
+    Withdrawn
+        There is no such case, it was rejected, later images took the place of an unsigned version,
+        or the doctor did not agree with the model.
+    """
+    case = connection.execute(select(cases).where(cases.c.id == request.case_id)).first()
+    if case is None:
+        raise Withdrawn("the case is not known here")
+    if case.on_hold:
+        raise NotNow("the case is on hold")
+    version = request.case_version
+    is_over = version < case.version or case.status in {
+        CaseStatus.REJECTED,
+        CaseStatus.REPORT_READY,
+    }
+    if is_over and version > (case.report_version or 0):
+        raise Withdrawn("the case version was rejected, or later images took its place")
+    decision = connection.execute(
+        select(signature.c.decision).where(
+            signature.c.case_id == request.case_id,
+            signature.c.case_version == version,
+            signature.c.stage == Stage.DOCTOR,
+            signature.c.voided_at.is_(None),
+        )
+    ).scalar()
+    if decision is None and release is not Release.AI_ANALYZED:
+        raise NotNow("the doctor's signature is not in force")
+    if decision not in {None, _AGREED}:
+        raise Withdrawn("the doctor did not agree with the model")
