@@ -55,7 +55,7 @@ class Bridge:
 
         Raises
         ------
-        EhrUnavailable
+        EhrUnavailable, CaseOnHold
             Try again later.
         EhrRefused, NotSigned
             Trying again cannot help. What the EHR answered is kept beside the report.

@@ -19,11 +19,15 @@ from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.workflow import cases, inference_result, signature
 from message_contracts.case import Stage
 from message_contracts.inference import InferenceCompleted
-from service_runtime.errors import PermanentError
+from service_runtime.errors import PermanentError, TransientError
 
 
 class UnknownCase(PermanentError):
     """There is no such case, or its study is not in the index."""
+
+
+class CaseOnHold(TransientError):
+    """Nothing of the case is sent until a person has decided: it may be another patient's."""
 
 
 def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
@@ -33,15 +37,20 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     ------
     UnknownCase
         There is no such case.
+    CaseOnHold
+        Try again when a person has decided.
     NotSigned
         That version has not been signed by everybody.
     """
     found = connection.execute(
-        select(study).join(cases, cases.c.study_instance_uid == study.c.study_instance_uid)
+        select(study, cases.c.on_hold)
+        .join(cases, cases.c.study_instance_uid == study.c.study_instance_uid)
         .where(cases.c.id == case_id)
     ).first()  # fmt: skip
     if found is None:
         raise UnknownCase(f"case {case_id} is not known here")
+    if found.on_hold:
+        raise CaseOnHold(f"case {case_id} is on hold")
     signed = _signatures(connection, case_id, version)
     if Stage.DOCTOR not in signed or Stage.ADMIN not in signed:
         raise NotSigned(f"case {case_id} version {version} has not been signed by everybody")

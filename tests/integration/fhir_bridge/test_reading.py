@@ -6,9 +6,11 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import update
 
-from fhir_bridge.reading import UnknownCase, load
+from fhir_bridge.reading import CaseOnHold, UnknownCase, load
 from fhir_bridge.signed_report import Decision, NotSigned
+from imaging_store.schema.workflow import cases
 from message_contracts.case import Stage
 from service_runtime.database import Database
 from tests.integration.fhir_bridge.signed_case import keep_case, keep_signature
@@ -77,6 +79,15 @@ def test_a_version_that_nobody_approved_is_not_signed(database: Database) -> Non
 def test_an_unknown_case_is_told_as_such(database: Database) -> None:
     with database.reading() as connection, pytest.raises(UnknownCase):
         load(connection, uuid4(), 1)
+
+
+def test_a_case_on_hold_is_not_reported_until_somebody_has_decided(database: Database) -> None:
+    keep_case(database)
+    with database.transaction() as tx:
+        tx.connection.execute(update(cases).values(on_hold=True))
+
+    with database.reading() as connection, pytest.raises(CaseOnHold):
+        load(connection, CASE_ID, 1)
 
 
 def test_the_stages_are_told_apart(database: Database) -> None:
