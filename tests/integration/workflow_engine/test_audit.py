@@ -73,6 +73,23 @@ def test_a_changed_row_is_found(signed: Ward) -> None:
     assert faults == ("history row 3: was changed",)
 
 
+def test_a_signing_row_without_its_digests_is_found(signed: Ward) -> None:
+    def change(connection: Connection) -> None:
+        uid = connection.execute(
+            select(signature.c.id).where(signature.c.stage == "admin")
+        ).scalar()
+        connection.execute(
+            update(history)
+            .where(history.c.trigger == "approved")
+            .values(details={"signature_id": str(uid)})
+        )
+
+    row, signed_row = tamper(signed, change)
+
+    assert row.endswith("was changed")
+    assert signed_row.startswith("signature ")
+
+
 def test_a_row_changed_together_with_its_digest_is_found(signed: Ward) -> None:
     def change(connection: Connection) -> None:
         row = connection.execute(select(history).where(history.c.sequence == 3)).one()
@@ -142,6 +159,11 @@ def test_a_missing_head_is_found(signed: Ward) -> None:
         (update(intervention).values(notes="Other words."), "intervention"),
         (delete(intervention), "was removed"),
         (update(cases).values(status="REJECTED"), "is not where the history says"),
+        (update(cases).values(on_hold=True), "was put on hold"),
+        (update(cases).values(report_version=None), "another report is in force"),
+        (update(signature).values(stage="nurse"), "was changed"),
+        (update(intervention).values(act="mood"), "was changed"),
+        (update(inference_result).values(completed={}), "the findings that were signed"),
     ],
 )
 def test_what_was_changed_beside_the_history_is_found(signed: Ward, change, fault: str) -> None:
