@@ -28,7 +28,8 @@ def frame_count(dataset: Dataset) -> int:
     """Return the Number of Frames (0028,0008); one where it is absent, empty or not a number."""
     try:
         return max(int(dataset.get("NumberOfFrames") or 1), 1)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001
+        # An element that is cut off, or claims another VR, fails in many ways.
         return 1
 
 
@@ -46,9 +47,15 @@ def decode(dataset: Dataset, frame: int = 0) -> StoredValues:
         nothing here reads the transfer syntax.
     """
     transfer_syntax_uid = _transfer_syntax_of(dataset)
-    _check_image_pixel_module(dataset, frame)
-    if not transfer_syntax_uid.is_compressed:
-        _check_length(dataset)
+    try:
+        _check_image_pixel_module(dataset, frame)
+        if not transfer_syntax_uid.is_compressed:
+            _check_length(dataset)
+    except UndecodablePixels:
+        raise
+    except Exception as error:
+        # An element that is cut off, or claims another VR, fails in many ways.
+        raise UndecodablePixels("the Image Pixel module is damaged") from error
     try:
         decoder = get_decoder(transfer_syntax_uid)
     except NotImplementedError:

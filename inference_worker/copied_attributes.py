@@ -117,7 +117,8 @@ def _values(source: Dataset, keyword: str) -> tuple[str, ...] | None:
             value = source[keyword].value
         items = value if isinstance(value, MultiValue | list) else [value]
         texts = [_trimmed("" if item is None else str(item)) for item in items]
-    except (ValueError, TypeError, LookupError, NotImplementedError):
+    except Exception:  # noqa: BLE001
+        # An element may be broken in as many ways as there are VRs it may claim to have.
         return None
     return tuple(texts) if any(texts) else ()
 
@@ -212,9 +213,21 @@ def _copy_deidentification(source: Dataset, taken: Dataset, left_out: list[str])
         left_out.append("PatientIdentityRemoved")
 
 
+def _items(source: Dataset, keyword: str) -> Sequence[Dataset] | None:
+    """Return the items of a sequence; ``None`` where it is none, or cannot be read."""
+    try:
+        items = source.get(keyword) or []
+    except Exception:  # noqa: BLE001
+        return None
+    return items if all(isinstance(item, Dataset) for item in items) else None
+
+
 def _copy_issuer(source: Dataset, taken: Dataset, keyword: str, left_out: list[str]) -> None:
     """Copy who issued an identifier, where the source says it by PS3.3 §10.14."""
-    items = source.get(keyword) or []
+    items = _items(source, keyword)
+    if items is None:
+        left_out.append(keyword)
+        return
     if len(items) != 1:
         return
     issuer = Dataset()

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.tag import Tag
 from pydicom.uid import (
     MPEG4HP41,
     ExplicitVRBigEndian,
@@ -218,3 +220,21 @@ def test_a_missing_transfer_syntax_is_named() -> None:
 
 def test_undecodable_pixels_are_not_tried_again() -> None:
     assert issubclass(UndecodablePixels, PermanentError)
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "BitsAllocated", "SamplesPerPixel"])
+def test_an_image_pixel_module_that_cannot_be_parsed_is_refused(keyword: str) -> None:
+    image = an_image(a_gradient().astype("u2"))
+    tag = Tag(keyword)
+    image._dict[tag] = RawDataElement(tag, "US", 3, b"\xff\0\xfe", 0, False, True)
+
+    with pytest.raises(UndecodablePixels):
+        decode(image)
+
+
+def test_a_number_of_frames_that_cannot_be_parsed_means_one() -> None:
+    image = an_image(a_gradient().astype("u2"))
+    tag = Tag("NumberOfFrames")
+    image._dict[tag] = RawDataElement(tag, "FD", 3, b"\xff\0\xfe", 0, False, True)
+
+    assert frame_count(image) == 1

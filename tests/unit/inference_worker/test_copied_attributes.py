@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.data import get_charset_files
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from inference_worker.copied_attributes import (
     Copied,
@@ -227,3 +229,22 @@ def test_no_value_is_valid_beside_one_that_is_not() -> None:
     source = a_source(an_element(b"CS", 0x0020, 0x0020, b"L\\small"))
 
     assert valid_values(source, "PatientOrientation") == ()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr"),
+    [
+        (keyword, vr)
+        for keyword in ("PatientAge", "TimezoneOffsetFromUTC", "IssuerOfAccessionNumberSequence")
+        for vr in ("SQ", "FD", "US")
+    ],
+)
+def test_an_element_that_cannot_be_parsed_is_left_out(keyword: str, vr: str) -> None:
+    source = an_image(a_gradient().astype("u2"), PatientID="P-1")
+    tag = Tag(keyword)
+    source._dict[tag] = RawDataElement(tag, vr, 3, b"\xff\0\xfe", 0, False, True)
+
+    taken = copy_patient_and_study(source)
+
+    assert taken.attributes.PatientID == "P-1"
+    assert taken.left_out == (keyword,)
