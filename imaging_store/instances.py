@@ -29,6 +29,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INCOMING = "incoming"
 _UID_LENGTH = 64
+_DIRECTORIES_KNOWN = 4096
 
 
 class StorageFull(TransientError):
@@ -157,6 +158,7 @@ class FileInstanceStore:
         self._incoming = root / _INCOMING
         self._reserve_bytes = reserve_bytes
         self._incoming.mkdir(parents=True, exist_ok=True)
+        self._directories = _Directories(root)
 
     def open_write(self, preamble: bytes = b"") -> "FileSink":
         """Begin an instance.
@@ -167,7 +169,7 @@ class FileInstanceStore:
             Less than the reserve is free.
         """
         self.require_room()
-        sink = FileSink(self.root, *_create(self._incoming))
+        sink = FileSink(self._directories, *_create(self._incoming))
         try:
             sink.write_preamble(preamble)
         except BaseException:
@@ -191,7 +193,7 @@ class FileInstanceStore:
             There is no room; what was there before is unchanged.
         """
         _checked(key)
-        sink = FileSink(self.root, *_create(self._incoming))
+        sink = FileSink(self._directories, *_create(self._incoming))
         try:
             sink.write_preamble(data)
             sink.commit(key)
@@ -245,8 +247,8 @@ class FileInstanceStore:
 class FileSink:
     """One unfinished file of a `FileInstanceStore`."""
 
-    def __init__(self, root: Path, path: Path, descriptor: int) -> None:
-        self._root = root
+    def __init__(self, directories: "_Directories", path: Path, descriptor: int) -> None:
+        self._directories = directories
         self._path = path
         self._descriptor = descriptor
         self._digest = hashlib.sha256()
@@ -284,10 +286,10 @@ class FileSink:
 
     def commit(self, key: str) -> Kept:
         """Make the bytes durable under ``key``."""
-        target = self._root / _checked(key)
+        target = self._directories.root / _checked(key)
         try:
             os.fsync(self._descriptor)
-            _make_directory(target.parent)
+            self._directories.make(target.parent)
             self._path.rename(target)
             os.close(self._descriptor)
             self._descriptor = -1
@@ -335,13 +337,26 @@ def _as_ours(error: OSError) -> Exception:
     return error
 
 
-def _make_directory(directory: Path) -> None:
-    """Create ``directory`` and its missing parents, each durable in its parent."""
-    if directory.is_dir():
-        return
-    _make_directory(directory.parent)
-    directory.mkdir(exist_ok=True)
-    _sync_directory(directory.parent)
+class _Directories:
+    """Directories of a store, each durable in its parent before anything is kept in it.
+
+    That one is there says nothing: who made it may have died, or not have come to syncing it yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._durable: set[Path] = set()
+
+    def make(self, directory: Path) -> None:
+        """Create ``directory`` and its missing parents, and sync what was not synced by us."""
+        if directory == self.root or (directory in self._durable and directory.is_dir()):
+            return
+        self.make(directory.parent)
+        directory.mkdir(exist_ok=True)
+        _sync_directory(directory.parent)
+        if len(self._durable) >= _DIRECTORIES_KNOWN:
+            self._durable.clear()
+        self._durable.add(directory)
 
 
 def _sync_directory(directory: Path) -> None:

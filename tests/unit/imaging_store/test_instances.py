@@ -195,3 +195,26 @@ def test_a_file_url_opens_a_folder(tmp_path: Path) -> None:
 def test_any_other_url_is_refused(url: str) -> None:
     with pytest.raises(UnsupportedStoreUrl):
         open_instance_store(url)
+
+
+def test_a_directory_that_somebody_else_made_is_synced_before_anything_is_promised(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a kill between creating and syncing leaves.
+    (store.root / "instances" / "a").mkdir(parents=True)
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+
+    store.put_artifact("instances/a/b.dcm", b"data set")
+
+    assert {store.root, store.root / "instances", store.root / "instances/a"} <= set(synced)
+
+    synced.clear()
+    store.put_artifact("instances/a/c.dcm", b"data set")
+    assert store.root not in synced
