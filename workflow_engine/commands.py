@@ -6,7 +6,7 @@ has made sure that the person is who they say they are.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -99,6 +99,7 @@ class Request:
     case_id: UUID
     signer: Signer
     at: datetime
+    """Kept as given, unless the case has changed later than that by another machine's clock."""
     revision: int | None = None
     """``None``: whichever it is now."""
 
@@ -166,7 +167,7 @@ def send_back(desk: Desk, request: Request, words: Words, to: Stage | None = Non
         As `verify_as_doctor`; `IllegalTransition` also where ``to`` is not an earlier stage.
     """
     with desk.database.transaction() as transaction:
-        case = _case_at_stage_of(transaction, request)
+        case, request = _case_at_stage_of(transaction, request)
         target = _earlier_stage(request.signer, to)
         trigger = (
             Trigger.RETURNED_TO_DOCTOR if target is Stage.DOCTOR else Trigger.RETURNED_TO_PHARMACIST
@@ -189,7 +190,7 @@ def reject(desk: Desk, request: Request, words: Words) -> Case:
     Refused as `verify_as_doctor` is, though not because the case is on hold.
     """
     with desk.database.transaction() as transaction:
-        case = _case_at_stage_of(transaction, request)
+        case, request = _case_at_stage_of(transaction, request)
         trigger = rejection(case)
         after = replace(advance(case, trigger, request.at), reason_code=words.reason)
         voided = list(cases.unfinished_signatures(transaction.connection, case))
@@ -210,7 +211,7 @@ def release_hold(desk: Desk, request: Request, words: Words) -> Case:
     """
     with desk.database.transaction() as transaction:
         _require_role(request.signer, Stage.ADMIN)
-        case = _case(transaction.connection, request)
+        case, request = _case(transaction.connection, request)
         after = moves.release_hold(case, request.at)
         _intervene(
             transaction,
@@ -244,7 +245,7 @@ def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
     with desk.database.transaction() as transaction:
         _require_role(request.signer, stage)
         connection = transaction.connection
-        case = _case(connection, request)
+        case, request = _case(connection, request)
         after = advance(case, _TRIGGERS[stage], request.at)
         signed_before = cases.signatures(connection, case.id, case.version)
         _require_another_signer(request.signer, stage, signed_before)
@@ -319,24 +320,29 @@ def _intervene(transaction: Transaction, doing: _Intervening, before: Case, afte
     cases.change(connection, before, after, entry)
 
 
-def _case(connection: Connection, request: Request) -> Case:
+def _case(connection: Connection, request: Request) -> tuple[Case, Request]:
+    """Return the case, and the request at a time after all that happened to the case before.
+
+    The clock of another machine may be ahead of ours: an approval from before the doctor's
+    signature would rest on nothing.
+    """
     case = cases.find(connection, request.case_id)
     if case is None:
         raise UnknownCase("there is no case of this id")
     if request.revision is not None and request.revision != case.revision:
         raise StaleCase("the case has changed since you looked at it: read it again")
-    return case
+    return case, replace(request, at=max(request.at, case.changed_at + timedelta(microseconds=1)))
 
 
-def _case_at_stage_of(transaction: Transaction, request: Request) -> Case:
-    """Return the case, once it is sure that it waits for the signer's role."""
-    case = _case(transaction.connection, request)
+def _case_at_stage_of(transaction: Transaction, request: Request) -> tuple[Case, Request]:
+    """Return what `_case` does, once it is sure that the case waits for the signer's role."""
+    case, request = _case(transaction.connection, request)
     # A case without a model waits for nobody; a doctor may open it by hand.
     stage = Stage.DOCTOR if case.status is CaseStatus.NO_MODEL else case.stage
     if stage is None:
         raise IllegalTransition(f"the case is {case.status} and waits for nobody")
     _require_role(request.signer, stage)
-    return case
+    return case, request
 
 
 def _earlier_stage(signer: Signer, to: Stage | None) -> Stage:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -88,6 +89,19 @@ def test_three_people_make_a_report(analyzed: Ward) -> None:
     ]
     assert analyzed.case(UID) == states[-1]
     assert states[-1].report_version == 1
+
+
+def test_signatures_follow_each_other_whichever_clock_is_behind(analyzed: Ward) -> None:
+    analyzed.step = timedelta(seconds=-5)
+
+    analyzed.verified(UID)
+    send_back(analyzed.desk, analyzed.request(UID, "pharmacist"), RETURN)
+    analyzed.signed(UID)
+
+    signed = sorted(rows(analyzed, signature), key=lambda row: row.signed_at)
+    assert [row.stage for row in signed] == ["doctor", "doctor", "pharmacist", "admin"]
+    assert len({row.signed_at for row in signed}) == 4
+    assert signed[0].voided_at < signed[1].signed_at
 
 
 def test_an_approval_asks_for_the_report_once(analyzed: Ward) -> None:
