@@ -152,6 +152,9 @@ class EmbeddedConsumer:
                         outbox.renew(transaction, self._token, self._lease_s)
                 except DatabaseUnavailable as error:
                     _LOG.warning("lease.not_renewed", error=log.describe(error))
+                except Exception as error:  # noqa: BLE001
+                    # This thread alone keeps the leases and notices a handler that hangs.
+                    _LOG.exception("lease.not_renewed", exc_info=error)
 
     def _leave(self, hanging: Delivery) -> None:
         _LOG.error("handler.hangs", queue=hanging.queue, deadline_s=self._deadline_s)
