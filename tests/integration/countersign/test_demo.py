@@ -88,6 +88,7 @@ def test_files_that_are_not_dicom_are_told_before_anything_starts(
     assert done.returncode == 1
     assert "letter.txt" in done.stdout
     assert "none of the files is DICOM" in done.stdout
+    assert (tmp_path / "demo").stat().st_mode & 0o077 == 0, "what it is given may be a patient's"
 
 
 def test_a_failure_tells_the_reason_and_where_the_logs_are(

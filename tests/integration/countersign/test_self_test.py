@@ -63,3 +63,13 @@ def test_a_peer_that_does_not_answer_fails_with_a_remedy(
     assert result.exit_code == 1
     assert f"FAILED  association: nobody answers at {address}" in result.output
     assert "remedy: is the listener" in result.output
+
+
+def test_the_data_folder_that_it_makes_is_its_owners_only(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("countersign.self_test._program", lambda _code, _remedy: "left out")
+
+    CliRunner().invoke(app, ["self-test", "--to", f"NOBODY@{LOOPBACK}:{free_port()}"])
+
+    assert (environment / "unused").stat().st_mode & 0o077 == 0

@@ -59,7 +59,10 @@ def run_up(system: EmbeddedSystem, **changes: str) -> subprocess.CompletedProces
 
 
 def test_it_says_where_everything_is(system: EmbeddedSystem) -> None:
-    said = system.processes[0].log_tail()
+    up = system.processes[0]
+    wait_until(lambda: "stop with" in up.log_tail(), timeout_s=10, what="it says that it is ready")
+
+    said = up.log_tail()
 
     assert f"COUNTERSIGN@{LOOPBACK}:{system.dicom_port}" in said
     assert f"{system.url}/api/v1" in said

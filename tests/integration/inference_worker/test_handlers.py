@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from message_contracts.inference import (
 )
 from service_runtime.database import Database
 from service_runtime.messaging.tables import message
+from service_runtime.telemetry import log
 from tests.readings import WEIGHTS_SHA256, a_model
 from tests.synthetic_images import STUDY_INSTANCE_UID, a_gradient, an_image, part10, read
 
@@ -316,8 +318,9 @@ def test_nothing_of_the_patient_is_in_the_answer_or_the_log(
     worker: Worker,
     keep: Callable[..., None],
     database: Database,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    logged = io.StringIO()
+    log.configure("inference_worker", stream=logged)
     secrets = ("Zweifel^Zora", "MRN-4711", "ACC-0815", "19610203")
     name, patient_id, accession_number, birth_date = secrets
     patient = {
@@ -332,6 +335,6 @@ def test_nothing_of_the_patient_is_in_the_answer_or_the_log(
 
     answer = answer_of(database, worker.on_inference_requested(a_request("2.25.103", "2.25.104")))
 
-    told = answer.model_dump_json() + "".join(capsys.readouterr())
+    told = answer.model_dump_json() + logged.getvalue()
     assert "inference.completed" in told
     assert [secret for secret in secrets if secret in told] == []

@@ -87,6 +87,9 @@ def test_a_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
         "from tests.peers.processes import ServerProcess\n"
         "server = ServerProcess(['sleep', '600'], log=pathlib.Path(sys.argv[1]))\n"
         "server.start()\n"
+        # From here on the kernel knows whom to kill.
+        "comm = pathlib.Path(f'/proc/{server.pid}/comm')\n"
+        "while comm.read_text() != 'sleep\\n': pass\n"
         "print(server.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from message_contracts import topology
-from service_runtime.database import Database, metadata
-from service_runtime.heartbeat import service_heartbeat
+from service_runtime.database import Database
 from service_runtime.messaging.consumer import Handler, Handling
 from service_runtime.messaging.forms import Messaging
 from service_runtime.settings import EMBEDDED
@@ -34,7 +33,7 @@ def form(request: pytest.FixtureRequest) -> Form:
             request.getfixturevalue("rabbitmq_vhost_url"),
         )
     engine = create_engine(made.database_url)
-    metadata.create_all(engine, tables=[ledger, service_heartbeat])
+    ledger.create(engine)
     engine.dispose()
     return made
 

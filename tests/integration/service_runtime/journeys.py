@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Integer, String, Table, insert, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
 from message_contracts import topology
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceRequested, ModelReference, Urgency
 from message_contracts.ingest import StudyOpened
 from message_contracts.topology import RetryPolicy
-from service_runtime.database import Database, Transaction, metadata
+from service_runtime.database import Database, Transaction
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Effect
 from service_runtime.settings import EMBEDDED
@@ -26,7 +26,8 @@ from tests.peers.processes import ServerProcess, wait_until
 
 ledger = Table(
     "ledger",
-    metadata,
+    # Apart from the product's tables, which a test compares with its migrations.
+    MetaData(),
     Column("id", Integer, primary_key=True),
     Column("message_id", String(36), nullable=False),
     Column("note", String(100), nullable=False),
