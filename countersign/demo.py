@@ -52,7 +52,8 @@ def demo(files: list[Path], keep: Path | None) -> int:
     """Run the demo; return 0 where every step did what it should."""
     console = Console(highlight=False, soft_wrap=True)
     results = (keep or Path("demo")).absolute()
-    results.mkdir(parents=True, exist_ok=True)
+    # What they are given may be a patient's.
+    results.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in RESULTS:
         (results / name).unlink(missing_ok=True)
     console.print("[bold]Countersign demo[/]: not a medical device, not for clinical use.")

@@ -127,7 +127,7 @@ def _data_folder(settings: UpSettings) -> str:
     folder = settings.data_dir
     remedy = f"give this user a folder on a local disk: COUNTERSIGN_DATA_DIR or --data ({folder})"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         durations_ms = [_durable_write_ms(folder) for _ in range(20)]
     except OSError as error:
         raise Fault(f"{folder} cannot be written: {error.strerror}", remedy) from error

@@ -54,7 +54,7 @@ def running_system(data_dir: Path) -> Iterator[System]:
     StepFailed
         It ended instead, or was not ready in time.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     dicom_port, http_port = _free_ports(2)
     kept = {ENV_PREFIX + name for name in _KEPT_SETTINGS}
     environment = {
