@@ -52,7 +52,6 @@ class Sender:
 
     calling_ae_title: str
     called_ae_title: str
-    address: str
 
 
 class Reception(Protocol):
@@ -153,7 +152,11 @@ class _Negotiation(ACSE):  # type: ignore[misc]
         self.requestor.ae_title = request.calling_ae_title
         if not association.admitted:
             self.send_reject(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT_EXCEEDED)
-            log.warning("association.rejected", reason="too many associations")
+            log.warning(
+                "association.rejected",
+                reason="too many associations",
+                peer=self.requestor.address_info.address,
+            )
             association.is_rejected = True
             association.kill()
             return
@@ -201,7 +204,6 @@ class Acceptor(Association):  # type: ignore[misc]
         return Sender(
             calling_ae_title=str(self.requestor.ae_title).strip(),
             called_ae_title=str(self.requestor.primitive.called_ae_title).strip(),
-            address=self.requestor.address_info.address,
         )
 
     def run_reactor(self) -> None:
@@ -223,6 +225,7 @@ class Acceptor(Association):  # type: ignore[misc]
             log.info(
                 "association.ended",
                 calling_ae_title=calling_ae_title,
+                peer=self.requestor.address_info.address,
                 count=self._instances,
                 outcome=self._outcome(),
             )

@@ -287,6 +287,7 @@ def test_what_is_not_dicom_is_sent_away(listener: Listener, data: bytes) -> None
         while connection.recv(4096):
             pass
 
+    wait_until(lambda: f'"peer": "{LOOPBACK}"' in listener.log, timeout_s=5, what="who it was")
     assert send(listener.port, [sendable(a_slice())]) == [0x0000]
 
 
