@@ -52,31 +52,31 @@ def identity_conflict(
     study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, at: datetime
 ) -> Envelope:
     """Say that an instance names another patient than its study; once for a series."""
-    reason = ConflictReason.IDENTITY_CONFLICT
-    return study_opened(study_instance_uid, at).leads_to(
-        StudyConflicted(
-            study_instance_uid=study_instance_uid,
-            sop_instance_uid=sop_instance_uid,
-            reason=reason,
-        ),
-        source=_SOURCE,
-        time=at,
-        id=derived_id(StudyConflicted.TYPE, study_instance_uid, reason, series_instance_uid),
+    body = StudyConflicted(
+        study_instance_uid=study_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        reason=ConflictReason.IDENTITY_CONFLICT,
     )
+    return _conflict(body, at, series_instance_uid)
 
 
 def instance_conflict(
     study_instance_uid: str, sop_instance_uid: str, sha256: str, at: datetime
 ) -> Envelope:
     """Say that an instance came again with other bytes; once for these bytes."""
-    reason = ConflictReason.INSTANCE_CONFLICT
-    return study_opened(study_instance_uid, at).leads_to(
-        StudyConflicted(
-            study_instance_uid=study_instance_uid,
-            sop_instance_uid=sop_instance_uid,
-            reason=reason,
-        ),
+    body = StudyConflicted(
+        study_instance_uid=study_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        reason=ConflictReason.INSTANCE_CONFLICT,
+    )
+    return _conflict(body, at, sop_instance_uid, sha256)
+
+
+def _conflict(body: StudyConflicted, at: datetime, *once_for: str) -> Envelope:
+    uid = body.study_instance_uid
+    return study_opened(uid, at).leads_to(
+        body,
         source=_SOURCE,
         time=at,
-        id=derived_id(StudyConflicted.TYPE, study_instance_uid, reason, sop_instance_uid, sha256),
+        id=derived_id(StudyConflicted.TYPE, uid, body.reason, *once_for),
     )

@@ -169,12 +169,12 @@ class InstanceReception:
         sink = self._open_sink()
         is_whole = sink.size_bytes == len(self._prefix)
         header = parse_header(io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=is_whole)
-        if header is None:
-            with sink.flush_to().open("rb") as file:
-                file.seek(len(self._meta))
-                header = parse_header(file, self._transfer_syntax_uid)
-        if header is None:
-            raise NotUnderstood("Data set ends in its header")
+        if header is not None:
+            return header
+        with sink.flush_to().open("rb") as file:
+            file.seek(len(self._meta))
+            header = parse_header(file, self._transfer_syntax_uid)
+        assert header is not None  # noqa: S101 - the data set ends where the file ends
         return header
 
     def _quarantine(self, reason: str) -> StoreAnswer:
