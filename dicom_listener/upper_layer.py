@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 * 1024
 _OTHER_PDU_LIMIT_BYTES = 1024 * 1024
-_P_DATA_TF = 0x04
+_A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
+_AE_TITLES = slice(10, 42)
+"""Where an A-ASSOCIATE-RQ has the called and the calling AE title (PS3.8 §9.3.2)."""
 _PDU_HEADER = struct.Struct(">BBL")
 _PDV_HEADER = struct.Struct(">LBB")
 _ITEM_LENGTH_SIZE = 4
@@ -236,6 +238,10 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             elif length > _OTHER_PDU_LIMIT_BYTES:
                 self.event_queue.put("Evt19")
             else:
+                if pdu_type == _A_ASSOCIATE_RQ and length >= _AE_TITLES.stop - _PDU_HEADER.size:
+                    # Padded with NUL instead of spaces by some; pynetdicom would abort.
+                    titles = self.socket.peek(_AE_TITLES.stop)[_AE_TITLES]
+                    titles[:] = bytes(titles).replace(b"\0", b" ")
                 super()._read_pdu_data()
         except ConnectionEnded:
             self.event_queue.put("Evt17")

@@ -291,6 +291,22 @@ def test_what_is_not_dicom_is_sent_away(listener: Listener, data: bytes) -> None
     assert send(listener.port, [sendable(a_slice())]) == [0x0000]
 
 
+def test_ae_titles_padded_with_nul_are_understood(listener: Listener) -> None:
+    association = associate(listener.port, (CT, EXPLICIT))
+    request = bytearray(A_ASSOCIATE_RQ(association.requestor.primitive).encode())
+    association.release()
+    request[10:42] = b"COUNTERSIGN".ljust(16, b"\0") + b"OLD_CR".ljust(16, b"\0")
+
+    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+        connection.sendall(request)
+        answer = connection.recv(1)
+
+    assert answer == b"\x02"
+    wait_until(
+        lambda: '"calling_ae_title": "OLD_CR"' in listener.log, timeout_s=5, what="its AE title"
+    )
+
+
 def test_a_connection_that_never_speaks_is_closed(start_listener: Callable[..., Listener]) -> None:
     listener = start_listener(acse_timeout_s=0.3)
 
