@@ -123,7 +123,8 @@ def _left_out_figures(
         return {}
     other = load(rows, run.recipe.labels, run.recipe.fine_tuning.side)
     probabilities = softmax(scores(network, other.pictures) / temperature)
-    return figures(other.labels, probabilities, other.groups, run.recipe.labels, threshold)
+    found = figures(other.labels, probabilities, other.groups, run.recipe.labels, threshold)
+    return found | {"sources": sorted(set(other.sources))}
 
 
 def _write(recipe: Recipe, network: Any, metrics: dict[str, Any], output: Path) -> None:

@@ -12,6 +12,7 @@ from inference_worker.classification_metrics import (
     balanced_accuracy,
     grouped_bootstrap,
 )
+from inference_worker.evaluate import BOOTSTRAP_SEED
 from model_training.baselines import best_linear_scores
 from model_training.data_set import DataSet
 from model_training.folds import grouped_folds
@@ -33,6 +34,7 @@ class Inputs:
     """Pooled features of the frozen backbone."""
     thumbnails: FloatArray
     seed: int
+    """Of the folds in which the source is told."""
 
 
 def compare(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _between(
     for name, figure in (("accuracy", accuracy), ("balanced_accuracy", balanced_accuracy)):
 
         def interval(first: IntArray, second: IntArray | None = None, figure: Any = figure) -> Any:
-            return _interval(inputs.seed, groups, labels, figure, first, second).as_json()
+            return _interval(groups, labels, figure, first, second).as_json()
 
         result[name] = {
             "model": interval(model),
@@ -78,7 +80,6 @@ def _between(
 
 
 def _interval(
-    seed: int,
     groups: npt.NDArray[np.str_],
     labels: IntArray,
     figure: Any,
@@ -89,7 +90,7 @@ def _interval(
         value = float(figure(labels[rows], first[rows]))
         return value - float(figure(labels[rows], second[rows])) if second is not None else value
 
-    return grouped_bootstrap(groups, of, seed)
+    return grouped_bootstrap(groups, of, BOOTSTRAP_SEED)
 
 
 def _source_confound(inputs: Inputs) -> dict[str, Any]:
@@ -103,9 +104,7 @@ def _source_confound(inputs: Inputs) -> dict[str, Any]:
 
     def told(features: FloatArray) -> dict[str, float]:
         chosen = best_linear_scores(features, sources, folds).argmax(axis=1)
-        return _interval(
-            inputs.seed, inputs.data.groups, sources, accuracy, np.asarray(chosen), None
-        ).as_json()
+        return _interval(inputs.data.groups, sources, accuracy, np.asarray(chosen), None).as_json()
 
     class_tells = np.zeros(len(sources), dtype=np.int64)
     for label in np.unique(inputs.data.labels):

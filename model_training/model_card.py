@@ -193,7 +193,7 @@ def _left_out(left_out: Figures) -> str:
     return (
         "### Another source\n\n"
         f"The {left_out['n']} rows of the train split that were left out for their license are"
-        " pictures of adults from publications, of patients that the network has not learned from."
+        f" from {', '.join(left_out['sources'])}; the network has not learned from these patients."
         f" On them its accuracy is {_range(left_out['accuracy'])} ({left_out['groups']} patients),"
         f" and {left_out['uncertain']['share']:.0%} fall below the threshold."
         " This is nearer to what a new hospital would see than the figures above.\n\n"
