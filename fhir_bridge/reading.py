@@ -52,7 +52,7 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     if found.on_hold:
         raise CaseOnHold(f"case {case_id} is on hold")
     signed = _signatures(connection, case_id, version)
-    if Stage.DOCTOR not in signed or Stage.ADMIN not in signed:
+    if signed.keys() != set(Stage):
         raise NotSigned(f"case {case_id} version {version} has not been signed by everybody")
     return SignedReport(
         case_id=case_id,
@@ -74,7 +74,7 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
         ),
         reading=_reading(connection, case_id, version),
         doctor=signed[Stage.DOCTOR],
-        pharmacist=signed.get(Stage.PHARMACIST),
+        pharmacist=signed[Stage.PHARMACIST],
         admin=signed[Stage.ADMIN],
     )
 

@@ -55,7 +55,6 @@ def _facts_of(
     report: SignedReport, site: Site, pictures: Pictures | None, zone: ZoneInfo
 ) -> dict[str, Any]:
     finding = report.finding
-    pharmacist = report.pharmacist
     return {
         "not_for_primary_diagnosis": NOT_FOR_PRIMARY_DIAGNOSIS,
         "site": site,
@@ -71,7 +70,7 @@ def _facts_of(
         "doctor_notes": printable(report.doctor.notes),
         "doctor_name": printable(report.doctor.printed_name),
         "doctor_time": _time(report.doctor.signed_at, zone),
-        "pharmacist_notes": None if pharmacist is None else printable(pharmacist.notes),
+        "pharmacist_notes": printable(report.pharmacist.notes),
         "signatures": [
             {
                 "name": printable(signature.printed_name),

@@ -123,8 +123,7 @@ class SignedReport:
     reading: Reading | None
     """None where no model read the study, or the model failed."""
     doctor: Signature
-    pharmacist: Signature | None
-    """None where the pathway has no pharmacist."""
+    pharmacist: Signature
     admin: Signature
 
     def __post_init__(self) -> None:
@@ -134,8 +133,7 @@ class SignedReport:
     @property
     def signatures(self) -> tuple[Signature, ...]:
         """The signatures in the order in which they were given."""
-        between = () if self.pharmacist is None else (self.pharmacist,)
-        return (self.doctor, *between, self.admin)
+        return (self.doctor, self.pharmacist, self.admin)
 
     @property
     def decision(self) -> Decision:
@@ -172,9 +170,7 @@ class SignedReport:
 
 
 def _require_signatures(report: SignedReport) -> None:
-    expected = {Stage.DOCTOR: report.doctor, Stage.ADMIN: report.admin}
-    if report.pharmacist is not None:
-        expected[Stage.PHARMACIST] = report.pharmacist
+    expected = dict(zip(Stage, report.signatures, strict=True))
     for stage, signature in expected.items():
         if signature.stage is not stage:
             raise NotSigned(f"the {stage}'s signature is that of another stage")

@@ -76,6 +76,17 @@ def test_a_version_that_nobody_approved_is_not_signed(database: Database) -> Non
         load(connection, CASE_ID, 2)
 
 
+def test_an_approval_without_the_pharmacist_is_no_report(database: Database) -> None:
+    report = a_report()
+    keep_case(database, report)
+    with database.transaction() as tx:
+        for each in (report.doctor, report.admin):
+            keep_signature(tx, replace(report, version=2), each)
+
+    with database.reading() as connection, pytest.raises(NotSigned):
+        load(connection, CASE_ID, 2)
+
+
 def test_an_unknown_case_is_told_as_such(database: Database) -> None:
     with database.reading() as connection, pytest.raises(UnknownCase):
         load(connection, uuid4(), 1)

@@ -104,7 +104,7 @@ def a_report(
     reading: Reading | None = READING,
     patient: PatientIdentity = PATIENT,
     study: Study = STUDY,
-    pharmacist: Signature | None = PHARMACIST,
+    pharmacist: Signature = PHARMACIST,
     admin: Signature = ADMIN,
     case_id: UUID = CASE_ID,
 ) -> SignedReport:
@@ -208,7 +208,7 @@ def signed_reports(draw: st.DrawFn) -> SignedReport:
         study=draw(
             st.builds(Study, UIDS, TEXT, TEXT, STARTED, st.lists(TEXT, max_size=3).map(tuple))
         ),
-        pharmacist=draw(st.none() | st.just(_signature(draw, Stage.PHARMACIST, 2))),
+        pharmacist=_signature(draw, Stage.PHARMACIST, 2),
         admin=_signature(draw, Stage.ADMIN, 3),
         case_id=draw(st.uuids()),
     )

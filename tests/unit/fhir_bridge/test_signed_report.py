@@ -53,8 +53,8 @@ def test_an_uninterpretable_study_has_no_finding() -> None:
     assert report.conclusion == "The images cannot be interpreted.\nMotion."
 
 
-def test_a_pathway_may_have_no_pharmacist() -> None:
-    assert [it.stage for it in a_report(pharmacist=None).signatures] == [Stage.DOCTOR, Stage.ADMIN]
+def test_the_signatures_are_told_in_the_order_of_the_stages() -> None:
+    assert [it.stage for it in a_report().signatures] == list(Stage)
 
 
 @pytest.mark.parametrize(
