@@ -203,12 +203,13 @@ def _left_out(left_out: Figures) -> str:
 
 def _threshold(metrics: Figures) -> str:
     uncertain = metrics["cross_validation"]["uncertain"]
+    right = uncertain["accuracy_of_the_rest"]
+    rest = "nothing is left" if right is None else f"{right:.3f} of the rest are right"
     return (
         "## Uncertain\n\n"
         f"Scores are divided by the temperature {metrics['temperature']:.2f} before the softmax."
         f" Below a probability of {uncertain['below']:.2f} the finding is `Uncertain`: out of fold"
-        f" that is {uncertain['share']:.0%} of the pictures, and"
-        f" {uncertain['accuracy_of_the_rest']:.3f} of the rest are right."
+        f" that is {uncertain['share']:.0%} of the pictures, and {rest}."
         " Temperature and threshold were chosen on these same out-of-fold scores."
     )
 
