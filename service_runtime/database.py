@@ -205,7 +205,13 @@ class Database:
             raise RuntimeError(reason)
         self._own.writing = True
         try:
-            with _our_errors(), self._queue_of_writers(), self._writer.begin() as connection:
+            with (
+                _our_errors(),
+                # Taken from the pool and given back outside the queue, where nobody waits for it.
+                self._writer.connect() as connection,
+                self._queue_of_writers(),
+                connection.begin(),
+            ):
                 if not durable and self.dialect == "postgresql":
                     connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
                 transaction = Transaction(self, connection)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -299,7 +300,13 @@ def waiting(database: Database) -> dict[str, int]:
 
 def insert_new(table: Table, database: Database) -> Insert:
     """Return an insert that passes over a row that is there already."""
-    if database.dialect == "sqlite":
+    return _insert_new(table, database.dialect)
+
+
+@cache
+def _insert_new(table: Table, dialect: str) -> Insert:
+    # Kept, because to build a statement takes longer than to execute it.
+    if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
 

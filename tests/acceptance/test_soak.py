@@ -24,7 +24,8 @@ pytestmark = pytest.mark.soak
 
 
 def report(**figures: object) -> None:
-    print(json.dumps(figures))  # noqa: T201 - the figures are what a soak is run for
+    # On a line of its own, which pytest's dots would begin.
+    print("\n" + json.dumps(figures))  # noqa: T201 - the figures are what a soak is run for
 
 
 def test_many_kills_lose_nothing_and_make_nothing_twice(

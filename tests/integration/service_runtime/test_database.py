@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, String, Table, func, select, text, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 
-from service_runtime.database import Database, DatabaseUnavailable, UtcDateTime, metadata
+from service_runtime.database import Database, DatabaseUnavailable, UtcDateTime
 
 moment = Table(
     "moment",
-    metadata,
+    MetaData(),
     Column("id", Integer, primary_key=True),
     Column("at", UtcDateTime),
     Column("name", String(40), unique=True),
