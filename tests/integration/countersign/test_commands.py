@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from admin_api import passwords, users
 from countersign.cli import app
 from message_contracts.topology import WORKFLOW
 from service_runtime.database import Database
@@ -143,6 +144,33 @@ def test_an_account_is_made_listed_and_closed(data: Path) -> None:
     assert "reader@hospital.example  doctor  enabled  Dr. Reader" in listed[1]
     assert disabled[0] == 0, disabled[1]
     assert "disabled" in after[1]
+
+
+def test_a_forgotten_password_and_a_changed_role_are_mended(data: Path, database: Database) -> None:
+    where = ("--data", str(data))
+    email = "reader@hospital.example"
+    run(
+        *("users", "add", email, "--role", "doctor", "--password-stdin", *where),
+        stdin="a long enough password\n",
+    )
+    before = users.by_email(database, email)
+
+    short = run("users", "set-password", email, "--password-stdin", *where, stdin="short\n")
+    changed = run(
+        *("users", "set-password", email, "--password-stdin", *where),
+        stdin="another long password\n",
+    )
+    moved = run("users", "set-role", email, "--role", "admin", *where)
+
+    after = users.by_email(database, email)
+    assert short[0] == 1
+    assert "password" in short[1]
+    assert changed[0] == moved[0] == 0
+    assert before is not None
+    assert after is not None
+    assert passwords.matches(after.password_hash, "another long password")
+    assert after.role == "admin"
+    assert after.token_generation > before.token_generation
 
 
 def test_an_account_that_is_there_is_not_made_again(data: Path) -> None:

@@ -20,6 +20,8 @@ COMMANDS = (
     ("users", "add"),
     ("users", "list"),
     ("users", "disable"),
+    ("users", "set-password"),
+    ("users", "set-role"),
     ("models", "list"),
     ("models", "show"),
     ("models", "match"),
