@@ -35,7 +35,7 @@ test: installed-for-tests ## Install what the tests need, and run them all.
 
 soak: installed-for-tests ## Kill and stop things for a long time; SEED=n repeats a run.
 	@echo "soak: SEED=$(SEED)"
-	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python scripts/record_results.py "make soak SEED=..." \
+	@COUNTERSIGN_TEST_SEED=$(SEED) .venv/bin/python scripts/record_results.py "make soak SEED=$(SEED)" \
 	  .venv/bin/python -m pytest -q -s -m soak --timeout 0 tests
 
 check: installed-for-development ## Lint, type-check, and hold the architecture to its contracts.

@@ -121,7 +121,7 @@ class Bridge:
             "rendered_at": self.now(),
         }
         with self.database.transaction() as tx:
-            tx.connection.execute(outbox.insert_new(ehr_submission, self.database).values(row))
+            tx.connection.execute(self.database.insert_new(ehr_submission).values(row))
 
     def _delivered(
         self, tx: Transaction, envelope: Envelope, outcomes: tuple[ResourceOutcome, ...]

@@ -102,9 +102,7 @@ class Worker:
         )
 
         def effect(transaction: Transaction) -> None:
-            transaction.connection.execute(
-                outbox.insert_new(result_object, transaction.database), rows
-            )
+            transaction.connection.execute(transaction.database.insert_new(result_object), rows)
             outbox.send(transaction, answer)
             INFERENCES.labels(request.model.name, "completed").inc()
 

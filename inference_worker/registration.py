@@ -14,7 +14,6 @@ from sqlalchemy import select, update
 from imaging_store.schema.results import model as table
 from inference_worker.model_folder import ModelFolder, RefusedFolder
 from service_runtime.database import Database, Transaction
-from service_runtime.messaging.outbox import insert_new
 
 _LOG = structlog.get_logger()
 
@@ -67,7 +66,7 @@ def _enter(transaction: Transaction, folder: ModelFolder, at: datetime) -> str |
     """Enter one model; return what stands in the way."""
     described = folder.description
     transaction.connection.execute(
-        insert_new(table, transaction.database),
+        transaction.database.insert_new(table),
         {
             "name": described.name,
             "version": described.version,

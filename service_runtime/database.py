@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,15 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Insert,
     MetaData,
+    Table,
     TypeDecorator,
     create_engine,
     event,
     make_url,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from typing_extensions import override
@@ -232,6 +236,10 @@ class Database:
         with _our_errors(), self._reader.connect() as connection:
             yield connection
 
+    def insert_new(self, table: Table) -> Insert:
+        """Return an insert that passes over a row that is there already."""
+        return _insert_new(table, self.dialect)
+
     @contextmanager
     def _queue_of_writers(self) -> Iterator[None]:
         if self.dialect != "sqlite":
@@ -301,6 +309,13 @@ class ChangeWatch:
         """Close the connection that it watches by."""
         if self._connection is not None:
             self._connection.close()
+
+
+@cache
+def _insert_new(table: Table, dialect: str) -> Insert:
+    # Kept: to make one costs as much as to run it, and SQLite's writer lock is held meanwhile.
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 @contextmanager

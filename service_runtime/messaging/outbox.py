@@ -6,13 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from uuid import uuid4
 
 from sqlalchemy import (
     ColumnElement,
-    Insert,
-    Table,
     Update,
     and_,
     bindparam,
@@ -23,7 +20,6 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
@@ -84,7 +80,7 @@ def send(transaction: Transaction, envelope: Envelope) -> None:
 def keep(transaction: Transaction, message_id: str, routing_key: str, body: bytes) -> bool:
     """Keep a message; return whether it was new."""
     kept = transaction.connection.execute(
-        _INSERT_NEW[transaction.database.dialect][message],
+        transaction.database.insert_new(message),
         {
             "id": message_id,
             "routing_key": routing_key,
@@ -106,7 +102,7 @@ def deliver(
 ) -> None:
     """Have a message that is kept delivered to ``queues``, where it does not wait already."""
     transaction.connection.execute(
-        _INSERT_NEW[transaction.database.dialect][delivery],
+        transaction.database.insert_new(delivery),
         [
             {
                 "queue": queue,
@@ -173,7 +169,7 @@ def renew(transaction: Transaction, lease_token: str, lease_s: float) -> None:
 def first_time(transaction: Transaction, queue: str, message_id: str) -> bool:
     """Enter a message in the inbox; return whether it was not there."""
     entered = transaction.connection.execute(
-        _INSERT_NEW[transaction.database.dialect][inbox],
+        transaction.database.insert_new(inbox),
         {"queue": queue, "message_id": message_id, "at": _now()},
     )
     return entered.rowcount == 1
@@ -266,7 +262,7 @@ def release_leases_of(transaction: Transaction, process_token: str) -> int:
 def bury(transaction: Transaction, held: Delivery, reason: str, attempts: int) -> bool:
     """Make a dead letter; return ``False`` where the message lies there already."""
     made = transaction.connection.execute(
-        _INSERT_NEW[transaction.database.dialect][dead_letter],
+        transaction.database.insert_new(dead_letter),
         {
             "id": str(uuid4()),
             "queue": held.queue,
@@ -296,19 +292,6 @@ def waiting(database: Database) -> dict[str, int]:
             select(delivery.c.queue, func.count()).group_by(delivery.c.queue)
         ).all()
     return {queue: count for queue, count in rows}  # noqa: C416 - rows are not pairs to mypy
-
-
-def insert_new(table: Table, database: Database) -> Insert:
-    """Return an insert that passes over a row that is there already."""
-    return _insert_new(table, database.dialect)
-
-
-@cache
-def _insert_new(table: Table, dialect: str) -> Insert:
-    # Kept, because to build a statement takes longer than to execute it.
-    if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _now() -> datetime:
@@ -356,12 +339,6 @@ def _claim_statement(*, any_queue: bool) -> Update:
     )
 
 
-# Made once: to make one costs as much as to run it, and SQLite's writer lock is held meanwhile.
-_TABLES = (message, delivery, inbox, dead_letter)
-_INSERT_NEW: dict[str, dict[Table, Insert]] = {
-    "sqlite": {table: sqlite.insert(table).on_conflict_do_nothing() for table in _TABLES},
-    "postgresql": {table: postgresql.insert(table).on_conflict_do_nothing() for table in _TABLES},
-}
 _CLAIM = _claim_statement(any_queue=False)
 _CLAIM_ANY = _claim_statement(any_queue=True)
 _SETTLE = delete(delivery).where(

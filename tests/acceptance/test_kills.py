@@ -98,16 +98,19 @@ class Journey:
         """Wait until every destination has what it is to have."""
         self.team.admin.wait_for_delivery(self.case["id"], timeout_s=PATIENT_S)
 
-    def has_ended_well(self, ehr: FhirServer) -> None:
-        """Check that there is one report, and that what was answered 0x0000 is in the store."""
-        [report] = reports_in(ehr, self.case["id"])
-        assert report["status"] == "final"
-        kept = [
+    def kept(self) -> list[Path]:
+        """Return the files in which the store keeps what was sent."""
+        return [
             path
             for path in Path(self.system.data_dir).rglob("*.dcm")
             if self.sop_instance_uid in path.name
         ]
-        assert kept, "the instance is not in the store"
+
+    def has_ended_well(self, ehr: FhirServer) -> None:
+        """Check that there is one report, and that what was answered 0x0000 is in the store."""
+        [report] = reports_in(ehr, self.case["id"])
+        assert report["status"] == "final"
+        assert self.kept(), "the instance is not in the store"
 
 
 @pytest.mark.timeout(600)
