@@ -73,6 +73,15 @@ def system(
         yield running
 
 
+@pytest.fixture
+def broker(system: CountersignSystem, request: pytest.FixtureRequest) -> RabbitMQ:
+    """Give the broker of the running system, of the form that has one."""
+    if not isinstance(system, DistributedSystem):
+        pytest.skip("the embedded form has no broker")
+    node: RabbitMQ = request.getfixturevalue("rabbitmq")
+    return node
+
+
 @pytest.fixture(scope="session")
 def team(system: CountersignSystem) -> Team:
     return Team(system)

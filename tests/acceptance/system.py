@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,9 +112,9 @@ class CountersignSystem(Peer):
                     found.append(int(entry.name))
         return sorted(found)
 
+    @abstractmethod
     def kill_one_process_of(self, service: str, chance: random.Random) -> None:
         """Kill -9 one process of a service, and see that the service comes back."""
-        raise NotImplementedError
 
     def logs(self) -> dict[str, str]:
         """Return everything that was logged, by file."""

@@ -6,6 +6,7 @@ import base64
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.acceptance.people import Team
@@ -13,6 +14,7 @@ from tests.acceptance.studies import a_chest_study, part10
 from tests.acceptance.system import CountersignSystem
 from tests.peers.fhir import FhirServer
 from tests.peers.orthanc import Orthanc
+from tests.peers.processes import wait_until
 
 OURS = ("OT", "SR")
 
@@ -162,8 +164,6 @@ def test_a_late_image_makes_a_second_version_and_leaves_the_report_in_force(
 
 
 def _wait_for_stage(team: Team, case_id: str, stage: str) -> dict[str, object]:
-    from tests.peers.processes import wait_until  # noqa: PLC0415
-
     def there() -> dict[str, object] | None:
         case = team.doctor.get(f"/cases/{case_id}").raise_for_status().json()
         return dict(case) if case["stage"] == stage else None
@@ -173,8 +173,6 @@ def _wait_for_stage(team: Team, case_id: str, stage: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
 def test_one_address_tells_how_everything_is(system: CountersignSystem, path: str) -> None:
-    import httpx  # noqa: PLC0415
-
     answer = httpx.get(f"{system.url}{path}", trust_env=False)
 
     assert answer.status_code == 200

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.people import Team
 from tests.acceptance.studies import a_chest_study, part10
-from tests.acceptance.system import SERVICES, CountersignSystem, DistributedSystem
+from tests.acceptance.system import SERVICES, CountersignSystem
 from tests.acceptance.test_journey import reports_in
 from tests.peers.fhir import FhirServer
 from tests.peers.orthanc import Orthanc
@@ -137,24 +137,21 @@ def test_a_broker_that_is_away_loses_nothing(
     team: Team,
     orthanc: Orthanc,
     ehr: FhirServer,
-    request: pytest.FixtureRequest,
+    broker: RabbitMQ,
 ) -> None:
-    if not isinstance(system, DistributedSystem):
-        pytest.skip("the embedded form has no broker")
-    rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
     journey = Journey(system, team, orthanc)
 
-    travel_while_the_broker_is_away(journey, rabbitmq, away_s=15)
+    travel_while_the_broker_is_away(journey, broker, away_s=15)
 
     journey.has_ended_well(ehr)
 
 
-def travel_while_the_broker_is_away(journey: Journey, rabbitmq: RabbitMQ, away_s: float) -> None:
+def travel_while_the_broker_is_away(journey: Journey, broker: RabbitMQ, away_s: float) -> None:
     """Stop the broker, send, start the broker again, and take the rest of the journey."""
     send, *rest = journey.steps()
-    rabbitmq.stop()
+    broker.stop()
     send()
     time.sleep(away_s)
-    rabbitmq.start()
+    broker.start()
     for take in rest:
         take()

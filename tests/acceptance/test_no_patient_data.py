@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import httpx
-import pytest
 from sqlalchemy import create_engine, text
 
 from tests.acceptance.people import Team
 from tests.acceptance.studies import a_chest_study, part10
-from tests.acceptance.system import CountersignSystem, DistributedSystem
+from tests.acceptance.system import CountersignSystem
 from tests.peers.orthanc import Orthanc
+from tests.peers.rabbitmq import RabbitMQ
 
 RECOGNIZABLE = {
     "name": "Wiedererkennbar",
@@ -92,14 +92,8 @@ def stored_messages(system: CountersignSystem) -> dict[str, str]:
     return rows
 
 
-def test_no_queue_is_named_for_a_patient(
-    system: CountersignSystem, request: pytest.FixtureRequest
-) -> None:
-    if not isinstance(system, DistributedSystem):
-        pytest.skip("the embedded form has no broker")
-    rabbitmq = request.getfixturevalue("rabbitmq")
-
-    queues = rabbitmq.queues(system.environment["COUNTERSIGN_BROKER_URL"])
+def test_no_queue_is_named_for_a_patient(system: CountersignSystem, broker: RabbitMQ) -> None:
+    queues = broker.queues(system.environment["COUNTERSIGN_BROKER_URL"])
 
     assert queues
     assert not [

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.acceptance.people import Team
-from tests.acceptance.system import SERVICES, CountersignSystem, DistributedSystem
+from tests.acceptance.system import SERVICES, CountersignSystem
 from tests.acceptance.test_journey import reports_in
 from tests.acceptance.test_kills import Journey, travel_while_the_broker_is_away
 from tests.peers.fhir import FhirServer
@@ -68,14 +68,11 @@ def test_a_broker_that_is_away_for_a_minute_loses_nothing(
     team: Team,
     orthanc: Orthanc,
     ehr: FhirServer,
-    request: pytest.FixtureRequest,
+    broker: RabbitMQ,
 ) -> None:
-    if not isinstance(system, DistributedSystem):
-        pytest.skip("the embedded form has no broker")
-    rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
     journey = Journey(system, team, orthanc)
 
-    travel_while_the_broker_is_away(journey, rabbitmq, BROKER_AWAY_S)
+    travel_while_the_broker_is_away(journey, broker, BROKER_AWAY_S)
 
     journey.has_ended_well(ehr)
     report(

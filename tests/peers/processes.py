@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -216,7 +217,7 @@ class ServerProcess:
         return "\n".join(text.splitlines()[-lines:])
 
 
-class Peer:
+class Peer(ABC):
     """A server that a test may stop, kill and start again; a context manager.
 
     A subclass starts its programs in ``start`` and lists them in ``processes``, in the
@@ -225,9 +226,9 @@ class Peer:
 
     processes: list[ServerProcess]
 
+    @abstractmethod
     def start(self) -> None:
         """Start it on the ports that it has had before, and return when it answers."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End it in order."""
