@@ -19,12 +19,19 @@ SENDERS = {
     "inference": "inference_worker",
     "attachment.requested": "workflow_engine",
     "attachment": "dicom_sender",
+    "rejection.requested": "workflow_engine",
+    "rejection": "dicom_sender",
+    "completion.requested": "workflow_engine",
+    "conflict.decided": "workflow_engine",
+    "conflict.settled": "dicom_listener",
+    "quarantine.decided": "admin_api",
     "report.requested": "workflow_engine",
     "report": "fhir_bridge",
 }
 """Message type, or its noun, to the package that sends it."""
 
 CONSUMERS = {
+    topology.INTAKE: "dicom_listener",
     topology.WORKFLOW: "workflow_engine",
     topology.INFERENCE_URGENT: "inference_worker",
     topology.INFERENCE_ROUTINE: "inference_worker",

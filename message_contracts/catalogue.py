@@ -9,6 +9,9 @@ from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
     AttachmentRequested,
+    RejectionDelivered,
+    RejectionFailed,
+    RejectionRequested,
     ReportDelivered,
     ReportFailed,
     ReportRequested,
@@ -16,6 +19,12 @@ from message_contracts.delivery import (
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
+from message_contracts.intake import (
+    CompletionRequested,
+    ConflictDecided,
+    ConflictSettled,
+    QuarantineDecided,
+)
 from message_contracts.message import Message
 
 MESSAGES: dict[str, type[Message]] = {
@@ -25,12 +34,19 @@ MESSAGES: dict[str, type[Message]] = {
         StudyReceived,
         StudyUpdated,
         StudyConflicted,
+        CompletionRequested,
+        ConflictDecided,
+        ConflictSettled,
+        QuarantineDecided,
         InferenceRequested,
         InferenceCompleted,
         InferenceFailed,
         AttachmentRequested,
         AttachmentDelivered,
         AttachmentFailed,
+        RejectionRequested,
+        RejectionDelivered,
+        RejectionFailed,
         ReportRequested,
         ReportDelivered,
         ReportFailed,

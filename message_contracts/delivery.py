@@ -68,6 +68,40 @@ class AttachmentFailed(AttachmentDelivered):
     reason: str = Field(min_length=1, max_length=500)
 
 
+class RejectionRequested(Message):
+    """These instances went to that PACS and should not have: a rejection note follows them.
+
+    That is an IOCM Key Object Selection, titled 113001 DCM "Rejected for Quality Reasons".
+    """
+
+    TYPE: ClassVar[str] = "rejection.requested"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    study_instance_uid: DicomUid
+    destination: str = Field(min_length=1, max_length=64)
+    sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1)
+    """What is rejected; the note's own UID is derived from these."""
+
+
+class RejectionDelivered(Message):
+    """The PACS has taken the rejection note."""
+
+    TYPE: ClassVar[str] = "rejection.delivered"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    destination: str
+
+
+class RejectionFailed(RejectionDelivered):
+    """The PACS has not taken the rejection note; it still shows what is rejected."""
+
+    TYPE: ClassVar[str] = "rejection.failed"
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
 class ReportRequested(Message):
     """A case has all its signatures: render its report and deliver it."""
 

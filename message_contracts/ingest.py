@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import ClassVar
+from uuid import UUID
 
 from pydantic import Field
 
@@ -29,6 +30,10 @@ class ConflictReason(StrEnum):
     """An instance names another patient than its study, or none."""
     INSTANCE_CONFLICT = "instance_conflict"
     """An instance came again under the same SOP Instance UID with other content."""
+    PROCEDURE_DISCONTINUED = "procedure_discontinued"
+    """The modality discontinued the procedure step: the wrong worklist entry (110514 DCM)."""
+    INSTANCES_REJECTED = "instances_rejected"
+    """A Key Object Selection rejects instances of the study (PS3.16 CID 7011)."""
 
 
 class StudyOpened(Message):
@@ -75,3 +80,6 @@ class StudyConflicted(Message):
     """(0008,0018) of the instance that contradicts."""
 
     reason: ConflictReason
+
+    conflict_id: UUID | None = None
+    """Which conflict a person has to decide; none where there is only a hold to release."""

@@ -6,6 +6,9 @@ from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
     AttachmentRequested,
+    RejectionDelivered,
+    RejectionFailed,
+    RejectionRequested,
     ReportDelivered,
     ReportFailed,
     ReportRequested,
@@ -17,6 +20,12 @@ from message_contracts.inference import (
     Urgency,
 )
 from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
+from message_contracts.intake import (
+    CompletionRequested,
+    ConflictDecided,
+    ConflictSettled,
+    QuarantineDecided,
+)
 from message_contracts.message import Message
 
 EXCHANGE = "countersign"
@@ -59,6 +68,7 @@ _MODEL = RetryPolicy(first_delay_s=2, multiplier=3, cap_s=120, attempts=5)
 _PEER = RetryPolicy(first_delay_s=2, multiplier=2, cap_s=600, attempts=150)
 """About a day: a PACS or an EHR may be away for a night."""
 
+INTAKE = "intake"
 WORKFLOW = "workflow"
 INFERENCE_URGENT = "inference.urgent"
 INFERENCE_ROUTINE = "inference.routine"
@@ -69,6 +79,11 @@ QUEUES: dict[str, Queue] = {
     queue.name: queue
     for queue in (
         Queue(
+            INTAKE,
+            (CompletionRequested.TYPE, ConflictDecided.TYPE, QuarantineDecided.TYPE),
+            _OURS,
+        ),
+        Queue(
             WORKFLOW,
             tuple(
                 message.TYPE
@@ -77,10 +92,13 @@ QUEUES: dict[str, Queue] = {
                     StudyReceived,
                     StudyUpdated,
                     StudyConflicted,
+                    ConflictSettled,
                     InferenceCompleted,
                     InferenceFailed,
                     AttachmentDelivered,
                     AttachmentFailed,
+                    RejectionDelivered,
+                    RejectionFailed,
                     ReportDelivered,
                     ReportFailed,
                 )
@@ -90,7 +108,7 @@ QUEUES: dict[str, Queue] = {
         # Quorum queues have no priorities: an urgent lane is a second queue, read first.
         Queue(INFERENCE_URGENT, (f"{InferenceRequested.TYPE}.{Urgency.URGENT}",), _MODEL),
         Queue(INFERENCE_ROUTINE, (f"{InferenceRequested.TYPE}.{Urgency.ROUTINE}",), _MODEL),
-        Queue(ATTACHMENT, (AttachmentRequested.TYPE,), _PEER),
+        Queue(ATTACHMENT, (AttachmentRequested.TYPE, RejectionRequested.TYPE), _PEER),
         Queue(REPORT, (ReportRequested.TYPE,), _PEER),
     )
 }

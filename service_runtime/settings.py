@@ -183,6 +183,37 @@ class DestinationSettings(Settings):
         return self
 
 
+class DicomTlsSettings(Settings):
+    """The certificates of DICOM over TLS; who receives and who sends read the same ones."""
+
+    dicom_tls_certificate: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file of this installation's certificate, with the chain behind it. DICOM over TLS "
+            "needs it, the key and the authorities; all three are read again when they change."
+        ),
+    )
+    dicom_tls_key: Path | None = Field(
+        default=None, description="PEM file of the private key of that certificate."
+    )
+    dicom_tls_authorities: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities whose certificates peers must show.",
+    )
+
+    @model_validator(mode="after")
+    def _tls_files_come_together(self) -> DicomTlsSettings:
+        files = {
+            "CERTIFICATE": self.dicom_tls_certificate,
+            "KEY": self.dicom_tls_key,
+            "AUTHORITIES": self.dicom_tls_authorities,
+        }
+        missing = [name for name, file in files.items() if file is None]
+        if missing and len(missing) < len(files):
+            raise ValueError(f"{ENV_PREFIX}DICOM_TLS_{missing[0]}: needed where the others are set")
+        return self
+
+
 class HealthSettings(Settings):
     """Where a service answers for its health and its metrics."""
 

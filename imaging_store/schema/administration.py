@@ -1,6 +1,6 @@
-"""The people who sign; ``admin_api`` alone writes these."""
+"""The people who sign, and what admins decide; ``admin_api`` alone writes these."""
 
-from sqlalchemy import Column, Integer, String, Table, Uuid
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Table, Text, Uuid
 
 from service_runtime.database import UtcDateTime, metadata
 
@@ -22,3 +22,50 @@ users = Table(
     Column("failed_attempts", Integer, nullable=False),
     Column("locked_until", UtcDateTime),
 )
+
+application_entity = Table(
+    "application_entity",
+    metadata,
+    # The calling AE title.
+    Column("ae_title", String(16), primary_key=True),
+    # Addresses and networks in CIDR notation that it may call from; empty: from anywhere.
+    Column("networks", JSON, nullable=False),
+    # Null: the installation's.
+    Column("quiet_period_s", Float),
+    Column("default_issuer_of_patient_id", String(64)),
+    Column("time_zone", String(64)),
+    # urgent or routine.
+    Column("urgency", String(16), nullable=False),
+    # At one time; null: as many as the installation takes.
+    Column("max_associations", Integer),
+    # Whether we commit to store what it asks us to (PS3.4 Annex J).
+    Column("commitment", Boolean, nullable=False),
+    # Where it hears of commitments; null: only on the association it asked on.
+    Column("host", String(253)),
+    Column("port", Integer),
+    Column("changed_at", UtcDateTime, nullable=False),
+    Column("changed_by", String(200), nullable=False),
+)
+"""Who may send to us; while it is empty anyone may from loopback, and nobody else."""
+
+destination_pause = Table(
+    "destination_pause",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("paused_at", UtcDateTime, nullable=False),
+    Column("paused_by", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+)
+"""Destinations that nothing is sent to until a person lets it go on."""
+
+quarantine_decision = Table(
+    "quarantine_decision",
+    metadata,
+    Column("quarantined_instance_id", String(64), primary_key=True),
+    # release or discard.
+    Column("decision", String(16), nullable=False),
+    Column("decided_at", UtcDateTime, primary_key=True),
+    Column("decided_by", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+)
+"""What people decided about things in quarantine; ``dicom_listener`` carries it out."""

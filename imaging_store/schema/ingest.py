@@ -1,6 +1,18 @@
 """Studies and instances as they came; ``dicom_listener`` alone writes these."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Uuid,
+    text,
+)
 
 from service_runtime.database import UtcDateTime, metadata
 
@@ -24,11 +36,14 @@ study = Table(
     # ISO 8601: a date only where the source has no time, else date, time and offset.
     Column("started", String(40), nullable=False),
     Column("opened_at", UtcDateTime, nullable=False),
-    # When the newest instance came that belongs to a version not yet announced; else null.
+    # When the first instance came that belongs to a version not yet announced; else null.
     Column("pending_since", UtcDateTime),
+    # Until when the newest of them keeps the study waiting: its arrival and its sender's quiet
+    # period; else null.
+    Column("quiet_until", UtcDateTime),
     # The last version announced; 0 while the first is arriving.
     Column("version", Integer, nullable=False),
-    Index("ix_study_pending_since", "pending_since"),
+    Index("ix_study_quiet_until", "quiet_until"),
     Index("ix_study_patient", "issuer_of_patient_id", "patient_id"),
 )
 
@@ -61,6 +76,10 @@ instance = Table(
     # Of the data set as it came, without File Meta Information.
     Column("sha256", String(64), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
+    # A person said that it does not belong to its study: no model reads it.
+    Column("excluded_at", UtcDateTime),
+    # Its bytes are gone, because its case had ended long enough ago.
+    Column("purged_at", UtcDateTime),
     Index("ix_instance_study", "study_instance_uid", "series_instance_uid"),
 )
 
@@ -75,8 +94,100 @@ duplicate_instance = Table(
     Column("key", String(255), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
+    # encoding, attributes or content.
+    Column("difference", String(16), nullable=False, server_default=text("'content'")),
+    Column("purged_at", UtcDateTime),
 )
 """Kept beside the first: the same SOP Instance UID with other bytes."""
+
+conflict = Table(
+    "conflict",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False),
+    # identity: an instance names another patient; update: the same instance again with other
+    # patient or order attributes; instance: with other content.
+    Column("kind", String(16), nullable=False),
+    # The first instance that showed it.
+    Column("sop_instance_uid", String(64), nullable=False),
+    # Of the newcomer's data set.
+    Column("sha256", String(64), nullable=False),
+    # Keyword to value of the newcomer where it differs from what is known.
+    Column("claimed", JSON, nullable=False),
+    # Keywords of everything that differs.
+    Column("differing", JSON, nullable=False),
+    # Whether the case waits for the decision.
+    Column("holds", Boolean, nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    # keep, replace or exclude.
+    Column("decision", String(16)),
+    Column("decided_by", String(64)),
+    Column("settled_at", UtcDateTime),
+    Index("ix_conflict_study", "study_instance_uid"),
+)
+"""What contradicts a study, until a person has said which is right, and what they said."""
+
+open_association = Table(
+    "open_association",
+    metadata,
+    # Of the association, and of the receiving process that has it.
+    Column("id", String(36), primary_key=True),
+    Column("process", String(100), nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
+    # What it has last sent to.
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Index("ix_open_association_study", "study_instance_uid"),
+)
+"""Associations that hold a study open: it is not complete while one may go on sending to it."""
+
+performed_procedure_step = Table(
+    "performed_procedure_step",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False),
+    # IN PROGRESS, COMPLETED or DISCONTINUED (PS3.3 C.4.14).
+    Column("status", String(16), nullable=False),
+    # Code value of (0040,0281); empty where none was given.
+    Column("discontinuation_reason_code", String(16), nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
+    # SOP Instance UIDs that (0040,0340) lists.
+    Column("sop_instance_uids", JSON, nullable=False),
+    # The data set as created and set, in the DICOM JSON model (PS3.18 Annex F).
+    Column("attributes", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Index("ix_performed_procedure_step_study", "study_instance_uid"),
+)
+
+commitment = Table(
+    "commitment",
+    metadata,
+    # (0008,1195), unique within the AE that asked.
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("calling_ae_title", String(16), primary_key=True),
+    Column("requested_at", UtcDateTime, nullable=False),
+    # When the result is to be told next; null once it has been, or was given up.
+    Column("due_at", UtcDateTime),
+    Column("attempt", Integer, nullable=False),
+    Column("told_at", UtcDateTime),
+    Index("ix_commitment_due_at", "due_at"),
+)
+"""What we were asked to commit to (PS3.4 Annex J)."""
+
+committed_instance = Table(
+    "committed_instance",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("calling_ae_title", String(16), primary_key=True),
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    # (0008,1197); null where we committed.
+    Column("failure_reason", Integer),
+    # Not purged before; null where we did not commit.
+    Column("kept_until", UtcDateTime),
+    Index("ix_committed_instance_sop_instance_uid", "sop_instance_uid"),
+)
 
 quarantined_instance = Table(
     "quarantined_instance",
@@ -87,4 +198,12 @@ quarantined_instance = Table(
     Column("key", String(255), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
+    # What the command said it was, so that it can be received once more.
+    Column("sop_class_uid", String(64), nullable=False, server_default=text("''")),
+    Column("sop_instance_uid", String(64), nullable=False, server_default=text("''")),
+    Column("transfer_syntax_uid", String(64), nullable=False, server_default=text("''")),
+    Column("called_ae_title", String(16), nullable=False, server_default=text("''")),
+    # released or discarded; null while nobody has decided.
+    Column("outcome", String(16)),
+    Column("settled_at", UtcDateTime),
 )

@@ -145,3 +145,19 @@ destination_delivery = Table(
     Column("reason", String(500)),
     Column("changed_at", UtcDateTime, nullable=False),
 )
+
+hold = Table(
+    "hold",
+    metadata,
+    # The conflict's, or derived from what made it.
+    Column("id", Uuid, primary_key=True),
+    Column("case_id", Uuid, ForeignKey("cases.id"), nullable=False),
+    Column("reason", String(64), nullable=False),
+    # Whether a conflict has to be decided before it ends.
+    Column("needs_decision", Boolean, nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("began_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Index("ix_hold_case", "case_id"),
+)
+"""Why a case is on hold; it is until the last of them has ended."""

@@ -33,6 +33,8 @@ overrides: dict[str, st.SearchStrategy[Any]] = {
     "study_instance_uid": uids,
     "sop_instance_uid": uids,
     "device_uid": uids,
+    "quarantined_instance_id": digests,
+    "decided_by": short_words,
     "heatmap_sop_instance_uid": uids,
     "sop_instance_uids": st.lists(uids, min_size=1, max_size=4).map(tuple),
     "result_sop_instance_uids": st.lists(uids, min_size=1, max_size=4).map(tuple),

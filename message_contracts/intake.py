@@ -1,0 +1,69 @@
+"""What people decide of what came in, and what became of it. Their words stay in the database."""
+
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import Field
+
+from message_contracts.identifiers import DicomUid, Sha256
+from message_contracts.message import Message
+
+
+class ConflictDecision(StrEnum):
+    """What a person says of an instance that contradicts its study."""
+
+    KEEP = "keep"
+    """What was there first is right; the newcomer is kept beside it and changes nothing."""
+    REPLACE = "replace"
+    """The newcomer is right: its patient and order attributes, or its content, take the place."""
+    EXCLUDE = "exclude"
+    """The newcomer does not belong to this study: no model reads it, and no report rests on it."""
+
+
+class QuarantineDecision(StrEnum):
+    """What becomes of what could not be understood."""
+
+    RELEASE = "release"
+    """Receive it once more, as if it had just arrived."""
+    DISCARD = "discard"
+
+
+class CompletionRequested(Message):
+    """A person says that what has arrived of a study is all of it."""
+
+    TYPE: ClassVar[str] = "completion.requested"
+
+    study_instance_uid: DicomUid
+    """(0020,000D)."""
+
+
+class ConflictDecided(Message):
+    """A person has said which is right."""
+
+    TYPE: ClassVar[str] = "conflict.decided"
+
+    conflict_id: UUID
+    study_instance_uid: DicomUid
+    """(0020,000D)."""
+
+    decision: ConflictDecision
+    decided_by: str = Field(min_length=1, max_length=64)
+    """The user's id."""
+
+
+class ConflictSettled(ConflictDecided):
+    """The decision has been carried out; what it changed of the study is durable."""
+
+    TYPE: ClassVar[str] = "conflict.settled"
+
+
+class QuarantineDecided(Message):
+    """A person has decided about something in quarantine."""
+
+    TYPE: ClassVar[str] = "quarantine.decided"
+
+    quarantined_instance_id: Sha256
+    decision: QuarantineDecision
+    decided_by: str = Field(min_length=1, max_length=64)
+    """The user's id."""
