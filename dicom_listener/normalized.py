@@ -1,0 +1,60 @@
+"""The DIMSE-N services beside Storage: what is asked, what is answered (PS3.7 §10.1)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from dicom_listener.peers import Peer
+
+SUCCESS = 0x0000
+ATTRIBUTE_LIST_ERROR = 0x0107
+PROCESSING_FAILURE = 0x0110
+DUPLICATE_SOP_INSTANCE = 0x0111
+NO_SUCH_SOP_INSTANCE = 0x0112
+NO_SUCH_ACTION = 0x0123
+NOT_AUTHORIZED = 0x0124
+MISSING_ATTRIBUTE = 0x0120
+MISSING_ATTRIBUTE_VALUE = 0x0121
+INVALID_ATTRIBUTE_VALUE = 0x0106
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of a DIMSE-N service."""
+
+    peer: Peer
+    sop_class_uid: str
+    """Affected or Requested SOP Class UID."""
+    sop_instance_uid: str
+    """Affected or Requested SOP Instance UID; empty where an N-CREATE leaves it to us."""
+    data_set: Dataset
+    """Attribute List, Modification List or Action Information; decoded, empty where none came."""
+    action_type_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The response: a status of PS3.7 Annex C, and with every failure words for the sender."""
+
+    status: int
+    comment: str = ""
+    """Error Comment (0000,0902): at most 64 ASCII characters, and nothing of the patient's."""
+
+
+class NormalizedService(Protocol):
+    """Answers the DIMSE-N requests of one SOP Class; never raises."""
+
+    sop_class_uid: str
+
+    def is_offered_to(self, peer: Peer) -> bool:
+        """Whether a presentation context for it is accepted."""
+
+    def n_create(self, request: Request) -> Answer:
+        """Answer an N-CREATE-RQ."""
+
+    def n_set(self, request: Request) -> Answer:
+        """Answer an N-SET-RQ."""
+
+    def n_action(self, request: Request) -> Answer:
+        """Answer an N-ACTION-RQ."""
