@@ -16,7 +16,7 @@ from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
 from service_runtime.messaging.embedded import HANG_EXIT_CODE
 from service_runtime.messaging.lanes import Received
-from service_runtime.messaging.outbox import Delivery
+from service_runtime.messaging.outbox import Again, Delivery
 from service_runtime.messaging.rabbitmq import RabbitMQ
 
 _LOOK_UP_S = 0.5
@@ -30,16 +30,16 @@ class BrokerEnding:
     def settle(self, transaction: Transaction, held: Delivery) -> None:
         """Do nothing: the acknowledgment that follows the commit ends it."""
 
-    def retry(self, transaction: Transaction, held: Delivery, delay_s: float, error: str) -> None:
+    def retry(self, transaction: Transaction, held: Delivery, again: Again) -> None:
         """Have the relay publish it again, later, to this queue alone."""
         outbox.keep(transaction, held.message_id, held.routing_key, held.body)
         outbox.deliver(
             transaction,
             held.message_id,
             [held.queue],
-            delay_s=delay_s,
-            attempt=held.attempt + 1,
-            error=error,
+            delay_s=again.delay_s,
+            attempt=again.attempt,
+            error=again.reason,
         )
 
 

@@ -19,9 +19,9 @@ from sqlalchemy import select
 from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
 from service_runtime.database import Database, DatabaseUnavailable, Transaction
-from service_runtime.errors import PermanentError
+from service_runtime.errors import PermanentError, Postponed
 from service_runtime.messaging import outbox
-from service_runtime.messaging.outbox import Delivery, LeaseLost
+from service_runtime.messaging.outbox import Again, Delivery, LeaseLost
 from service_runtime.messaging.tables import inbox
 from service_runtime.telemetry import log, metrics, trace
 
@@ -45,6 +45,8 @@ class Outcome(StrEnum):
     REPEATED = "repeated"
     """It had been handled before; nothing was changed."""
     RETRIED = "retried"
+    POSTPONED = "postponed"
+    """Nothing has failed; it comes again, with all its attempts."""
     DEAD = "dead"
     LOST = "lost"
     """Somebody else has it by now."""
@@ -59,6 +61,8 @@ class Handling:
     handler: Handler
     on_exhausted: Callable[[Envelope, str], Effect] | None = None
     """Of the message and the reason; run in the transaction that makes the dead letter."""
+    retry: topology.RetryPolicy | None = None
+    """When its failures are tried again, where that is not as for the queue."""
 
 
 class Ending(Protocol):
@@ -67,14 +71,16 @@ class Ending(Protocol):
     def settle(self, transaction: Transaction, held: Delivery) -> None:
         """End it: done, or dead."""
 
-    def retry(self, transaction: Transaction, held: Delivery, delay_s: float, error: str) -> None:
-        """Have it come again after ``delay_s``."""
+    def retry(self, transaction: Transaction, held: Delivery, again: Again) -> None:
+        """Have it come again."""
 
 
 @dataclass(frozen=True)
 class _Failure:
     reason: str
     final: bool
+    postponed_s: float | None = None
+    """Where nothing has failed: after how long to look again."""
 
 
 @dataclass
@@ -143,6 +149,8 @@ class Consumer:
                 self.ending.settle(transaction, held)
         except LeaseLost:
             return Outcome.LOST
+        except Postponed as error:
+            return _Failure(log.describe(error), final=False, postponed_s=error.delay_s)
         except PermanentError as error:
             return _Failure(log.describe(error), final=True)
         except Exception as error:  # noqa: BLE001
@@ -167,16 +175,14 @@ class Consumer:
             delay_s = min(delay_s * 2, 5.0)
 
     def _recorded(self, held: Delivery, envelope: Envelope | None, failure: _Failure) -> Outcome:
-        policy = topology.QUEUES[held.queue].retry
+        policy = self.handlings[held.queue].retry or topology.QUEUES[held.queue].retry
         attempts = held.attempt + 1
+        if failure.postponed_s is not None:
+            again = Again(held.attempt, failure.postponed_s, failure.reason)
+            return self._later(held, again, Outcome.POSTPONED)
         if not failure.final and attempts < policy.attempts:
-            delay_s = policy.delay_s(attempts)
-            with self.database.transaction() as transaction:
-                if self._handled_before(transaction, held):
-                    return Outcome.REPEATED
-                self.ending.retry(transaction, held, delay_s, failure.reason)
-            _LOG.info("message.retried", attempt=attempts, delay_s=delay_s)
-            return Outcome.RETRIED
+            again = Again(attempts, policy.delay_s(attempts), failure.reason)
+            return self._later(held, again, Outcome.RETRIED)
         effect = self._exhausted(held, envelope, failure.reason)
         try:
             return self._buried(held, failure.reason, attempts, effect)
@@ -187,6 +193,17 @@ class Consumer:
                 raise
             _LOG.exception("on_exhausted.failed", exc_info=error)
             return self._buried(held, failure.reason, attempts, None)
+
+    def _later(self, held: Delivery, again: Again, outcome: Outcome) -> Outcome:
+        with self.database.transaction() as transaction:
+            if self._handled_before(transaction, held):
+                return Outcome.REPEATED
+            self.ending.retry(transaction, held, again)
+        if outcome is Outcome.RETRIED:
+            _LOG.info("message.retried", attempt=again.attempt, delay_s=again.delay_s)
+        else:
+            _LOG.debug("message.postponed", delay_s=again.delay_s, reason=again.reason)
+        return outcome
 
     def _exhausted(self, held: Delivery, envelope: Envelope | None, reason: str) -> Effect | None:
         on_exhausted = self.handlings[held.queue].on_exhausted

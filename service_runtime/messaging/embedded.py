@@ -14,7 +14,7 @@ import structlog
 from service_runtime.database import ChangeWatch, Database, DatabaseUnavailable, Transaction
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
-from service_runtime.messaging.outbox import Delivery
+from service_runtime.messaging.outbox import Again, Delivery
 from service_runtime.process_identity import token_of
 from service_runtime.telemetry import log
 
@@ -36,9 +36,9 @@ class RowEnding:
         """Delete the delivery."""
         outbox.settle(transaction, held)
 
-    def retry(self, transaction: Transaction, held: Delivery, delay_s: float, error: str) -> None:
+    def retry(self, transaction: Transaction, held: Delivery, again: Again) -> None:
         """Move the delivery to later."""
-        outbox.retry(transaction, held, delay_s, error)
+        outbox.retry(transaction, held, again)
 
 
 class EmbeddedConsumer:

@@ -55,6 +55,17 @@ class Delivery:
     last_error: str | None = None
 
 
+@dataclass(frozen=True)
+class Again:
+    """How a delivery comes again."""
+
+    attempt: int
+    """How often its handling has failed by then."""
+
+    delay_s: float
+    reason: str
+
+
 def send(transaction: Transaction, envelope: Envelope) -> None:
     """Send a message as part of the transaction: it leaves if, and only if, that commits.
 
@@ -202,8 +213,8 @@ def settle_all(transaction: Transaction, held: Sequence[Delivery]) -> None:
         transaction.connection.execute(delete(delivery).where(_any_of(held)))
 
 
-def retry(transaction: Transaction, held: Delivery, delay_s: float, error: str) -> None:
-    """Have a delivery whose handling failed come again after ``delay_s``.
+def retry(transaction: Transaction, held: Delivery, again: Again) -> None:
+    """Have a delivery whose handling failed, or was postponed, come again.
 
     Raises
     ------
@@ -214,12 +225,12 @@ def retry(transaction: Transaction, held: Delivery, delay_s: float, error: str) 
         update(delivery)
         .where(_any_of([held]))
         .values(
-            due_at=time.time() + delay_s,
-            attempt=delivery.c.attempt + 1,
+            due_at=time.time() + again.delay_s,
+            attempt=again.attempt,
             claims=0,
             leased_until=0,
             lease_token="",
-            last_error=error,
+            last_error=again.reason,
         )
     )
     if moved.rowcount != 1:

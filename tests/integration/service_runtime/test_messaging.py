@@ -14,7 +14,7 @@ from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceRequested, Urgency
 from message_contracts.ingest import StudyOpened
 from service_runtime.database import Database, Transaction
-from service_runtime.errors import PermanentError, TransientError
+from service_runtime.errors import PermanentError, Postponed, TransientError
 from service_runtime.messaging import dead_letters, outbox
 from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.messaging.tables import RELAY_QUEUE, dead_letter, delivery, inbox, message
@@ -193,6 +193,40 @@ def test_a_transient_error_is_retried_with_growing_delay(
     assert len(gaps) == 3
     assert all(gap >= FAST.delay_s(place) for place, gap in enumerate(gaps, start=1))
     assert dead_letters.list_open(database) == []
+
+
+def test_what_is_postponed_uses_up_no_attempt(database: Database, consume: Consume) -> None:
+    once = topology.RetryPolicy(first_delay_s=0.1, multiplier=1, cap_s=0.1, attempts=1)
+    times: list[float] = []
+
+    def handle(envelope: Envelope) -> Effect:
+        times.append(time.monotonic())
+        if len(times) < 4:
+            raise Postponed("a person has to decide", delay_s=0.05)
+        return noted(envelope)
+
+    consume({WORKFLOW: Handling(handle, retry=once)})
+    send_all(database, study_opened())
+
+    wait_for_effects(database, 1)
+    assert all(later - earlier >= 0.05 for earlier, later in pairwise(times))
+    assert dead_letters.list_open(database) == []
+
+
+def test_a_handling_may_have_a_retry_policy_of_its_own(
+    database: Database, consume: Consume
+) -> None:
+    twice = topology.RetryPolicy(first_delay_s=0.01, multiplier=1, cap_s=0.01, attempts=2)
+
+    def handle(_envelope: Envelope) -> Effect:
+        raise TransientError("the peer is away")
+
+    consume({WORKFLOW: Handling(handle, on_exhausted=noted, retry=twice)})
+    send_all(database, study_opened())
+
+    wait_for_effects(database, 1)
+    [dead] = dead_letters.list_open(database)
+    assert dead.attempts == 2
 
 
 @pytest.mark.usefixtures("fast")
