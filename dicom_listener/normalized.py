@@ -1,5 +1,6 @@
 """The DIMSE-N services beside Storage: what is asked, what is answered (PS3.7 §10.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,8 @@ NOT_AUTHORIZED = 0x0124
 MISSING_ATTRIBUTE = 0x0120
 MISSING_ATTRIBUTE_VALUE = 0x0121
 INVALID_ATTRIBUTE_VALUE = 0x0106
+INVALID_ARGUMENT_VALUE = 0x0115
+RESOURCE_LIMITATION = 0x0213
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,28 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class EventReport:
+    """An N-EVENT-REPORT (PS3.7 §10.1.1) of the instance that a request was about.
+
+    It is sent on the same association, right after the response to the request.
+    """
+
+    event_type_id: int
+    information: Dataset
+    """Event Information."""
+    on_answer: Callable[[int | None], None]
+    """Called with the status that the peer answers; with ``None`` where it answers nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The response: a status of PS3.7 Annex C, and with every failure words for the sender."""
 
     status: int
     comment: str = ""
     """Error Comment (0000,0902): at most 64 ASCII characters, and nothing of the patient's."""
+    event: EventReport | None = None
+    """What is told on this association as soon as the response has left."""
 
 
 class NormalizedService(Protocol):
