@@ -57,6 +57,10 @@ class Answer:
     status: int
     comment: str = ""
     """Error Comment (0000,0902): at most 64 ASCII characters, and nothing of the patient's."""
+    error_id: int | None = None
+    """Error ID (0000,0903), where a service defines one beside its status."""
+    sop_instance_uid: str = ""
+    """Affected SOP Instance UID of an N-CREATE response, where the request left it to us."""
     event: EventReport | None = None
     """What is told on this association as soon as the response has left."""
 
