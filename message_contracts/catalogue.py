@@ -23,6 +23,7 @@ from message_contracts.intake import (
     CompletionRequested,
     ConflictDecided,
     ConflictSettled,
+    InstanceDuplicated,
     QuarantineDecided,
 )
 from message_contracts.message import Message
@@ -37,6 +38,7 @@ MESSAGES: dict[str, type[Message]] = {
         CompletionRequested,
         ConflictDecided,
         ConflictSettled,
+        InstanceDuplicated,
         QuarantineDecided,
         InferenceRequested,
         InferenceCompleted,

@@ -21,6 +21,8 @@ class CompletionReason(StrEnum):
     """A person said so."""
     DEADLINE = "deadline"
     """The study has been arriving for longer than a study may."""
+    SETTLED = "settled"
+    """A person's decision about a conflict has changed the study."""
 
 
 class ConflictReason(StrEnum):
@@ -56,8 +58,11 @@ class StudyReceived(Message):
     study_version: int = Field(ge=1)
     """Counts from 1; a late image makes the next one."""
 
-    instance_count: int = Field(ge=1)
-    """Instances in the store that belong to this version or an earlier one."""
+    instance_count: int = Field(ge=0)
+    """Instances in the store that belong to this version or an earlier one.
+
+    Without those that a person excluded; none where that were all.
+    """
 
     reason: CompletionReason
 

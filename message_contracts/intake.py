@@ -57,6 +57,25 @@ class ConflictSettled(ConflictDecided):
 
     TYPE: ClassVar[str] = "conflict.settled"
 
+    study_version: int | None = Field(default=None, ge=1)
+    """The study version that the decision makes; until the case has taken it up nothing leaves.
+
+    ``None`` where what was read and signed so far goes on holding.
+    """
+
+
+class InstanceDuplicated(Message):
+    """An instance came again with other bytes; the two are still to be compared."""
+
+    TYPE: ClassVar[str] = "instance.duplicated"
+
+    study_instance_uid: DicomUid
+    """(0020,000D) of the instance that came first."""
+
+    sop_instance_uid: DicomUid
+    sha256: Sha256
+    """Of the data set that came again."""
+
 
 class QuarantineDecided(Message):
     """A person has decided about something in quarantine."""

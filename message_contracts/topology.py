@@ -24,6 +24,7 @@ from message_contracts.intake import (
     CompletionRequested,
     ConflictDecided,
     ConflictSettled,
+    InstanceDuplicated,
     QuarantineDecided,
 )
 from message_contracts.message import Message
@@ -63,6 +64,9 @@ class Queue:
         return f"{self.name}.dead"
 
 
+BRANCH_MARK = "/"
+"""Stands in the name of a branch, and of no queue."""
+
 _OURS = RetryPolicy(first_delay_s=0.5, multiplier=2, cap_s=60, attempts=20)
 _MODEL = RetryPolicy(first_delay_s=2, multiplier=3, cap_s=120, attempts=5)
 _PEER = RetryPolicy(first_delay_s=2, multiplier=2, cap_s=600, attempts=150)
@@ -80,7 +84,12 @@ QUEUES: dict[str, Queue] = {
     for queue in (
         Queue(
             INTAKE,
-            (CompletionRequested.TYPE, ConflictDecided.TYPE, QuarantineDecided.TYPE),
+            (
+                CompletionRequested.TYPE,
+                ConflictDecided.TYPE,
+                InstanceDuplicated.TYPE,
+                QuarantineDecided.TYPE,
+            ),
             _OURS,
         ),
         Queue(
@@ -119,3 +128,17 @@ def queues_for(message: Message) -> tuple[str, ...]:
     return tuple(
         queue.name for queue in QUEUES.values() if message.routing_key in queue.routing_keys
     )
+
+
+def branch_of(queue: str, name: str) -> str:
+    """Return the name of a branch: a part of a queue with a consumer of its own.
+
+    What is slow in one branch holds up no other. It is rows of the delivery table in both forms;
+    the broker knows none.
+    """
+    return f"{queue}{BRANCH_MARK}{name}"
+
+
+def queue_of(branch: str) -> str:
+    """Return the name of the queue that a branch belongs to; of a queue, its own."""
+    return branch.partition(BRANCH_MARK)[0]

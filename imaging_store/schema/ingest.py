@@ -43,6 +43,8 @@ study = Table(
     Column("quiet_until", UtcDateTime),
     # The last version announced; 0 while the first is arriving.
     Column("version", Integer, nullable=False),
+    # Since when the bytes of none of its instances are kept any more; else null.
+    Column("purged_at", UtcDateTime),
     Index("ix_study_quiet_until", "quiet_until"),
     Index("ix_study_patient", "issuer_of_patient_id", "patient_id"),
 )
@@ -91,11 +93,12 @@ duplicate_instance = Table(
     Column("study_instance_uid", String(64), nullable=False),
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("calling_ae_title", String(16), nullable=False),
+    Column("called_ae_title", String(16), nullable=False, server_default=text("''")),
     Column("key", String(255), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
-    # encoding, attributes or content.
-    Column("difference", String(16), nullable=False, server_default=text("'content'")),
+    # encoding, attributes or content; null until the two have been compared.
+    Column("difference", String(16)),
     Column("purged_at", UtcDateTime),
 )
 """Kept beside the first: the same SOP Instance UID with other bytes."""
@@ -112,7 +115,8 @@ conflict = Table(
     Column("sop_instance_uid", String(64), nullable=False),
     # Of the newcomer's data set.
     Column("sha256", String(64), nullable=False),
-    # Keyword to value of the newcomer where it differs from what is known.
+    # Keyword to value: what was known when it was opened, and what the newcomer says.
+    Column("known", JSON, nullable=False),
     Column("claimed", JSON, nullable=False),
     # Keywords of everything that differs.
     Column("differing", JSON, nullable=False),
@@ -126,6 +130,16 @@ conflict = Table(
     Index("ix_conflict_study", "study_instance_uid"),
 )
 """What contradicts a study, until a person has said which is right, and what they said."""
+
+conflicting_instance = Table(
+    "conflicting_instance",
+    metadata,
+    Column("conflict_id", Uuid, ForeignKey("conflict.id"), primary_key=True),
+    Column("sop_instance_uid", String(64), primary_key=True),
+    # Of its data set: of ``instance`` where the conflict is about identity, else of the duplicate.
+    Column("sha256", String(64), primary_key=True),
+)
+"""Every instance that shows the same conflict: a person decides about all of them at once."""
 
 open_association = Table(
     "open_association",
@@ -163,23 +177,27 @@ performed_procedure_step = Table(
 commitment = Table(
     "commitment",
     metadata,
-    # (0008,1195), unique within the AE that asked.
-    Column("transaction_uid", String(64), primary_key=True),
-    Column("calling_ae_title", String(16), primary_key=True),
+    # Derived from who asked, the Transaction UID and what it was about.
+    Column("id", Uuid, primary_key=True),
+    # (0008,1195), unique within the AE that asked, or it is used twice.
+    Column("transaction_uid", String(64), nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
     Column("requested_at", UtcDateTime, nullable=False),
     # When the result is to be told next; null once it has been, or was given up.
     Column("due_at", UtcDateTime),
+    # How often it was tried.
     Column("attempt", Integer, nullable=False),
+    # When the peer acknowledged it.
     Column("told_at", UtcDateTime),
     Index("ix_commitment_due_at", "due_at"),
+    Index("ix_commitment_transaction", "calling_ae_title", "transaction_uid"),
 )
 """What we were asked to commit to (PS3.4 Annex J)."""
 
 committed_instance = Table(
     "committed_instance",
     metadata,
-    Column("transaction_uid", String(64), primary_key=True),
-    Column("calling_ae_title", String(16), primary_key=True),
+    Column("commitment_id", Uuid, ForeignKey("commitment.id"), primary_key=True),
     Column("sop_instance_uid", String(64), primary_key=True),
     Column("sop_class_uid", String(64), nullable=False),
     # (0008,1197); null where we committed.
@@ -188,6 +206,15 @@ committed_instance = Table(
     Column("kept_until", UtcDateTime),
     Index("ix_committed_instance_sop_instance_uid", "sop_instance_uid"),
 )
+
+removal = Table(
+    "removal",
+    metadata,
+    # Of a file that no row claims any more, and that is to be removed.
+    Column("key", String(255), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)
+"""Files on their way out: what was purged is claimed by no row before its file goes."""
 
 quarantined_instance = Table(
     "quarantined_instance",

@@ -86,7 +86,7 @@ intervention = Table(
     Column("id", Uuid, primary_key=True),
     Column("case_id", Uuid, ForeignKey("cases.id"), nullable=False),
     Column("case_version", Integer, nullable=False),
-    # return, rejection or hold_release.
+    # return, rejection, hold_release or decision.
     Column("act", String(16), nullable=False),
     Column("user_id", Uuid, nullable=False),
     Column("printed_name", String(200), nullable=False),
@@ -157,6 +157,10 @@ hold = Table(
     Column("needs_decision", Boolean, nullable=False),
     Column("sop_instance_uid", String(64), nullable=False),
     Column("began_at", UtcDateTime, nullable=False),
+    # When a person decided the conflict; it ends once that has been carried out.
+    Column("decided_at", UtcDateTime),
+    # Carried out, and still to be taken up by the case: the study version that it has made.
+    Column("until_version", Integer),
     Column("ended_at", UtcDateTime),
     Index("ix_hold_case", "case_id"),
 )

@@ -42,8 +42,11 @@ def _added_columns() -> None:
     op.add_column(
         "duplicate_instance",
         sa.Column(
-            "difference", sa.String(length=16), server_default=sa.text("'content'"), nullable=False
+            "called_ae_title", sa.String(length=16), server_default=sa.text("''"), nullable=False
         ),
+    )
+    op.add_column(
+        "duplicate_instance", sa.Column("difference", sa.String(length=16), nullable=True)
     )
     op.add_column("duplicate_instance", sa.Column("purged_at", _MOMENT, nullable=True))
     op.add_column("instance", sa.Column("excluded_at", _MOMENT, nullable=True))
@@ -78,6 +81,7 @@ def _added_columns() -> None:
     op.add_column("quarantined_instance", sa.Column("outcome", sa.String(length=16), nullable=True))
     op.add_column("quarantined_instance", sa.Column("settled_at", _MOMENT, nullable=True))
     op.add_column("study", sa.Column("quiet_until", _MOMENT, nullable=True))
+    op.add_column("study", sa.Column("purged_at", _MOMENT, nullable=True))
     op.drop_index(op.f("ix_study_pending_since"), table_name="study")
     op.create_index("ix_study_quiet_until", "study", ["quiet_until"], unique=False)
 
@@ -145,34 +149,20 @@ def _delivery() -> None:
 def _ingest() -> None:
     op.create_table(
         "commitment",
+        sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("transaction_uid", sa.String(length=64), nullable=False),
         sa.Column("calling_ae_title", sa.String(length=16), nullable=False),
         sa.Column("requested_at", _MOMENT, nullable=False),
         sa.Column("due_at", _MOMENT, nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("told_at", _MOMENT, nullable=True),
-        sa.PrimaryKeyConstraint("transaction_uid", "calling_ae_title", name=op.f("pk_commitment")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_commitment")),
     )
     op.create_index("ix_commitment_due_at", "commitment", ["due_at"], unique=False)
-    op.create_table(
-        "committed_instance",
-        sa.Column("transaction_uid", sa.String(length=64), nullable=False),
-        sa.Column("calling_ae_title", sa.String(length=16), nullable=False),
-        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
-        sa.Column("sop_class_uid", sa.String(length=64), nullable=False),
-        sa.Column("failure_reason", sa.Integer(), nullable=True),
-        sa.Column("kept_until", _MOMENT, nullable=True),
-        sa.PrimaryKeyConstraint(
-            "transaction_uid",
-            "calling_ae_title",
-            "sop_instance_uid",
-            name=op.f("pk_committed_instance"),
-        ),
-    )
     op.create_index(
-        "ix_committed_instance_sop_instance_uid",
-        "committed_instance",
-        ["sop_instance_uid"],
+        "ix_commitment_transaction",
+        "commitment",
+        ["calling_ae_title", "transaction_uid"],
         unique=False,
     )
     op.create_table(
@@ -182,6 +172,7 @@ def _ingest() -> None:
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("known", sa.JSON(), nullable=False),
         sa.Column("claimed", sa.JSON(), nullable=False),
         sa.Column("differing", sa.JSON(), nullable=False),
         sa.Column("holds", sa.Boolean(), nullable=False),
@@ -223,6 +214,48 @@ def _ingest() -> None:
         ["study_instance_uid"],
         unique=False,
     )
+    op.create_table(
+        "removal",
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("since", _MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_removal")),
+    )
+    op.create_table(
+        "committed_instance",
+        sa.Column("commitment_id", sa.Uuid(), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_class_uid", sa.String(length=64), nullable=False),
+        sa.Column("failure_reason", sa.Integer(), nullable=True),
+        sa.Column("kept_until", _MOMENT, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["commitment_id"],
+            ["commitment.id"],
+            name=op.f("fk_committed_instance_commitment_id_commitment"),
+        ),
+        sa.PrimaryKeyConstraint(
+            "commitment_id", "sop_instance_uid", name=op.f("pk_committed_instance")
+        ),
+    )
+    op.create_index(
+        "ix_committed_instance_sop_instance_uid",
+        "committed_instance",
+        ["sop_instance_uid"],
+        unique=False,
+    )
+    op.create_table(
+        "conflicting_instance",
+        sa.Column("conflict_id", sa.Uuid(), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["conflict_id"],
+            ["conflict.id"],
+            name=op.f("fk_conflicting_instance_conflict_id_conflict"),
+        ),
+        sa.PrimaryKeyConstraint(
+            "conflict_id", "sop_instance_uid", "sha256", name=op.f("pk_conflicting_instance")
+        ),
+    )
 
 
 def _workflow() -> None:
@@ -234,6 +267,8 @@ def _workflow() -> None:
         sa.Column("needs_decision", sa.Boolean(), nullable=False),
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("began_at", _MOMENT, nullable=False),
+        sa.Column("decided_at", _MOMENT, nullable=True),
+        sa.Column("until_version", sa.Integer(), nullable=True),
         sa.Column("ended_at", _MOMENT, nullable=True),
         sa.ForeignKeyConstraint(["case_id"], ["cases.id"], name=op.f("fk_hold_case_id_cases")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hold")),

@@ -34,6 +34,7 @@ overrides: dict[str, st.SearchStrategy[Any]] = {
     "sop_instance_uid": uids,
     "device_uid": uids,
     "quarantined_instance_id": digests,
+    "sha256": digests,
     "decided_by": short_words,
     "heatmap_sop_instance_uid": uids,
     "sop_instance_uids": st.lists(uids, min_size=1, max_size=4).map(tuple),
