@@ -7,16 +7,13 @@ import structlog
 from admin_api.app import make_app
 from admin_api.installation import Api
 from admin_api.operations import service_checks
-from admin_api.server import HttpServer, listen
 from admin_api.settings import ApiSettings
-from admin_api.token_key import kept_key
 from imaging_store.instances import open_instance_store
-from service_runtime.access_tokens import TokenAuthority
+from service_runtime.access_tokens import AUDIENCE, ISSUER, TokenAuthority
+from service_runtime.http_server import HttpServer, listen
 from service_runtime.process import Service, run_service
 from workflow_engine.commands import Desk
 
-ISSUER = "countersign"
-AUDIENCE = "countersign-api"
 _LOG = structlog.get_logger()
 
 
@@ -27,14 +24,13 @@ def _now() -> datetime:
 def serve(service: Service[ApiSettings]) -> None:
     """Answer until told to stop."""
     settings = service.settings
-    key = settings.token_key.get_secret_value().encode() or kept_key(settings.data_dir)
     checks = dict(service.checks)
     if not settings.via_broker:
         checks |= service_checks(service.database, _now)
     api = Api(
         database=service.database,
         store=open_instance_store(settings.store),
-        authority=TokenAuthority(key, ISSUER, AUDIENCE),
+        authority=TokenAuthority(settings.signing_key(), ISSUER, AUDIENCE),
         desk=Desk(service.database, settings.pacs_destinations),
         clock=_now,
         token_lifetime_s=settings.token_lifetime_s,

@@ -1,20 +1,17 @@
 """The application: every route, every error as problem details, every request logged once."""
 
-import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-import structlog
 from fastapi import FastAPI, Request, Response
 
 from admin_api import cases, identity, operations, sign_off
 from admin_api.installation import Api
+from service_runtime.http_log import RequestLog
 from service_runtime.problem_details import MEDIA_TYPE, Problem, answer_with_problems
 from workflow_engine.commands import Refusal
 
-_LOG = structlog.get_logger()
 _LONGEST_BODY_BYTES = 64 * 1024
-_QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
 _PROBLEM = {
     "type": "object",
     "description": "Problem details (RFC 9457).",
@@ -60,7 +57,7 @@ def make_app(api: Api) -> FastAPI:
     answer_with_problems(app)
     app.add_exception_handler(Refusal, sign_off.on_refusal)
     app.middleware("http")(_refuse_long_body)
-    app.middleware("http")(_log_request)
+    app.add_middleware(RequestLog)
     return app
 
 
@@ -83,24 +80,3 @@ async def _refuse_long_body(
             f"at most {_LONGEST_BODY_BYTES} bytes are taken",
         ).response()
     return await answer(request)
-
-
-async def _log_request(
-    request: Request, answer: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Log method, route and outcome; neither path nor query, which a person may have typed."""
-    began = time.monotonic()
-    response = await answer(request)
-    if request.url.path in _QUIET:
-        return response
-    response.headers.setdefault("Cache-Control", "no-store")
-    route = request.scope.get("route")
-    _LOG.info(
-        "request.answered",
-        method=request.method,
-        route=getattr(route, "path", None),
-        status_code=response.status_code,
-        duration_s=round(time.monotonic() - began, 4),
-        user_id=getattr(request.state, "user_id", None),
-    )
-    return response

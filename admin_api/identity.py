@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Protocol
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from admin_api import passwords, users
 from admin_api.installation import Api, ApiDependency
 from admin_api.users import User
 from message_contracts.case import Stage
-from service_runtime.access_tokens import InvalidToken
+from service_runtime.http_authentication import account_of_token, unauthorized
 from service_runtime.problem_details import Problem
 
 router = APIRouter(tags=["log-in"])
@@ -109,18 +110,12 @@ def signed_in(
     Problem
         401 without a valid token, or where the account was shut or changed since it was issued.
     """
-    if bearer is None:
-        raise _unauthorized("log in first: a bearer token is needed")
-    try:
-        token = api.authority.verify(bearer.credentials, api.clock())
-        user = users.by_id(api.database, UUID(token.user_id))
-    except (InvalidToken, ValueError) as error:
-        detail = str(error) if isinstance(error, InvalidToken) else "access token: not a user's"
-        raise _unauthorized(detail) from None
-    if user is None or user.disabled_at is not None:
-        raise _unauthorized("the account is closed")
-    if user.token_generation != token.generation:
-        raise _unauthorized("the account has changed: log in again")
+    user = account_of_token(
+        bearer.credentials if bearer else None,
+        api.authority,
+        partial(users.by_id, api.database),
+        api.clock(),
+    )
     request.state.user_id = str(user.id)
     return user
 
@@ -143,7 +138,7 @@ def confirm_by_password(api: Api, user: User, given: Confirmation) -> str:
             headers={"Retry-After": str(int((shut.until - now).total_seconds()) + 1)},
         ) from None
     except users.AccountChanged:
-        raise _unauthorized("the account has changed: log in again") from None
+        raise unauthorized("the account has changed: log in again") from None
     if not right:
         raise Problem(
             401,
@@ -161,7 +156,3 @@ def _not_logged_in() -> Problem:
         "e-mail or password is wrong, or there were too many wrong passwords: wait and try again",
         headers={"WWW-Authenticate": "Bearer"},
     )
-
-
-def _unauthorized(detail: str) -> Problem:
-    return Problem(401, "not-signed-in", detail, headers={"WWW-Authenticate": "Bearer"})

@@ -15,6 +15,10 @@ ALGORITHM = "HS256"
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - a media type
 KEY_BYTES = 32
+ISSUER = "countersign"
+AUDIENCE = "countersign-api"
+"""Of the tokens of every installation; its key tells them apart."""
+
 _LEEWAY = timedelta(seconds=5)
 _REQUIRED = ["iss", "aud", "sub", "iat", "exp", "jti", "role"]
 

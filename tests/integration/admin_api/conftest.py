@@ -10,15 +10,14 @@ import pytest
 from argon2 import PasswordHasher
 
 from admin_api import passwords, users
-from admin_api.__main__ import AUDIENCE, ISSUER
 from admin_api.app import make_app
 from admin_api.installation import Api
-from admin_api.server import HttpServer, listen
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from message_contracts.destination import PacsDestination
-from service_runtime.access_tokens import TokenAuthority
+from service_runtime.access_tokens import AUDIENCE, ISSUER, TokenAuthority
 from service_runtime.database import Database
 from service_runtime.health import database_check
+from service_runtime.http_server import HttpServer, listen
 from service_runtime.telemetry import log
 from tests.workflow_journey import Ward, a_model
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from admin_api.operations import OTHER_SERVICES, service_checks
-from admin_api.server import AddressInUse, listen
-from admin_api.token_key import UnusableTokenKey, kept_key
 from message_contracts.identifiers import case_id_of
 from service_runtime.heartbeat import Heart
+from service_runtime.http_server import AddressInUse, listen
+from service_runtime.token_key import UnusableTokenKey, kept_key
 from tests.integration.admin_api.conftest import PASSWORD, Hospital
 from tests.integration.admin_api.test_sign_off import CASE, UID, problem
 from tests.peers.processes import free_port, wait_until
