@@ -23,6 +23,7 @@ SENDERS = {
     "rejection": "dicom_sender",
     "completion.requested": "workflow_engine",
     "conflict.decided": "workflow_engine",
+    "instance.duplicated": "dicom_listener",
     "conflict.settled": "dicom_listener",
     "quarantine.decided": "admin_api",
     "report.requested": "workflow_engine",
