@@ -25,6 +25,7 @@ PREFIX_BYTES = 64 * 1024
 
 _DEFER_BYTES = 1024 * 1024
 _INFLATED_LIMIT_BYTES = 64 * 1024 * 1024
+_US_LENGTH = 2
 _UID = re.compile(r"[\x21-\x7e]{1,64}")
 
 _KEYWORDS = (
@@ -40,6 +41,7 @@ _KEYWORDS = (
     "ReferringPhysicianName",
     "TimezoneOffsetFromUTC",
     "StudyDescription",
+    "SeriesDescription",
     "PatientName",
     "PatientID",
     "IssuerOfPatientID",
@@ -51,6 +53,7 @@ _KEYWORDS = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "StudyID",
+    "SeriesNumber",
     "InstanceNumber",
     "Laterality",
     "ImageLaterality",
@@ -81,6 +84,10 @@ class InstanceHeader:
     image_type: tuple[str, ...]
     instance_number: int | None
     number_of_frames: int
+    series_number: int | None
+    series_description: str
+    rows: int | None
+    columns: int | None
     patient_id: str
     issuer_of_patient_id: str
     patient_name: str
@@ -117,14 +124,14 @@ def parse_header(
         A UID that says what this is is missing or malformed, or nothing can be parsed.
     """
     if transfer_syntax_uid in DEFLATED:
-        file = _inflated(file)
+        file = inflated(file)
     values, reached_end = _elements(file, transfer_syntax_uid)
     if not reached_end and not whole:
         return None
-    return _header(values)
+    return _header(values, is_little_endian=transfer_syntax_uid not in BIG_ENDIAN)
 
 
-def _inflated(file: BinaryIO) -> BinaryIO:
+def inflated(file: BinaryIO) -> BinaryIO:
     """Return the beginning of a deflated data set (PS3.5 §A.5), as far as it inflates."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     data = bytearray()
@@ -165,7 +172,9 @@ def _elements(
     return found, reached_end
 
 
-def _header(found: Mapping[str, RawDataElement | DataElement]) -> InstanceHeader:
+def _header(
+    found: Mapping[str, RawDataElement | DataElement], *, is_little_endian: bool
+) -> InstanceHeader:
     raw = {
         keyword: element.value
         for keyword, element in found.items()
@@ -193,6 +202,10 @@ def _header(found: Mapping[str, RawDataElement | DataElement]) -> InstanceHeader
         image_type=tuple(part.strip() for part in text("ImageType").split("\\") if part.strip()),
         instance_number=_integer(text("InstanceNumber")),
         number_of_frames=max(1, _integer(first("NumberOfFrames")) or 1),
+        series_number=_integer(first("SeriesNumber")),
+        series_description=text("SeriesDescription"),
+        rows=_unsigned_short(raw.get("Rows"), is_little_endian=is_little_endian),
+        columns=_unsigned_short(raw.get("Columns"), is_little_endian=is_little_endian),
         patient_id=text("PatientID"),
         issuer_of_patient_id=text("IssuerOfPatientID"),
         patient_name=text("PatientName"),
@@ -228,6 +241,13 @@ def _integer(text: str) -> int | None:
     except ValueError:
         return None
     return number if -(2**31) <= number < 2**31 else None
+
+
+def _unsigned_short(value: bytes | None, *, is_little_endian: bool) -> int | None:
+    """First value of a US (PS3.5 §6.2), or ``None``."""
+    if value is None or len(value) < _US_LENGTH:
+        return None
+    return int.from_bytes(value[:_US_LENGTH], "little" if is_little_endian else "big")
 
 
 def _device_uids(element: RawDataElement | DataElement | None) -> frozenset[str]:

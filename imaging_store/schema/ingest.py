@@ -47,6 +47,8 @@ study = Table(
     Column("purged_at", UtcDateTime),
     Index("ix_study_quiet_until", "quiet_until"),
     Index("ix_study_patient", "issuer_of_patient_id", "patient_id"),
+    # The order of searches, the newest study first.
+    Index("ix_study_started", "started", "study_instance_uid"),
 )
 
 instance = Table(
@@ -67,6 +69,11 @@ instance = Table(
     Column("image_type", JSON, nullable=False),
     Column("instance_number", Integer),
     Column("number_of_frames", Integer, nullable=False),
+    # What a viewer lists series and images by; of images only, and where it was given.
+    Column("series_number", Integer),
+    Column("series_description", String(64), nullable=False, server_default=text("''")),
+    Column("rows", Integer),
+    Column("columns", Integer),
     # False for what no model reads (presentation states, key objects, SR, PDF) and what we made.
     Column("makes_version", Boolean, nullable=False),
     # The study version it belongs to.
@@ -159,7 +166,6 @@ performed_procedure_step = Table(
     "performed_procedure_step",
     metadata,
     Column("sop_instance_uid", String(64), primary_key=True),
-    Column("study_instance_uid", String(64), nullable=False),
     # IN PROGRESS, COMPLETED or DISCONTINUED (PS3.3 C.4.14).
     Column("status", String(16), nullable=False),
     # Code value of (0040,0281); empty where none was given.
@@ -167,12 +173,35 @@ performed_procedure_step = Table(
     Column("calling_ae_title", String(16), nullable=False),
     # SOP Instance UIDs that (0040,0340) lists.
     Column("sop_instance_uids", JSON, nullable=False),
-    # The data set as created and set, in the DICOM JSON model (PS3.18 Annex F).
-    Column("attributes", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
-    Index("ix_performed_procedure_step_study", "study_instance_uid"),
 )
+"""What modalities say of the procedures they perform (PS3.4 Annex F)."""
+
+step_of_study = Table(
+    "step_of_study",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column(
+        "step_sop_instance_uid",
+        String(64),
+        ForeignKey("performed_procedure_step.sop_instance_uid"),
+        primary_key=True,
+    ),
+)
+"""A step may be of several studies, and a study of several steps; nothing need have arrived."""
+
+early_conflict = Table(
+    "early_conflict",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    # What says so: a procedure step or a Key Object Selection.
+    Column("sop_instance_uid", String(64), primary_key=True),
+    # As ``study.conflicted`` will tell it.
+    Column("reason", String(64), nullable=False),
+    Column("noted_at", UtcDateTime, nullable=False),
+)
+"""What holds a study of which nothing has arrived yet; told as soon as something has."""
 
 commitment = Table(
     "commitment",

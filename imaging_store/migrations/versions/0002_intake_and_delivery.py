@@ -49,6 +49,15 @@ def _added_columns() -> None:
         "duplicate_instance", sa.Column("difference", sa.String(length=16), nullable=True)
     )
     op.add_column("duplicate_instance", sa.Column("purged_at", _MOMENT, nullable=True))
+    op.add_column("instance", sa.Column("series_number", sa.Integer(), nullable=True))
+    op.add_column(
+        "instance",
+        sa.Column(
+            "series_description", sa.String(length=64), server_default=sa.text("''"), nullable=False
+        ),
+    )
+    op.add_column("instance", sa.Column("rows", sa.Integer(), nullable=True))
+    op.add_column("instance", sa.Column("columns", sa.Integer(), nullable=True))
     op.add_column("instance", sa.Column("excluded_at", _MOMENT, nullable=True))
     op.add_column("instance", sa.Column("purged_at", _MOMENT, nullable=True))
     op.add_column(
@@ -184,6 +193,16 @@ def _ingest() -> None:
     )
     op.create_index("ix_conflict_study", "conflict", ["study_instance_uid"], unique=False)
     op.create_table(
+        "early_conflict",
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("reason", sa.String(length=64), nullable=False),
+        sa.Column("noted_at", _MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint(
+            "study_instance_uid", "sop_instance_uid", name=op.f("pk_early_conflict")
+        ),
+    )
+    op.create_table(
         "open_association",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("process", sa.String(length=100), nullable=False),
@@ -198,21 +217,13 @@ def _ingest() -> None:
     op.create_table(
         "performed_procedure_step",
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
-        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("discontinuation_reason_code", sa.String(length=16), nullable=False),
         sa.Column("calling_ae_title", sa.String(length=16), nullable=False),
         sa.Column("sop_instance_uids", sa.JSON(), nullable=False),
-        sa.Column("attributes", sa.JSON(), nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("ended_at", _MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_performed_procedure_step")),
-    )
-    op.create_index(
-        "ix_performed_procedure_step_study",
-        "performed_procedure_step",
-        ["study_instance_uid"],
-        unique=False,
     )
     op.create_table(
         "removal",
@@ -256,6 +267,20 @@ def _ingest() -> None:
             "conflict_id", "sop_instance_uid", "sha256", name=op.f("pk_conflicting_instance")
         ),
     )
+    op.create_table(
+        "step_of_study",
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("step_sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["step_sop_instance_uid"],
+            ["performed_procedure_step.sop_instance_uid"],
+            name=op.f("fk_step_of_study_step_sop_instance_uid_performed_procedure_step"),
+        ),
+        sa.PrimaryKeyConstraint(
+            "study_instance_uid", "step_sop_instance_uid", name=op.f("pk_step_of_study")
+        ),
+    )
+    op.create_index("ix_study_started", "study", ["started", "study_instance_uid"], unique=False)
 
 
 def _workflow() -> None:

@@ -34,9 +34,10 @@ def a_slice() -> Dataset:
     device = Dataset()
     device.Manufacturer, device.DeviceUID = "Us", "2.25.7"
     ds.ContributingEquipmentSequence = Sequence([device])
-    ds.Rows = ds.Columns = 4
+    ds.Rows, ds.Columns = 4, 5
+    ds.SeriesNumber, ds.SeriesDescription = 5, "Lunge"
     ds.BitsAllocated = 16
-    ds.PixelData = bytes(64)
+    ds.PixelData = bytes(80)
     ds["PixelData"].VR = "OW"
     return ds
 
@@ -73,6 +74,10 @@ def test_every_encoding_says_the_same(transfer_syntax_uid: str) -> None:
         image_type=("ORIGINAL", "PRIMARY"),
         instance_number=3,
         number_of_frames=2,
+        series_number=5,
+        series_description="Lunge",
+        rows=4,
+        columns=5,
         patient_id="P1",
         issuer_of_patient_id="HOSPITAL",
         patient_name="Wang^XiaoDong=王^小東",
