@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from message_contracts.identifiers import DicomUid
+from message_contracts.identifiers import AETitle, DicomUid
 from message_contracts.message import Message
 
 EHR = "EHR"
@@ -66,6 +66,31 @@ class AttachmentFailed(AttachmentDelivered):
     TYPE: ClassVar[str] = "attachment.failed"
 
     reason: str = Field(min_length=1, max_length=500)
+
+
+class CommitmentRefusal(BaseModel):
+    """An instance that a PACS does not commit to keep."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sop_instance_uid: DicomUid
+    failure_reason: int = Field(ge=0, le=0xFFFF)
+    """(0008,1197), PS3.3 §C.14.1.1."""
+
+
+class CommitmentReported(Message):
+    """A PACS has told us which instances it commits to keep (PS3.4 §J.3.3)."""
+
+    TYPE: ClassVar[str] = "commitment.reported"
+
+    calling_ae_title: AETitle
+    """Who told."""
+
+    transaction_uid: DicomUid
+    """(0008,1195), which we asked under."""
+
+    committed: tuple[DicomUid, ...]
+    refused: tuple[CommitmentRefusal, ...]
 
 
 class RejectionRequested(Message):

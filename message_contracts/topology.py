@@ -6,6 +6,7 @@ from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
     AttachmentRequested,
+    CommitmentReported,
     RejectionDelivered,
     RejectionFailed,
     RejectionRequested,
@@ -117,7 +118,11 @@ QUEUES: dict[str, Queue] = {
         # Quorum queues have no priorities: an urgent lane is a second queue, read first.
         Queue(INFERENCE_URGENT, (f"{InferenceRequested.TYPE}.{Urgency.URGENT}",), _MODEL),
         Queue(INFERENCE_ROUTINE, (f"{InferenceRequested.TYPE}.{Urgency.ROUTINE}",), _MODEL),
-        Queue(ATTACHMENT, (AttachmentRequested.TYPE, RejectionRequested.TYPE), _PEER),
+        Queue(
+            ATTACHMENT,
+            (AttachmentRequested.TYPE, CommitmentReported.TYPE, RejectionRequested.TYPE),
+            _PEER,
+        ),
         Queue(REPORT, (ReportRequested.TYPE,), _PEER),
     )
 }

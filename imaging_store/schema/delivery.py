@@ -1,6 +1,6 @@
 """What has left; ``dicom_sender`` writes ``attachment``, ``fhir_bridge`` ``ehr_submission``."""
 
-from sqlalchemy import JSON, Column, Integer, String, Table, Uuid, text
+from sqlalchemy import JSON, Column, Index, Integer, String, Table, Uuid, text
 
 from service_runtime.database import UtcDateTime, metadata
 
@@ -11,7 +11,7 @@ attachment = Table(
     Column("sop_instance_uid", String(64), primary_key=True),
     Column("case_id", Uuid, nullable=False),
     Column("case_version", Integer, nullable=False),
-    # The C-STORE response's Status (0000,0900).
+    # The C-STORE response's Status (0000,0900); 0xFF00 from when it is sent until it is answered.
     Column("status", Integer, nullable=False),
     # (0000,0902) as the peer sent it: it may name the patient, and is shown to people only.
     Column("error_comment", String(64), nullable=False, server_default=text("''")),
@@ -19,6 +19,30 @@ attachment = Table(
     Column("transfer_syntax_uid", String(64), nullable=False, server_default=text("''")),
     Column("answered_at", UtcDateTime, nullable=False),
 )
+
+destination_contact = Table(
+    "destination_contact",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    # When a batch was last taken whole, and when one was not.
+    Column("succeeded_at", UtcDateTime),
+    Column("failed_at", UtcDateTime),
+    Column("failure", String(500)),
+)
+"""How it went with each PACS last."""
+
+rejection_note = Table(
+    "rejection_note",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("case_id", Uuid, nullable=False),
+    Column("case_version", Integer, nullable=False),
+    # Where the instance store keeps the Part 10 file.
+    Column("key", String(255), nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+)
+"""Key Object Selections of ours that tell a PACS what is not to be used (IHE RAD TF-2, IOCM)."""
 
 commitment_request = Table(
     "commitment_request",
@@ -28,8 +52,11 @@ commitment_request = Table(
     Column("destination", String(64), nullable=False),
     Column("case_id", Uuid, nullable=False),
     Column("case_version", Integer, nullable=False),
+    # What it was asked about, a list.
+    Column("sop_instance_uids", JSON, nullable=False),
     Column("requested_at", UtcDateTime, nullable=False),
     Column("answered_at", UtcDateTime),
+    Index("ix_commitment_request_case", "case_id", "case_version"),
 )
 """What a PACS was asked to commit to (PS3.4 Annex J)."""
 

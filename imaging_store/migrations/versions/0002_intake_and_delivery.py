@@ -149,9 +149,34 @@ def _delivery() -> None:
         sa.Column("destination", sa.String(length=64), nullable=False),
         sa.Column("case_id", sa.Uuid(), nullable=False),
         sa.Column("case_version", sa.Integer(), nullable=False),
+        sa.Column("sop_instance_uids", sa.JSON(), nullable=False),
         sa.Column("requested_at", _MOMENT, nullable=False),
         sa.Column("answered_at", _MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("transaction_uid", name=op.f("pk_commitment_request")),
+    )
+    op.create_index(
+        "ix_commitment_request_case",
+        "commitment_request",
+        ["case_id", "case_version"],
+        unique=False,
+    )
+    op.create_table(
+        "destination_contact",
+        sa.Column("destination", sa.String(length=64), nullable=False),
+        sa.Column("succeeded_at", _MOMENT, nullable=True),
+        sa.Column("failed_at", _MOMENT, nullable=True),
+        sa.Column("failure", sa.String(length=500), nullable=True),
+        sa.PrimaryKeyConstraint("destination", name=op.f("pk_destination_contact")),
+    )
+    op.create_table(
+        "rejection_note",
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("case_id", sa.Uuid(), nullable=False),
+        sa.Column("case_version", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("made_at", _MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_rejection_note")),
     )
 
 
