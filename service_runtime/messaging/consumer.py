@@ -175,7 +175,8 @@ class Consumer:
             delay_s = min(delay_s * 2, 5.0)
 
     def _recorded(self, held: Delivery, envelope: Envelope | None, failure: _Failure) -> Outcome:
-        policy = self.handlings[held.queue].retry or topology.QUEUES[held.queue].retry
+        own = self.handlings[held.queue].retry
+        policy = own or topology.QUEUES[topology.queue_of(held.queue)].retry
         attempts = held.attempt + 1
         if failure.postponed_s is not None:
             again = Again(held.attempt, failure.postponed_s, failure.reason)

@@ -65,7 +65,7 @@ def open_by_queue(database: Database) -> dict[str, int]:
 
 
 def replay(transaction: Transaction, dead_letter_id: str, *, who: str, why: str) -> None:
-    """Have a dead letter delivered again, to its queue alone, with all its attempts.
+    """Have a dead letter delivered again, to its queue or branch alone, with all its attempts.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def replay(transaction: Transaction, dead_letter_id: str, *, who: str, why: str)
         It cannot be decoded, or its queue is no longer there: it can only be discarded.
     """
     found = _resolve(transaction, dead_letter_id, REPLAYED, who, why)
-    if found.queue not in topology.QUEUES:
+    if topology.queue_of(found.queue) not in topology.QUEUES:
         raise NotReplayable("queue: not in the topology")
     try:
         envelope = catalogue.decode(found.body)

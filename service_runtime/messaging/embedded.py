@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 import structlog
@@ -26,6 +26,12 @@ _SUSPICIOUS = 2
 """Taken more often than this without an outcome, a message is not taken together with others."""
 
 _LONGEST_SLEEP_S = 5.0
+BRANCH_LOOK_S = 0.25
+"""How often to look for what other processes have put into a branch; its own wakes it."""
+
+Gate = Callable[[], float]
+"""Tells for how many seconds nothing is to be taken now; 0 where nothing stands in the way."""
+
 _LOG = structlog.get_logger()
 
 
@@ -51,9 +57,13 @@ class EmbeddedConsumer:
     handler_deadline_s
         A handler that has not returned by then hangs: the failure is recorded and the process
         leaves, because a thread cannot be stopped.
+    look_s
+        How often to look for what other processes have sent; as often as is cheap by default.
+    gate
+        Asked before something that is due is taken.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a number of its own
         self,
         database: Database,
         handlings: Mapping[str, Handling],
@@ -61,6 +71,8 @@ class EmbeddedConsumer:
         prefetch: int,
         handler_deadline_s: float,
         lease_s: float = LEASE_S,
+        look_s: float | None = None,
+        gate: Gate = lambda: 0,
     ) -> None:
         self._database = database
         self._queues = tuple(handlings)
@@ -68,6 +80,9 @@ class EmbeddedConsumer:
         self._prefetch = prefetch
         self._deadline_s = handler_deadline_s
         self._lease_s = lease_s
+        self._look_s = look_s
+        self._gate = gate
+        self._closed_until = 0.0
         self._token = f"{token_of()}/{uuid4().hex[:12]}"
         self._woken = threading.Event()
         self._holding = False
@@ -112,6 +127,10 @@ class EmbeddedConsumer:
         due_at = outbox.next_due_at(self._database, self._queues)
         if due_at is None or due_at > time.time():
             return []
+        closed_s = self._gate()
+        if closed_s > 0:
+            self._closed_until = time.time() + closed_s
+            return []
         claimed: list[Delivery] = []
         # A power cut ends this process too: it may undo the lease.
         with self._database.transaction(durable=False) as transaction:
@@ -132,8 +151,9 @@ class EmbeddedConsumer:
         until = time.time() + _LONGEST_SLEEP_S
         if due_at is not None:
             until = min(until, due_at)
+        until = max(until, min(self._closed_until, time.time() + _LONGEST_SLEEP_S))
         while time.time() < until and not stop.is_set():
-            if self._woken.wait(watch.interval_s) or watch.changed():
+            if self._woken.wait(self._look_s or watch.interval_s) or watch.changed():
                 self._woken.clear()
                 return
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from service_runtime.database import Database
 from service_runtime.messaging.consumer import Handler, Handling
-from service_runtime.messaging.embedded import EmbeddedConsumer
+from service_runtime.messaging.embedded import BRANCH_LOOK_S, EmbeddedConsumer, Gate
 from service_runtime.settings import EMBEDDED
 
 PREFETCH = 16
@@ -92,6 +92,29 @@ class Messaging:
             handlings,
             prefetch=prefetch,
             handler_deadline_s=handler_deadline_s,
+        ).run(stop)
+
+    def consume_branch(
+        self,
+        branch: str,
+        handling: Handling,
+        stop: threading.Event,
+        *,
+        gate: Gate,
+        handler_deadline_s: float,
+    ) -> None:
+        """Handle what is put into a branch, one by one, until ``stop`` is set.
+
+        Nothing is taken while its gate is closed. The rows of a branch are consumed straight from
+        the table, in both forms.
+        """
+        EmbeddedConsumer(
+            self._database,
+            {branch: handling},
+            prefetch=1,
+            handler_deadline_s=handler_deadline_s,
+            look_s=BRANCH_LOOK_S,
+            gate=gate,
         ).run(stop)
 
     def ready(self) -> bool:

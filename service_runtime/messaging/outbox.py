@@ -137,7 +137,7 @@ def claim(
 ) -> list[Delivery]:
     """Lease up to ``limit`` deliveries that are due, the longest due first.
 
-    ``queue`` of ``None`` is every queue: what the relay publishes.
+    ``queue`` of ``None`` is every queue and no branch: what the relay publishes.
     """
     now = time.time()
     parameters = {
@@ -289,7 +289,7 @@ def bury(transaction: Transaction, held: Delivery, reason: str, attempts: int) -
 
 
 def next_due_at(database: Database, queues: Sequence[str] | None = None) -> float | None:
-    """Return when the next delivery of ``queues`` (or of any) may be claimed; ``None``: never."""
+    """Return when the next of ``queues`` (or for the relay) may be claimed; ``None``: never."""
     with database.reading() as connection:
         if queues is None:
             return connection.execute(_NEXT_DUE).scalar()
@@ -319,8 +319,8 @@ def _any_of(held: Sequence[Delivery]) -> ColumnElement[bool]:
 
 def _claim_statement(*, any_queue: bool) -> Update:
     free = and_(delivery.c.due_at <= bindparam("now"), delivery.c.leased_until < bindparam("now"))
-    if not any_queue:
-        free = and_(delivery.c.queue == bindparam("from_queue"), free)
+    of_queue = _FOR_THE_RELAY if any_queue else delivery.c.queue == bindparam("from_queue")
+    free = and_(of_queue, free)
     due = (
         select(delivery.c.queue, delivery.c.message_id)
         .where(free)
@@ -350,6 +350,7 @@ def _claim_statement(*, any_queue: bool) -> Update:
     )
 
 
+_FOR_THE_RELAY = delivery.c.queue.not_like(f"%{topology.BRANCH_MARK}%")
 _CLAIM = _claim_statement(any_queue=False)
 _CLAIM_ANY = _claim_statement(any_queue=True)
 _SETTLE = delete(delivery).where(
@@ -358,7 +359,7 @@ _SETTLE = delete(delivery).where(
     delivery.c.lease_token == bindparam("token"),
 )
 # A delivery may be claimed once it is due and nobody's lease is on it.
-_NEXT_DUE = select(
+_NEXT_OF_ALL = select(
     func.min(
         case(
             (delivery.c.leased_until > delivery.c.due_at, delivery.c.leased_until),
@@ -366,4 +367,5 @@ _NEXT_DUE = select(
         )
     )
 )
-_NEXT_DUE_OF = _NEXT_DUE.where(delivery.c.queue.in_(bindparam("queues", expanding=True)))
+_NEXT_DUE = _NEXT_OF_ALL.where(_FOR_THE_RELAY)
+_NEXT_DUE_OF = _NEXT_OF_ALL.where(delivery.c.queue.in_(bindparam("queues", expanding=True)))

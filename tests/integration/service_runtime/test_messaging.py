@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from message_contracts import topology
+from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceRequested, Urgency
 from message_contracts.ingest import StudyOpened
@@ -17,6 +18,7 @@ from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError, Postponed, TransientError
 from service_runtime.messaging import dead_letters, outbox
 from service_runtime.messaging.consumer import Effect, Handling
+from service_runtime.messaging.forms import Messaging
 from service_runtime.messaging.tables import RELAY_QUEUE, dead_letter, delivery, inbox, message
 from tests.integration.service_runtime.conftest import Consume
 from tests.integration.service_runtime.journeys import (
@@ -227,6 +229,39 @@ def test_a_handling_may_have_a_retry_policy_of_its_own(
     wait_for_effects(database, 1)
     [dead] = dead_letters.list_open(database)
     assert dead.attempts == 2
+
+
+def test_a_branch_is_consumed_by_itself_and_only_while_its_gate_is_open(
+    database: Database, messaging: Messaging
+) -> None:
+    envelope = study_opened()
+    branch = topology.branch_of(WORKFLOW, "slow")
+    stop, asked, is_open = threading.Event(), threading.Event(), threading.Event()
+
+    def gate() -> float:
+        asked.set()
+        return 0 if is_open.is_set() else 0.05
+
+    once = topology.RetryPolicy(first_delay_s=0.1, multiplier=1, cap_s=0.1, attempts=1)
+    consuming = threading.Thread(
+        target=messaging.consume_branch,
+        args=(branch, Handling(noted, retry=once), stop),
+        kwargs={"gate": gate, "handler_deadline_s": 60},
+    )
+    consuming.start()
+    try:
+        with database.transaction() as transaction:
+            message_id, routing_key = str(envelope.id), envelope.body.routing_key
+            outbox.keep(transaction, message_id, routing_key, catalogue.encode(envelope))
+            outbox.deliver(transaction, message_id, [branch])
+        assert asked.wait(10)
+        assert outbox.waiting(database) == {branch: 1}
+        is_open.set()
+        wait_for_effects(database, 1)
+        assert outbox.waiting(database) == {}
+    finally:
+        stop.set()
+        consuming.join()
 
 
 @pytest.mark.usefixtures("fast")
