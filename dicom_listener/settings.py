@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from service_runtime.settings import ServiceSettings, StoreSettings
+from service_runtime.settings import RetentionSettings, ServiceSettings
 
 MEBIBYTE = 1024 * 1024
 
 
-class ListenerSettings(ServiceSettings, StoreSettings):
+class ListenerSettings(ServiceSettings, RetentionSettings):
     """Where and how instances are received."""
 
     dicom_host: str = Field(
@@ -56,11 +56,4 @@ class ListenerSettings(ServiceSettings, StoreSettings):
         default=60,
         gt=0,
         description="A sender that falls silent in the middle of a message is cut off after this.",
-    )
-    store_reserve_mib: int = Field(
-        default=512,
-        ge=0,
-        description=(
-            "Instances are refused (status A700) while less than this is free where they are kept."
-        ),
     )

@@ -164,6 +164,54 @@ class StoreSettings(SiteSettings):
         return self.store_url or f"file:{self.data_dir.absolute() / 'instances'}"
 
 
+class RetentionSettings(StoreSettings):
+    """How long received instances are kept, and how full the store may become."""
+
+    retention_days: float = Field(
+        default=30,
+        ge=0,
+        le=36_500,
+        description=(
+            "Received instances are purged so many days after their case ended; results, reports "
+            "and history stay. 0 keeps them for ever, however full the store is."
+        ),
+    )
+    store_watermark_mib: int | None = Field(
+        default=None,
+        ge=0,
+        description=(
+            "While less than this is free where instances are kept, those of ended cases are "
+            "purged before their time, the oldest first. By default four times the reserve."
+        ),
+    )
+    store_reserve_mib: int = Field(
+        default=512,
+        ge=0,
+        description=(
+            "Instances are refused (status A700) while less than this is free where they are kept."
+        ),
+    )
+    commitment_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description=(
+            "How long an instance that we commit to (DICOM Storage Commitment) is kept at least. "
+            "Without it we commit to nothing, and no AE may be given the right to ask."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _purging_begins_before_refusing(self) -> RetentionSettings:
+        watermark_mib = self.store_watermark_mib
+        if watermark_mib is not None and watermark_mib < self.store_reserve_mib:
+            raise ValueError(
+                f"{ENV_PREFIX}STORE_WATERMARK_MIB: less than {ENV_PREFIX}STORE_RESERVE_MIB: "
+                "instances would be refused before any is purged"
+            )
+        return self
+
+
 class DestinationSettings(Settings):
     """Where results may go: who decides it and who sends it read the same setting."""
 

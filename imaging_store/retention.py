@@ -1,0 +1,206 @@
+"""What may be let go of: received instances whose case has ended long enough ago.
+
+A case has ended when nobody is to act on it any more and nothing of it waits to be delivered.
+Results, reports and history are not asked about here: they stay.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+)
+
+from imaging_store.schema.ingest import (
+    committed_instance,
+    conflict,
+    duplicate_instance,
+    instance,
+    open_association,
+    study,
+)
+from imaging_store.schema.workflow import cases, destination_delivery
+from message_contracts.case import CaseStatus, DeliveryState
+from service_runtime.settings import RetentionSettings
+
+_MEBIBYTE = 1024 * 1024
+_WATERMARK_OF_RESERVE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long instances are kept, and from when on they are let go before their time."""
+
+    period: timedelta | None
+    """From the end of a case to its purge; ``None``: instances are kept for ever."""
+    watermark_bytes: int
+    """Less free than this: ended cases are purged before their time."""
+    reserve_bytes: int
+    """Less free than this: nothing is received."""
+
+    @classmethod
+    def of(cls, settings: RetentionSettings) -> Self:
+        """Return what the settings say."""
+        reserve_bytes = settings.store_reserve_mib * _MEBIBYTE
+        watermark_mib = settings.store_watermark_mib
+        return cls(
+            period=timedelta(days=settings.retention_days) if settings.retention_days else None,
+            watermark_bytes=reserve_bytes * _WATERMARK_OF_RESERVE
+            if watermark_mib is None
+            else watermark_mib * _MEBIBYTE,
+            reserve_bytes=reserve_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is on the file system on which instances are kept."""
+
+    free_bytes: int
+    """For whoever is not root."""
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """As of when it is asked what may be purged."""
+
+    now: datetime
+    ended_by: datetime
+    """Cases that ended later are left alone, and so are instances that came later."""
+    is_early: bool = False
+    """Room is short: only what a person has ended is purged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A study whose case has ended, and of which something may be purged."""
+
+    study_instance_uid: str
+    ended_at: datetime
+
+
+def room_of(folder: Path) -> Room:
+    """Ask the file system of a store."""
+    found = os.statvfs(folder)
+    return Room(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+def due(retention: Retention, now: datetime) -> Moment | None:
+    """Return the moment by which instances have been kept long enough; ``None``: never."""
+    return None if retention.period is None else Moment(now, now - retention.period)
+
+
+def early(retention: Retention, free_bytes: int, now: datetime) -> Moment | None:
+    """Return the moment to purge by where room is short; ``None`` where it is not."""
+    if retention.period is None or free_bytes >= retention.watermark_bytes:
+        return None
+    return Moment(now, now, is_early=True)
+
+
+def ended_studies(
+    connection: Connection, moment: Moment, limit: int, study_instance_uid: str | None = None
+) -> list[Ended]:
+    """Return studies of which something may be purged, the longest ended first; of one or all."""
+    statement = (
+        select(study.c.study_instance_uid, ENDED_AT.label("ended_at"))
+        .join(cases, cases.c.study_instance_uid == study.c.study_instance_uid)
+        .where(
+            has_ended(moment),
+            or_(
+                exists(instances_to_purge(moment, study.c.study_instance_uid)),
+                exists(duplicates_to_purge(moment, study.c.study_instance_uid)),
+            ),
+        )
+        .order_by(ENDED_AT, study.c.study_instance_uid)
+        .limit(limit)
+    )
+    if study_instance_uid is not None:
+        statement = statement.where(study.c.study_instance_uid == study_instance_uid)
+    return [Ended(row.study_instance_uid, row.ended_at) for row in connection.execute(statement)]
+
+
+def instances_to_purge(moment: Moment, of_study: Any) -> Select[Any]:
+    """Select what may go of a study whose case has ended."""
+    return select(instance.c.sop_instance_uid, instance.c.key, instance.c.size_bytes).where(
+        instance.c.study_instance_uid == of_study, may_go(instance, moment)
+    )
+
+
+def duplicates_to_purge(moment: Moment, of_study: Any) -> Select[Any]:
+    """Select what may go beside them; a duplicate shares the fate of the first's study."""
+    columns = duplicate_instance.c
+    first = instance.alias("first")
+    return select(columns.sop_instance_uid, columns.sha256, columns.key, columns.size_bytes).where(
+        columns.sop_instance_uid == first.c.sop_instance_uid,
+        first.c.study_instance_uid == of_study,
+        may_go(duplicate_instance, moment),
+    )
+
+
+def has_ended(moment: Moment) -> ColumnElement[bool]:
+    """Tell of a study, joined to its case, whether it has ended and nothing about it is open."""
+    ended = [
+        cases.c.status == CaseStatus.REJECTED,
+        and_(cases.c.status == CaseStatus.REPORT_READY, ~exists(_NOT_DELIVERED)),
+    ]
+    if not moment.is_early:
+        # No model reads it and no doctor has opened it: nobody has ended it, and it still goes.
+        ended.append(cases.c.status == CaseStatus.NO_MODEL)
+    return and_(
+        study.c.purged_at.is_(None),
+        study.c.pending_since.is_(None),
+        # What was announced and not yet taken up may open the case again.
+        cases.c.version >= study.c.version,
+        ~cases.c.on_hold,
+        or_(*ended),
+        moment.ended_by >= ENDED_AT,
+        ~exists(_OPEN_CONFLICT),
+        ~exists(_OPEN_ASSOCIATION),
+    )
+
+
+def may_go(table: Table, moment: Moment) -> ColumnElement[bool]:
+    """Tell of an instance or a duplicate whether it may go when its case has ended."""
+    committed = select(committed_instance.c.sop_instance_uid).where(
+        committed_instance.c.sop_instance_uid == table.c.sop_instance_uid,
+        committed_instance.c.kept_until > moment.now,
+    )
+    return and_(
+        table.c.purged_at.is_(None),
+        table.c.received_at <= moment.ended_by,
+        ~exists(committed),
+    )
+
+
+_NOT_DELIVERED = select(destination_delivery.c.destination).where(
+    destination_delivery.c.case_id == cases.c.id,
+    destination_delivery.c.case_version == cases.c.report_version,
+    destination_delivery.c.state != DeliveryState.DELIVERED,
+)
+_OPEN_CONFLICT = select(conflict.c.id).where(
+    conflict.c.study_instance_uid == study.c.study_instance_uid,
+    conflict.c.settled_at.is_(None),
+)
+_OPEN_ASSOCIATION = select(open_association.c.id).where(
+    open_association.c.study_instance_uid == study.c.study_instance_uid
+)
+_LAST_ANSWER = (
+    select(func.max(destination_delivery.c.changed_at))
+    .where(destination_delivery.c.case_id == cases.c.id)
+    .scalar_subquery()
+)
+ENDED_AT = case((cases.c.changed_at < _LAST_ANSWER, _LAST_ANSWER), else_=cases.c.changed_at)
+"""When a case that has ended did so: with its last act or the last answer of a destination."""
