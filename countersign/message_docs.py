@@ -19,6 +19,7 @@ SENDERS = {
     "inference": "inference_worker",
     "attachment.requested": "workflow_engine",
     "attachment": "dicom_sender",
+    "commitment": "dicom_listener",
     "rejection.requested": "workflow_engine",
     "rejection": "dicom_sender",
     "completion.requested": "workflow_engine",

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from message_contracts.identifiers import AETitle, DicomUid
+from message_contracts.identifiers import DicomUid
 from message_contracts.message import Message
 
 EHR = "EHR"
@@ -83,7 +83,7 @@ class CommitmentReported(Message):
 
     TYPE: ClassVar[str] = "commitment.reported"
 
-    calling_ae_title: AETitle
+    calling_ae_title: str = Field(min_length=1, max_length=16)
     """Who told."""
 
     transaction_uid: DicomUid
