@@ -37,6 +37,7 @@ from service_runtime.settings import RetentionSettings
 
 _MEBIBYTE = 1024 * 1024
 _WATERMARK_OF_RESERVE = 4
+_FILE = ("sop_instance_uid", "sha256", "key", "size_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def ended_studies(
 
 def instances_to_purge(moment: Moment, of_study: Any) -> Select[Any]:
     """Select what may go of a study whose case has ended."""
-    return select(instance.c.sop_instance_uid, instance.c.key, instance.c.size_bytes).where(
+    return select(*(instance.c[name] for name in _FILE)).where(
         instance.c.study_instance_uid == of_study, may_go(instance, moment)
     )
 
@@ -143,7 +144,7 @@ def duplicates_to_purge(moment: Moment, of_study: Any) -> Select[Any]:
     """Select what may go beside them; a duplicate shares the fate of the first's study."""
     columns = duplicate_instance.c
     first = instance.alias("first")
-    return select(columns.sop_instance_uid, columns.sha256, columns.key, columns.size_bytes).where(
+    return select(*(columns[name] for name in _FILE)).where(
         columns.sop_instance_uid == first.c.sop_instance_uid,
         first.c.study_instance_uid == of_study,
         may_go(duplicate_instance, moment),

@@ -1,0 +1,245 @@
+"""Lets go of received instances: first no row claims them any more, then their files go.
+
+What is marked is durable before a file is touched, and names the file until it is gone: whoever is
+killed in between leaves work that the next one finishes, and no row that claims what is not there.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from sqlalchemy import Connection, Select, delete, select, update
+
+from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
+from imaging_store.holdings import Amount
+from imaging_store.instances import FileInstanceStore
+from imaging_store.removal import putting_back, remove, removing
+from imaging_store.retention import (
+    Moment,
+    Retention,
+    due,
+    duplicates_to_purge,
+    early,
+    ended_studies,
+    instances_to_purge,
+    room_of,
+)
+from imaging_store.schema.ingest import duplicate_instance, instance, removal, study
+from service_runtime.database import Database, Transaction
+from service_runtime.errors import TransientError
+
+_STUDIES = 20
+_INSTANCES = 500
+_FILES = 500
+_LOOK_AT_ROOM_S = 5.0
+_LOOK_FOR_DUE = timedelta(minutes=1)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Purges one installation, a bounded piece at a time; any number may do so at once."""
+
+    database: Database
+    store: FileInstanceStore
+    retention: Retention
+    now: Callable[[], datetime]
+
+    def some(self) -> Amount:
+        """Purge some of what has been kept long enough, the longest ended first."""
+        return self._some(due(self.retention, self.now()), _STUDIES)
+
+    def some_early(self) -> Amount:
+        """Purge of one study before its time, where room is short."""
+        free_bytes = room_of(self.store.root).free_bytes
+        return self._some(early(self.retention, free_bytes, self.now()), 1)
+
+    def _some(self, moment: Moment | None, limit: int) -> Amount:
+        if moment is None:
+            return Amount(0, 0)
+        with self.database.reading() as connection:
+            ended = ended_studies(connection, moment, limit)
+        marked = [self._mark(each.study_instance_uid, moment) for each in ended]
+        self.remove_marked()
+        return Amount(
+            sum(each.instances for each in marked), sum(each.size_bytes for each in marked)
+        )
+
+    def _mark(self, study_instance_uid: str, moment: Moment) -> Amount:
+        """Have no row claim what may go of a study; from then on its files may go too."""
+        with self.database.transaction() as transaction:
+            connection = transaction.connection
+            # Whoever adds to a study, or commits to its instances, holds the same lock.
+            connection.execute(_LOCK_STUDY.where(study.c.study_instance_uid == study_instance_uid))
+            if not ended_studies(connection, moment, 1, study_instance_uid):
+                return Amount(0, 0)
+            instances = _rows(connection, instances_to_purge(moment, study_instance_uid))
+            duplicates = _rows(connection, duplicates_to_purge(moment, study_instance_uid))
+            for table, rows in ((instance, instances), (duplicate_instance, duplicates)):
+                uids = [row.sop_instance_uid for row in rows]
+                digests = [row.sha256 for row in rows]
+                connection.execute(
+                    update(table)
+                    .where(table.c.sop_instance_uid.in_(uids), table.c.sha256.in_(digests))
+                    .values(purged_at=moment.now)
+                )
+            gone = [*instances, *duplicates]
+            discard(transaction, [row.key for row in gone], moment.now)
+            if not _is_any_kept(connection, study_instance_uid):
+                connection.execute(
+                    update(study)
+                    .where(study.c.study_instance_uid == study_instance_uid)
+                    .values(purged_at=moment.now)
+                )
+        amount = Amount(len(gone), sum(row.size_bytes for row in gone))
+        reason = "early" if moment.is_early else "due"
+        PURGED.labels(reason).inc(amount.instances)
+        log.info(
+            "instances.purged",
+            study_instance_uid=study_instance_uid,
+            instance_count=amount.instances,
+            size_bytes=amount.size_bytes,
+            reason=reason,
+        )
+        return amount
+
+    def remove_marked(self) -> int:
+        """Remove the files that no row claims any more; return how many that were."""
+        removed = 0
+        while True:
+            with removing(self.store.root):
+                with self.database.reading() as connection:
+                    keys = list(connection.execute(_MARKED).scalars())
+                failed = remove(self.store.root, keys)
+                gone = [key for key in keys if key not in failed]
+                if gone:
+                    with self.database.transaction() as transaction:
+                        transaction.connection.execute(
+                            delete(removal).where(removal.c.key.in_(gone))
+                        )
+            removed += len(gone)
+            for key, error in failed.items():
+                log.error("instance.not_removed", key=key, exc_info=error)
+            if failed or len(keys) < _FILES:
+                return removed
+
+
+def discard(transaction: Transaction, keys: list[str], at: datetime) -> None:
+    """Have files removed that no row claims any more once this transaction is durable."""
+    if keys:
+        transaction.connection.execute(
+            transaction.database.insert_new(removal), [{"key": key, "since": at} for key in keys]
+        )
+
+
+def put_back(
+    database: Database,
+    store: FileInstanceStore,
+    key: str,
+    same: tuple[str, str],
+    at: datetime,
+) -> bool:
+    """Have a purged instance that came again count as kept; return whether its bytes are there.
+
+    Its file lies under ``key`` already, unless the purge has just removed it; ``same`` is its SOP
+    Instance UID and the digest of its data set.
+    """
+    sop_instance_uid, sha256 = same
+    with putting_back(store.root):
+        if not store.exists(key):
+            return False
+        with database.transaction() as transaction:
+            connection = transaction.connection
+            connection.execute(delete(removal).where(removal.c.key == key))
+            for table in (instance, duplicate_instance):
+                connection.execute(
+                    update(table)
+                    .where(
+                        table.c.sop_instance_uid == sop_instance_uid,
+                        table.c.sha256 == sha256,
+                        table.c.purged_at.is_not(None),
+                    )
+                    .values(purged_at=None, key=key, received_at=at)
+                )
+            of_study = select(instance.c.study_instance_uid).where(
+                instance.c.sop_instance_uid == sop_instance_uid
+            )
+            connection.execute(
+                update(study).where(study.c.study_instance_uid.in_(of_study)).values(purged_at=None)
+            )
+    return True
+
+
+class Purging:
+    """A thread that purges what is due, and looks often whether room is short."""
+
+    def __init__(self, purge: Purge) -> None:
+        self._purge = purge
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="purging", daemon=True)
+        self._due_at = purge.now()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_left = True
+        while True:
+            try:
+                if is_left:
+                    self._purge.remove_marked()
+                    is_left = False
+                self._step()
+            except TransientError as error:
+                log.warning("purging.delayed", exc_info=error)
+            except Exception:
+                # Without this thread the store fills up.
+                log.exception("purging.failed")
+            if self._stopping.wait(_LOOK_AT_ROOM_S):
+                return
+
+    def _step(self) -> None:
+        STORE_FREE_BYTES.set(room_of(self._purge.store.root).free_bytes)
+        while self._purge.some_early().instances and not self._stopping.is_set():
+            pass
+        if self._purge.now() >= self._due_at:
+            while self._purge.some().instances and not self._stopping.is_set():
+                pass
+            self._due_at = self._purge.now() + _LOOK_FOR_DUE
+
+
+_LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()
+_MARKED = select(removal.c.key).order_by(removal.c.since, removal.c.key).limit(_FILES)
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> list[Any]:
+    return list(connection.execute(statement.limit(_INSTANCES)).all())
+
+
+def _is_any_kept(connection: Connection, study_instance_uid: str) -> bool:
+    of_study = instance.c.study_instance_uid == study_instance_uid
+    instances = select(instance.c.sop_instance_uid).where(of_study, instance.c.purged_at.is_(None))
+    duplicates = select(duplicate_instance.c.sop_instance_uid).where(
+        duplicate_instance.c.sop_instance_uid == instance.c.sop_instance_uid,
+        of_study,
+        duplicate_instance.c.purged_at.is_(None),
+    )
+    return any(
+        connection.execute(statement.limit(1)).first() is not None
+        for statement in (instances, duplicates)
+    )
