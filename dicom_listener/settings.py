@@ -9,18 +9,9 @@ from service_runtime.settings import RetentionSettings, ServiceSettings
 MEBIBYTE = 1024 * 1024
 
 
-class ListenerSettings(ServiceSettings, RetentionSettings):
-    """Where and how instances are received."""
+class ReceptionSettings(RetentionSettings):
+    """What holds for whatever is received, over DIMSE or over HTTP."""
 
-    dicom_host: str = Field(
-        default="127.0.0.1", description="Address on which DICOM associations are accepted."
-    )
-    dicom_port: int = Field(
-        default=11112,
-        ge=0,
-        le=65535,
-        description="Port on which DICOM associations are accepted. 0 takes a free port.",
-    )
     ae_title: Annotated[
         str, StringConstraints(strip_whitespace=True, pattern=r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
     ] = Field(default="COUNTERSIGN", description="AE title of this installation.")
@@ -32,6 +23,20 @@ class ListenerSettings(ServiceSettings, RetentionSettings):
             "A version of a study is complete when no instance of it has arrived for so many "
             "seconds."
         ),
+    )
+
+
+class ListenerSettings(ServiceSettings, ReceptionSettings):
+    """Where and how instances are received."""
+
+    dicom_host: str = Field(
+        default="127.0.0.1", description="Address on which DICOM associations are accepted."
+    )
+    dicom_port: int = Field(
+        default=11112,
+        ge=0,
+        le=65535,
+        description="Port on which DICOM associations are accepted. 0 takes a free port.",
     )
     max_associations: int = Field(
         default=64,
