@@ -15,13 +15,14 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage
 
-from imaging_pixels.decode import StoredValues
+from imaging_pixels.lookup_table import Picture, Values, each_value_once, look_up_table
+from imaging_pixels.stored_bits import StoredValues
 
-Values = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 Transformation = Callable[[Values], Values]
 
 _BYTE_DEPTH = 8
-_LUT_ITEMS_OF_ZERO = 65536
+_SINGLE_BYTES = 4
 _MAY_HAVE_LOG_PIXELS = {XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage}
 
 
@@ -47,41 +48,28 @@ class Window:
         return np.clip((values - center) / (self.width - 1.0) + 0.5, 0.0, 1.0)
 
 
-@dataclass(frozen=True)
-class LookUpTable:
-    """A Modality or VOI LUT: a value for every input from ``first`` on (PS3.3 §C.11.1.1)."""
-
-    first: int
-    entries: Values
-    bits: int
-
-    def apply(self, values: Values) -> Values:
-        """Look every value up; what lies before the first or after the last entry takes that."""
-        index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
-        looked_up: Values = self.entries[index.astype(np.int64)]
-        return looked_up
-
-
-def gray(dataset: Dataset, stored: StoredValues, frame: int = 0) -> npt.NDArray[np.uint8]:
+def gray(dataset: Dataset, stored: StoredValues, frame: int = 0) -> Picture:
     """Return stored values ``[rows, columns]`` as a screen should show them, 0 black, 255 white.
 
     Of several VOI LUTs or windows the first is taken, and a LUT before a window. Where there is
-    neither, 8-bit values are shown as they are and others between the least and the greatest in
-    the frame. Padding (PS3.3 §C.7.5.1.1.2) is black and counts for nothing. The macros of
-    multi-frame functional groups (PS3.3 §C.7.6.16) go before attributes of the data set.
+    neither, up to 8 bits are shown as they are and others between the least and the greatest in
+    the frame. Padding (PS3.3 §C.7.5.1.1.2) and what is no number are black and count for nothing.
+    The macros of multi-frame functional groups (PS3.3 §C.7.6.16) go before attributes of the data
+    set.
     """
-    background = _padding(dataset, stored)
-    window_range = _voi(dataset, stored, frame, background)
-    modality = modality_transformation(dataset, frame)
-    inverted = _is_inverted(dataset)
+    with np.errstate(all="ignore"):
+        background = _background(dataset, stored)
+        voi = _voi(dataset, stored, frame, background)
+        modality = modality_transformation(dataset, frame)
+        inverted = _is_inverted(dataset)
 
-    def shown(values: StoredValues) -> npt.NDArray[np.uint8]:
-        fraction = window_range(modality(values.astype(np.float64)))
-        if inverted:
-            fraction = 1.0 - fraction
-        return np.rint(fraction * 255.0).astype(np.uint8)
+        def shown(values: StoredValues) -> Picture:
+            fraction = np.nan_to_num(voi(modality(values.astype(np.float64))))
+            if inverted:
+                fraction = 1.0 - fraction
+            return np.rint(fraction * 255.0).astype(np.uint8)
 
-    picture = _each_value_once(shown, stored)
+        picture = each_value_once(shown, stored)
     if background is not None:
         picture[background] = 0
     return picture
@@ -90,7 +78,8 @@ def gray(dataset: Dataset, stored: StoredValues, frame: int = 0) -> npt.NDArray[
 def modality_transformation(dataset: Dataset, frame: int = 0) -> Transformation:
     """Return what makes CT numbers and the like of stored values (PS3.3 §C.11.1)."""
     for source in _sources(dataset, frame, "PixelValueTransformationSequence"):
-        table = _table(source, "ModalityLUTSequence")
+        is_signed = dataset.get("PixelRepresentation") == 1
+        table = look_up_table(source, "ModalityLUTSequence", is_signed=is_signed)
         if table is not None and not _is_only_for_measuring(dataset):
             return table.apply
         slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
@@ -100,35 +89,38 @@ def modality_transformation(dataset: Dataset, frame: int = 0) -> Transformation:
 
 
 def _voi(
-    dataset: Dataset, stored: StoredValues, frame: int, background: npt.NDArray[np.bool_] | None
+    dataset: Dataset, stored: StoredValues, frame: int, background: Mask | None
 ) -> Transformation:
     """Return what makes fractions of full brightness of modality values (PS3.3 §C.11.2)."""
+    modality = modality_transformation(dataset, frame)
+    ends = _ends(stored)
+    # PS3.3 §C.11.2.1.1: as signed as what the modality transformation can give.
+    is_signed = bool(modality(ends).min() < 0)
     for source in _sources(dataset, frame, "FrameVOILUTSequence"):
-        table = _table(source, "VOILUTSequence")
+        table = look_up_table(source, "VOILUTSequence", is_signed=is_signed)
         if table is not None:
             full = float(2**table.bits - 1)
             return lambda values: np.clip(table.apply(values) / full, 0.0, 1.0)
         window = _window(source)
         if window is not None:
             return window.apply
-    return _full_range(dataset, stored, frame, background)
-
-
-def _full_range(
-    dataset: Dataset, stored: StoredValues, frame: int, background: npt.NDArray[np.bool_] | None
-) -> Transformation:
-    modality = modality_transformation(dataset, frame)
-    if stored.dtype.kind == "u" and int(dataset.get("BitsStored") or 16) <= _BYTE_DEPTH:
-        ends = np.array([0.0, 2.0 ** int(dataset.BitsStored) - 1.0])
+    bits = dataset.get("BitsStored") or dataset.get("BitsAllocated") or _BYTE_DEPTH
+    if stored.dtype.kind == "u" and bits <= _BYTE_DEPTH:
+        ends = np.array([0.0, 2.0**bits - 1.0])
     else:
-        picture = stored if background is None else stored[~background]
-        present = picture[np.isfinite(picture)]
+        present = stored[np.isfinite(stored)] if background is None else stored[~background]
         ends = np.array([present.min(), present.max()] if present.size else [0, 1], np.float64)
     # A table need not rise from end to end, and a slope may be negative.
     low, high = sorted(modality(ends).tolist())
     if high <= low:
         return np.zeros_like
-    return lambda values: np.clip((np.nan_to_num(values) - low) / (high - low), 0.0, 1.0)
+    return lambda values: np.clip((values - low) / (high - low), 0.0, 1.0)
+
+
+def _ends(stored: StoredValues) -> Values:
+    """Return the least and the greatest value that cells of this type can hold."""
+    limits = np.finfo(stored.dtype) if stored.dtype.kind == "f" else np.iinfo(stored.dtype)
+    return np.array([limits.min, limits.max], np.float64)
 
 
 def _sources(dataset: Dataset, frame: int, macro: str) -> Iterator[Dataset]:
@@ -164,32 +156,35 @@ def _number(source: Dataset, keyword: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _table(source: Dataset, keyword: str) -> LookUpTable | None:
-    items = source.get(keyword) or []
-    if not items or "LUTDescriptor" not in items[0] or "LUTData" not in items[0]:
-        return None
-    count, first, bits = (int(value) for value in items[0].LUTDescriptor)
-    count = count or _LUT_ITEMS_OF_ZERO
-    data = items[0]["LUTData"].value
-    if isinstance(data, bytes):
-        # VR OW; 8-bit entries may be packed two to a word (PS3.3 §C.11.1.1).
-        order = "<" if items[0].original_encoding[1] is not False else ">"
-        kind = "u1" if len(data) < 2 * count else f"{order}u2"
-        data = np.frombuffer(data, kind)
-    entries = np.asarray(data, dtype=np.float64).reshape(-1)[:count]
-    if not entries.size or not 1 <= bits <= 16:  # noqa: PLR2004 - PS3.3 §C.11.1.1
-        return None
-    return LookUpTable(first, entries, bits)
+def _background(dataset: Dataset, stored: StoredValues) -> Mask | None:
+    """Return where there is padding or no number, or ``None`` where there can be neither.
+
+    Integers have Pixel Padding Value, floating point numbers padding of their own kind (PS3.3
+    §C.7.5.1.1.2, §C.7.6.24, §C.7.6.25), and each of them a range of it.
+    """
+    if stored.dtype.kind == "f":
+        kind = "Float" if stored.dtype.itemsize == _SINGLE_BYTES else "DoubleFloat"
+        padding = _padding(dataset, stored, f"{kind}PixelPadding")
+        return ~np.isfinite(stored) if padding is None else padding | ~np.isfinite(stored)
+    return _padding(dataset, stored, "PixelPadding")
 
 
-def _padding(dataset: Dataset, stored: StoredValues) -> npt.NDArray[np.bool_] | None:
-    """Return where there is padding (PS3.3 §C.7.5.1.1.2), or ``None`` where none is declared."""
-    value = _number(dataset, "PixelPaddingValue")
-    if value is None or stored.dtype.kind not in "iu":
+def _padding(dataset: Dataset, stored: StoredValues, keyword: str) -> Mask | None:
+    value = _number(dataset, f"{keyword}Value")
+    limit = _number(dataset, f"{keyword}RangeLimit")
+    if value is None:
         return None
-    limit = _number(dataset, "PixelPaddingRangeLimit")
-    low, high = sorted((value, value if limit is None else limit))
-    return (stored >= low) & (stored <= high)
+    low, high = sorted(
+        _as_stored(each, stored) for each in (value, value if limit is None else limit)
+    )
+    return np.asarray((stored >= low) & (stored <= high))
+
+
+def _as_stored(value: float, stored: StoredValues) -> float:
+    """Return a value that was given as unsigned, for signed values, as what was meant."""
+    if stored.dtype.kind != "i" or value <= np.iinfo(stored.dtype).max:
+        return value
+    return value - 2.0 ** (8 * stored.dtype.itemsize)
 
 
 def _is_inverted(dataset: Dataset) -> bool:
@@ -204,15 +199,3 @@ def _is_inverted(dataset: Dataset) -> bool:
 def _is_only_for_measuring(dataset: Dataset) -> bool:
     """Tell whether the Modality LUT is to be left out of display (PS3.3 §C.8.7.1.1.2)."""
     return dataset.get("SOPClassUID") in _MAY_HAVE_LOG_PIXELS
-
-
-def _each_value_once(
-    shown: Callable[[StoredValues], npt.NDArray[np.uint8]], stored: StoredValues
-) -> npt.NDArray[np.uint8]:
-    """Apply a function of one value to a picture, by a table where that is the shorter way."""
-    if stored.dtype.kind in "iu" and stored.size:
-        least, greatest = int(stored.min()), int(stored.max())
-        if greatest - least < min(stored.size, 2**16):
-            table = shown(np.arange(least, greatest + 1))
-            return table[stored.astype(np.int64) - least]
-    return shown(stored)

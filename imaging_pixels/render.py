@@ -1,21 +1,23 @@
 """An 8-bit picture out of an instance."""
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.pixels.processing import apply_color_lut
 
 from imaging_pixels.decode import StoredValues, UndecodablePixels, decode
+from imaging_pixels.image_pixel import image_pixel
+from imaging_pixels.lookup_table import Picture
 from imaging_pixels.modality_voi import gray
+from imaging_pixels.palette import palette_color
 
-Picture = npt.NDArray[np.uint8]
-"""8-bit gray ``[rows, columns]`` or RGB ``[rows, columns, 3]``, 0 is black."""
+__all__ = ["Picture", "render"]
 
 _BYTE_DEPTH = 8
 
 
 def render(dataset: Dataset, frame: int = 0) -> Picture:
     """Return one frame, counted from 0, as a screen should show it.
+
+    8-bit gray ``[rows, columns]`` or RGB ``[rows, columns, 3]``; 0 is black.
 
     Raises
     ------
@@ -24,10 +26,11 @@ def render(dataset: Dataset, frame: int = 0) -> Picture:
         lookup table broken.
     """
     stored = decode(dataset, frame)
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+    image = image_pixel(dataset)
+    if image.photometric_interpretation == "PALETTE COLOR":
         return _palette_color(dataset, stored)
-    if stored.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
-        return _eight_bits(stored, int(dataset.get("BitsStored") or dataset.BitsAllocated))
+    if image.is_color:
+        return _eight_bits(stored, image.bits_stored)
     try:
         return gray(dataset, stored, frame)
     except Exception as error:
@@ -37,13 +40,15 @@ def render(dataset: Dataset, frame: int = 0) -> Picture:
 
 def _palette_color(dataset: Dataset, stored: StoredValues) -> Picture:
     try:
-        colored = apply_color_lut(stored, dataset)
+        return palette_color(dataset, stored)
     except Exception as error:
         raise UndecodablePixels("the color palette is missing or broken") from error
-    # The palette's own depth decides, not that of the index (PS3.3 §C.7.6.3.1.5).
-    return _eight_bits(colored[..., :3], colored.dtype.itemsize * 8)
 
 
 def _eight_bits(colored: StoredValues, bits: int) -> Picture:
+    """Return the upper 8 of the bits stored; fewer bits are spread over 8."""
+    if bits < _BYTE_DEPTH:
+        spread: Picture = np.rint(colored * (255.0 / (2**bits - 1))).astype(np.uint8)
+        return spread
     shift = bits - _BYTE_DEPTH
-    return np.ascontiguousarray(colored >> shift if shift > 0 else colored, dtype=np.uint8)
+    return np.ascontiguousarray(colored >> shift if shift else colored, dtype=np.uint8)
