@@ -72,6 +72,16 @@ def instance_conflict(
     return _conflict(body, at, sop_instance_uid, sha256)
 
 
+def study_doubted(
+    study_instance_uid: str, sop_instance_uid: str, reason: ConflictReason, at: datetime
+) -> Envelope:
+    """Say that a study needs a person's eyes; once for the object that says why."""
+    body = StudyConflicted(
+        study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid, reason=reason
+    )
+    return _conflict(body, at, sop_instance_uid)
+
+
 def _conflict(body: StudyConflicted, at: datetime, *once_for: str) -> Envelope:
     uid = body.study_instance_uid
     return study_opened(uid, at).leads_to(

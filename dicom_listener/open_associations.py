@@ -1,0 +1,149 @@
+"""Associations that hold a study open: one that has sent to it may go on sending.
+
+A row says which study an association has sent to last. It is written together with the first
+instance of that study and taken away when the association ends, so that a further instance of the
+same study costs nothing.
+"""
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache, partial
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import Connection, delete, select
+
+from imaging_store.schema.ingest import open_association
+from service_runtime.database import Database, Transaction
+from service_runtime.errors import TransientError
+from service_runtime.process_identity import token_of
+from service_runtime.statements import Change
+
+log = structlog.get_logger()
+
+_LONGEST_KEPT = timedelta(days=1)
+
+
+@dataclass(slots=True, eq=False)
+class OpenAssociation:
+    """An association of this process, for as long as it lives."""
+
+    id: str
+    calling_ae_title: str
+    process: str
+    study_instance_uid: str = ""
+    """Which study its row holds open; empty while it has none."""
+
+
+def open_for(calling_ae_title: str) -> OpenAssociation:
+    """Return a new association of this process; it holds nothing open yet."""
+    return OpenAssociation(str(uuid4()), calling_ae_title[:16], this_process())
+
+
+def this_process() -> str:
+    """Return host, process id and start time of this process."""
+    return _identity(os.getpid())
+
+
+@cache
+def _identity(process_id: int) -> str:
+    return f"{_host()}{token_of(process_id)}"
+
+
+def _host() -> str:
+    return f"{socket.gethostname()[:60]}:"
+
+
+def hold_open(
+    transaction: Transaction, sent: Iterable[tuple[OpenAssociation, str]], at: datetime
+) -> None:
+    """Have associations hold open what they have just sent to, and nothing else any more."""
+    moved = [
+        (association, study_instance_uid)
+        for association, study_instance_uid in sent
+        if association.study_instance_uid != study_instance_uid
+    ]
+    if not moved:
+        return
+    left = [association.id for association, _ in moved if association.study_instance_uid]
+    if left:
+        _remove(transaction, left)
+    _ADD.run(
+        transaction,
+        [
+            {
+                "id": association.id,
+                "process": association.process,
+                "calling_ae_title": association.calling_ae_title,
+                "study_instance_uid": study_instance_uid,
+                "since": at,
+            }
+            for association, study_instance_uid in moved
+        ],
+    )
+    transaction.after_commit(partial(_moved, moved))
+
+
+def _moved(moved: list[tuple[OpenAssociation, str]]) -> None:
+    for association, study_instance_uid in moved:
+        association.study_instance_uid = study_instance_uid
+
+
+def close(database: Database, association: OpenAssociation) -> None:
+    """Have an association that has ended hold nothing open.
+
+    Where the database is away its row stays, and the association time-out bounds what it holds.
+    """
+    if not association.study_instance_uid:
+        return
+    try:
+        # A power cut may undo it: it ends every association too.
+        with database.transaction(durable=False) as transaction:
+            _remove(transaction, [association.id])
+    except TransientError as error:
+        log.warning("association.left_open", exc_info=error)
+
+
+def forget_dead(database: Database, now: datetime) -> None:
+    """Take away the rows of this host's processes that are gone, and of whatever is long past."""
+    columns = open_association.c
+    with database.reading() as connection:
+        dead = [process for process in _processes(connection) if not _lives(process)]
+        old = connection.execute(
+            select(columns.id).where(columns.since < now - _LONGEST_KEPT).limit(1)
+        ).first()
+    if not dead and old is None:
+        return
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            delete(open_association).where(
+                columns.process.in_(dead) | (columns.since < now - _LONGEST_KEPT)
+            )
+        )
+
+
+def _processes(connection: Connection) -> list[str]:
+    """Return the processes of this host that have rows."""
+    column = open_association.c.process
+    rows = connection.execute(
+        select(column).distinct().where(column.startswith(_host(), autoescape=True))
+    )
+    return list(rows.scalars())
+
+
+def _lives(process: str) -> bool:
+    token = process.removeprefix(_host())
+    try:
+        return token_of(int(token.partition("-")[0])) == token
+    except (ProcessLookupError, ValueError):
+        return False
+
+
+def _remove(transaction: Transaction, ids: list[str]) -> None:
+    transaction.connection.execute(delete(open_association).where(open_association.c.id.in_(ids)))
+
+
+_ADD = Change(open_association.insert())
