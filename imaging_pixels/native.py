@@ -1,14 +1,11 @@
 """One frame of native pixel data: cells of any width, in either byte order (PS3.5 §8.1.1, §8.2)."""
 
 import numpy as np
-import numpy.typing as npt
 
 from imaging_pixels.image_pixel import ImagePixel, UndecodablePixels
 from imaging_pixels.stored_bits import StoredValues, cell_type, cut
 
-_WORD = 2
-_FLOATS = {32: "f4", 64: "f8"}
-_MACHINE_CELLS = (8, 16, 32, 64)
+_BYTE, _WORD = 8, 2
 _SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422")
 
 
@@ -33,13 +30,18 @@ def native_frame(value: bytes, image: ImagePixel, frame: int, *, vr: str) -> Sto
         )
     if image.photometric_interpretation == "YBR_PARTIAL_420":
         raise UndecodablePixels("YBR_PARTIAL_420 is not read where it is not compressed")
-    swapped = not image.transfer_syntax_uid.is_little_endian
-    # Cells that are no whole number of bytes lie in words of 16 bits, and 8-bit cells may.
-    as_words = swapped and (image.bits_allocated not in _MACHINE_CELLS[1:]) and vr != "OB"
-    if image.bits_allocated in _MACHINE_CELLS:
-        values = _machine_cells(value, image, frame * cells, cells, as_words=as_words)
+    first = frame * cells
+    if image.is_float:
+        values = _floats(value, image, first, cells)
     else:
-        values = _packed_cells(value, image, frame * cells, cells, as_words=as_words)
+        is_little = image.transfer_syntax_uid.is_little_endian
+        # VR OW is words of 16 bits whatever lies in them: their bytes are the other way round, and
+        # nothing else is (PS3.5 §6.2, §7.3).
+        has_swapped_words = not is_little and not (vr == "OB" and image.bits_allocated <= _BYTE)
+        start = first * image.bits_allocated // 8
+        end = -(-(first + cells) * image.bits_allocated // 8)
+        content = _swapped(value, start, end) if has_swapped_words else value[start:end]
+        values = _cells(content, image.bits_allocated, first, cells)
     if not image.is_float:
         values = cut(values, bits=image.bits_stored, top=image.high_bit, signed=image.is_signed)
     if is_subsampled:
@@ -47,43 +49,33 @@ def native_frame(value: bytes, image: ImagePixel, frame: int, *, vr: str) -> Sto
     return _by_pixel(values, image)
 
 
-def _machine_cells(
-    value: bytes, image: ImagePixel, first: int, count: int, *, as_words: bool
-) -> npt.NDArray[np.generic]:
-    order = "<" if image.transfer_syntax_uid.is_little_endian else ">"
-    kind = _FLOATS[image.bits_allocated] if image.is_float else f"u{image.bits_allocated // 8}"
-    if as_words:
-        return _swapped(value, first, first + count)[:count]
+def _floats(value: bytes, image: ImagePixel, first: int, count: int) -> StoredValues:
     size = image.bits_allocated // 8
-    cells = np.frombuffer(value, f"{order}{kind}", count, first * size)
-    return cells.astype(kind)
+    order = "<" if image.transfer_syntax_uid.is_little_endian else ">"
+    return np.frombuffer(value, f"{order}f{size}", count, first * size).astype(f"f{size}")
 
 
-def _packed_cells(
-    value: bytes, image: ImagePixel, first: int, count: int, *, as_words: bool
-) -> npt.NDArray[np.generic]:
-    """Unpack cells that follow each other without a gap, from the lowest bit up (PS3.5 §8.1.1)."""
-    width = image.bits_allocated
-    start, end = first * width, (first + count) * width
-    if as_words:
-        data = _swapped(value, start // 8, -(-end // 8))
-    else:
-        data = np.frombuffer(value, np.uint8, -(-end // 8) - start // 8, start // 8)
-    bits = np.unpackbits(data, bitorder="little")[start % 8 :][: count * width]
+def _cells(content: bytes, width: int, first: int, count: int) -> StoredValues:
+    """Take cells apart that follow each other without a gap, from the lowest bit up (§8.1.1)."""
+    kind = cell_type(width, signed=False)
+    if width == 8 * kind.itemsize:
+        return np.frombuffer(content, kind.newbyteorder("<"), count).astype(kind)
+    bits = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
+    bits = bits[first * width % 8 :][: count * width]
     if width == 1:
         return bits
-    cells = np.zeros(count, cell_type(width, signed=False))
+    cells = np.zeros(count, kind)
     for place in range(width):
-        cells |= bits[place::width].astype(cells.dtype) << cells.dtype.type(place)
+        cells |= bits[place::width].astype(kind) << kind.type(place)
     return cells
 
 
-def _swapped(value: bytes, start: int, end: int) -> npt.NDArray[np.uint8]:
+def _swapped(value: bytes, start: int, end: int) -> bytes:
     """Return these bytes of words whose bytes are the other way round."""
     first = start // _WORD * _WORD
     window = value[first : -(-end // _WORD) * _WORD]
     words = np.frombuffer(window + b"\0" * (len(window) % _WORD), "u2").byteswap()
-    return words.view(np.uint8)[start - first : end - first]
+    return words.tobytes()[start - first : end - first]
 
 
 def _by_pixel(values: StoredValues, image: ImagePixel) -> StoredValues:

@@ -51,10 +51,12 @@ def an_image(
     dataset.BitsStored = dataset.BitsAllocated
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(stored.dtype.kind == "i")
-    order = "<" if transfer_syntax_uid.is_little_endian else ">"
-    value = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
+    value = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     dataset.PixelData = value + b"\0" * (len(value) % 2)
     dataset["PixelData"].VR = "OB" if dataset.BitsAllocated <= 8 else "OW"
+    if dataset["PixelData"].VR == "OW" and not transfer_syntax_uid.is_little_endian:
+        # Words of 16 bits, whatever lies in them (PS3.5 §6.2).
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "u2").byteswap().tobytes()
     for keyword, attribute in attributes.items():
         setattr(dataset, keyword, attribute)
     return dataset
