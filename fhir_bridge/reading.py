@@ -19,14 +19,16 @@ from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.workflow import cases, inference_result, signature
 from message_contracts.case import Stage
 from message_contracts.inference import InferenceCompleted
-from service_runtime.errors import PermanentError, TransientError
+from service_runtime.errors import PermanentError, Postponed
+
+_LOOK_AGAIN_S = 600.0
 
 
 class UnknownCase(PermanentError):
     """There is no such case, or its study is not in the index."""
 
 
-class CaseOnHold(TransientError):
+class CaseOnHold(Postponed):
     """Nothing of the case is sent until a person has decided: it may be another patient's."""
 
 
@@ -50,7 +52,8 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     if found is None:
         raise UnknownCase(f"case {case_id} is not known here")
     if found.on_hold:
-        raise CaseOnHold(f"case {case_id} is on hold")
+        # Looked at again at once when the hold ends.
+        raise CaseOnHold(f"case {case_id} is on hold", _LOOK_AGAIN_S)
     signed = _signatures(connection, case_id, version)
     if signed.keys() != set(Stage):
         raise NotSigned(f"case {case_id} version {version} has not been signed by everybody")
@@ -130,6 +133,7 @@ def _modalities(connection: Connection, study_instance_uid: str, version: int) -
             instance.c.study_instance_uid == study_instance_uid,
             instance.c.study_version <= version,
             instance.c.makes_version,
+            instance.c.excluded_at.is_(None),
         )
         .distinct()
     )

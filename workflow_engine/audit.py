@@ -124,9 +124,9 @@ def _note(row: Row[Any], told: _Told) -> None:
     told.last[row.case_id] = row
     if row.trigger == Trigger.APPROVED:
         told.report_versions[row.case_id] = row.case_version
-    elif row.trigger == Trigger.HELD:
+    if row.details.get("on_hold", row.trigger == Trigger.HELD):
         told.held.add(row.case_id)
-    elif row.trigger == Trigger.HOLD_RELEASED:
+    elif "on_hold" in row.details or row.trigger == Trigger.HOLD_RELEASED:
         told.held.discard(row.case_id)
 
 

@@ -1,6 +1,6 @@
 """A case, and the table of every move it may make. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +35,9 @@ class Trigger(StrEnum):
     """The new version ends; the signed report stays in force."""
     HELD = "held"
     HOLD_RELEASED = "hold_released"
+    CONFLICT_DECIDED = "conflict_decided"
+    CONFLICT_SETTLED = "conflict_settled"
+    """What was decided about a conflict has been carried out."""
     DELIVERY_REQUESTED = "delivery_requested"
     DELIVERY_ANSWERED = "delivery_answered"
     LATE_RESULT_RECORDED = "late_result_recorded"
@@ -265,21 +268,15 @@ def begin_version(case: Case, study_version: int, trigger: Trigger, at: datetime
     return replace(advance(case, trigger, at), version=study_version)
 
 
-def hold(case: Case, reason: str, at: datetime) -> Case:
-    """Return the case on hold: nothing of it is signed or sent until a person has decided."""
-    return replace(
-        case, on_hold=True, hold_reason=reason, revision=case.revision + 1, changed_at=at
-    )
+def under_holds(case: Case, reasons: Sequence[str], at: datetime) -> Case:
+    """Return the case with these holds open, the oldest first; without any it goes on.
 
-
-def release_hold(case: Case, at: datetime) -> Case:
-    """Return the case as a person has let it go on.
-
-    Raises
-    ------
-    IllegalTransition
-        It is not on hold.
+    While there is one nothing of the case is signed or sent.
     """
-    if not case.on_hold:
-        raise IllegalTransition("the case is not on hold")
-    return replace(case, on_hold=False, hold_reason=None, revision=case.revision + 1, changed_at=at)
+    return replace(
+        case,
+        on_hold=bool(reasons),
+        hold_reason=reasons[0] if reasons else None,
+        revision=case.revision + 1,
+        changed_at=at,
+    )

@@ -167,6 +167,7 @@ def routable_instances(
             instance.c.study_instance_uid == study_instance_uid,
             instance.c.study_version <= study_version,
             instance.c.makes_version,
+            instance.c.excluded_at.is_(None),
         )
         .order_by(
             instance.c.series_instance_uid, instance.c.instance_number, instance.c.sop_instance_uid
@@ -286,6 +287,21 @@ def request_deliveries(
             for destination, kind in kinds
         ],
     )
+
+
+def pending_deliveries(connection: Connection, case: Case) -> list[tuple[str, str, int]]:
+    """Return destination, kind and case version of what has been neither delivered nor given up."""
+    rows = connection.execute(
+        select(
+            destination_delivery.c.destination,
+            destination_delivery.c.kind,
+            destination_delivery.c.case_version,
+        ).where(
+            destination_delivery.c.case_id == case.id,
+            destination_delivery.c.state == DeliveryState.PENDING,
+        )
+    )
+    return [(row.destination, row.kind, row.case_version) for row in rows]
 
 
 def delivery_state(

@@ -6,50 +6,61 @@ has made sure that the person is who they say they are.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from enum import StrEnum
-from uuid import UUID
-
-from sqlalchemy import Connection
 
 from message_contracts.case import CaseStatus, Stage
-from message_contracts.destination import PacsDestination
 from message_contracts.identifiers import derived_id
-from service_runtime.database import Database, Transaction
-from workflow_engine import case as moves
+from service_runtime.database import Transaction
 from workflow_engine import cases, dispatch
 from workflow_engine.case import Case, Trigger, advance, rejection
+from workflow_engine.desk import (
+    Desk,
+    Intervening,
+    Request,
+    Words,
+    case_of,
+    intervene,
+    require_role,
+)
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading, agreed_label, findings_digest
 from workflow_engine.history import Entry
+from workflow_engine.hold_commands import decide_conflict, release_hold
 from workflow_engine.reasons import (
     MEANINGS,
+    DecisionReason,
     HoldReleaseReason,
     RejectionReason,
     ReturnReason,
 )
 from workflow_engine.refusals import (
+    AlreadyDecided,
     IllegalTransition,
     NothingToAgreeWith,
     OnHold,
     Refusal,
     SameSigner,
     StaleCase,
+    UndecidedConflict,
     UnknownCase,
+    UnknownConflict,
     WrongRole,
 )
 from workflow_engine.signing import (
+    COMMAND_LINE,
     Act,
     Decision,
-    Intervention,
     Signature,
     Signer,
     signature_digest,
 )
 
 __all__ = [
+    "COMMAND_LINE",
+    "AlreadyDecided",
     "Case",
     "Decision",
+    "DecisionReason",
     "Desk",
     "HoldReleaseReason",
     "IllegalTransition",
@@ -62,11 +73,14 @@ __all__ = [
     "SameSigner",
     "Signer",
     "StaleCase",
+    "UndecidedConflict",
     "UnknownCase",
+    "UnknownConflict",
     "Verification",
     "Words",
     "WrongRole",
     "approve",
+    "decide_conflict",
     "meaning",
     "reject",
     "release_hold",
@@ -85,26 +99,6 @@ _ORDER = tuple(Stage)
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where people act: the database, and the destinations that an act may release results to."""
-
-    database: Database
-    destinations: Sequence[PacsDestination] = ()
-
-
-@dataclass(frozen=True)
-class Request:
-    """Who wants to act on which case, when, and having seen which revision of it."""
-
-    case_id: UUID
-    signer: Signer
-    at: datetime
-    """Kept as given, unless the case has changed later than that by another machine's clock."""
-    revision: int | None = None
-    """``None``: whichever it is now."""
-
-
-@dataclass(frozen=True)
 class Verification:
     """What a doctor says of the study."""
 
@@ -112,14 +106,6 @@ class Verification:
     finding: str | None = None
     """The doctor's own; only where they override."""
     notes: str = ""
-
-
-@dataclass(frozen=True)
-class Words:
-    """A coded reason, and notes in a person's words."""
-
-    reason: ReturnReason | RejectionReason | HoldReleaseReason
-    notes: str
 
 
 def verify_as_doctor(desk: Desk, request: Request, verification: Verification) -> Case:
@@ -178,8 +164,8 @@ def send_back(desk: Desk, request: Request, words: Words, to: Stage | None = Non
             for each in cases.unfinished_signatures(transaction.connection, case)
             if _ORDER.index(each.stage) >= _ORDER.index(target)
         ]
-        _intervene(
-            transaction, _Intervening(request, words, Act.RETURN, trigger, voided), case, after
+        intervene(
+            transaction, Intervening(request, words, Act.RETURN, trigger, voided), case, after
         )
         return after
 
@@ -194,32 +180,9 @@ def reject(desk: Desk, request: Request, words: Words) -> Case:
         trigger = rejection(case)
         after = replace(advance(case, trigger, request.at), reason_code=words.reason)
         voided = list(cases.unfinished_signatures(transaction.connection, case))
-        _intervene(
-            transaction, _Intervening(request, words, Act.REJECTION, trigger, voided), case, after
+        intervene(
+            transaction, Intervening(request, words, Act.REJECTION, trigger, voided), case, after
         )
-        return after
-
-
-def release_hold(desk: Desk, request: Request, words: Words) -> Case:
-    """Let a case go on that was on hold; results that waited for it leave now.
-
-    Raises
-    ------
-    Refusal
-        `WrongRole` unless an admin asks, `UnknownCase`, `StaleCase`, or `IllegalTransition` where
-        it is not on hold.
-    """
-    with desk.database.transaction() as transaction:
-        _require_role(request.signer, Stage.ADMIN)
-        case, request = _case(transaction.connection, request)
-        after = moves.release_hold(case, request.at)
-        _intervene(
-            transaction,
-            _Intervening(request, words, Act.HOLD_RELEASE, Trigger.HOLD_RELEASED, []),
-            case,
-            after,
-        )
-        dispatch.release_results(transaction, after, desk.destinations, Occasion(request.at))
         return after
 
 
@@ -243,9 +206,9 @@ class _Draft:
 
 def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
     with desk.database.transaction() as transaction:
-        _require_role(request.signer, stage)
+        require_role(request.signer, stage)
         connection = transaction.connection
-        case, request = _case(connection, request)
+        case, request = case_of(connection, request)
         after = advance(case, _TRIGGERS[stage], request.at)
         signed_before = cases.signatures(connection, case.id, case.version)
         _require_another_signer(request.signer, stage, signed_before)
@@ -273,9 +236,7 @@ def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
             "findings_sha256": findings_sha256,
             "earlier_sha256": earlier,
         }
-        entry = Entry(
-            _TRIGGERS[stage], request.at, actor=str(request.signer.user_id), details=details
-        )
+        entry = Entry(_TRIGGERS[stage], request.at, actor=request.signer.actor, details=details)
         cases.change(connection, case, after, entry)
         occasion = Occasion(request.at)
         dispatch.release_results(transaction, after, desk.destinations, occasion)
@@ -284,64 +245,14 @@ def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
         return after
 
 
-@dataclass(frozen=True)
-class _Intervening:
-    request: Request
-    words: Words
-    act: Act
-    trigger: Trigger
-    voided: list[Signature]
-
-
-def _intervene(transaction: Transaction, doing: _Intervening, before: Case, after: Case) -> None:
-    connection, request = transaction.connection, doing.request
-    done = Intervention(
-        id=derived_id(doing.act, before.id, before.version, before.revision),
-        case_id=before.id,
-        case_version=before.version,
-        act=doing.act,
-        signer=request.signer,
-        reason_code=doing.words.reason,
-        notes=doing.words.notes,
-        at=request.at,
-    )
-    details = {
-        "intervention_id": str(done.id),
-        "content_sha256": cases.keep_intervention(connection, done),
-        "voided": cases.void(connection, doing.voided, request.at),
-    }
-    entry = Entry(
-        doing.trigger,
-        request.at,
-        actor=str(request.signer.user_id),
-        reason_code=doing.words.reason,
-        details=details,
-    )
-    cases.change(connection, before, after, entry)
-
-
-def _case(connection: Connection, request: Request) -> tuple[Case, Request]:
-    """Return the case, and the request at a time after all that happened to the case before.
-
-    The clock of another machine may be ahead of ours: an approval from before the doctor's
-    signature would rest on nothing.
-    """
-    case = cases.find(connection, request.case_id)
-    if case is None:
-        raise UnknownCase("there is no case of this id")
-    if request.revision is not None and request.revision != case.revision:
-        raise StaleCase("the case has changed since you looked at it: read it again")
-    return case, replace(request, at=max(request.at, case.changed_at + timedelta(microseconds=1)))
-
-
 def _case_at_stage_of(transaction: Transaction, request: Request) -> tuple[Case, Request]:
-    """Return what `_case` does, once it is sure that the case waits for the signer's role."""
-    case, request = _case(transaction.connection, request)
+    """Return what `case_of` does, once it is sure that the case waits for the signer's role."""
+    case, request = case_of(transaction.connection, request)
     # A case without a model waits for nobody; a doctor may open it by hand.
     stage = Stage.DOCTOR if case.status is CaseStatus.NO_MODEL else case.stage
     if stage is None:
         raise IllegalTransition(f"the case is {case.status} and waits for nobody")
-    _require_role(request.signer, stage)
+    require_role(request.signer, stage)
     return case, request
 
 
@@ -353,11 +264,6 @@ def _earlier_stage(signer: Signer, to: Stage | None) -> Stage:
     if _ORDER.index(target) >= own:
         raise IllegalTransition("stage: a case is returned to an earlier stage than one's own")
     return target
-
-
-def _require_role(signer: Signer, stage: Stage) -> None:
-    if signer.role != stage:
-        raise WrongRole(f"this is for the {stage}")
 
 
 def _require_another_signer(

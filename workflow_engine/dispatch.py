@@ -56,7 +56,10 @@ def release_results(
     destinations: Sequence[PacsDestination],
     occasion: Occasion,
 ) -> None:
-    """Send the results to every destination whose release rule has come to hold."""
+    """Send the results to every destination whose release rule has come to hold.
+
+    What was asked for before, and waited for a person, goes on at once.
+    """
     connection = transaction.connection
     signed = cases.signatures(connection, case.id, case.version)
     decision = next(
@@ -90,6 +93,20 @@ def release_results(
             derived_id(AttachmentRequested.TYPE, case.id, case.version, destination.name),
             occasion,
         )
+    if not case.on_hold:
+        outbox.hasten(transaction, _waiting(transaction, case))
+
+
+def _waiting(transaction: Transaction, case: Case) -> list[str]:
+    """Return the ids of the requests about a case that have not been answered yet."""
+    return [
+        str(
+            derived_id(ReportRequested.TYPE, case.id, version)
+            if kind == EHR
+            else derived_id(AttachmentRequested.TYPE, case.id, version, destination)
+        )
+        for destination, kind, version in cases.pending_deliveries(transaction.connection, case)
+    ]
 
 
 def request_report(transaction: Transaction, case: Case, occasion: Occasion) -> None:

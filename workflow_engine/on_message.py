@@ -20,18 +20,18 @@ from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceCompleted, InferenceFailed, ModelReference
 from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
+from message_contracts.intake import ConflictSettled
 from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.errors import PermanentError
 from service_runtime.messaging.consumer import Effect
-from workflow_engine import cases, dispatch, history
+from workflow_engine import cases, dispatch, history, holds
 from workflow_engine.case import (
     Case,
     Trigger,
     advance,
     begin_version,
     completion,
-    hold,
     is_news,
 )
 from workflow_engine.dispatch import Occasion
@@ -65,6 +65,8 @@ class WorkflowHandler:
                 return partial(_study_complete, body, occasion)
             case StudyConflicted() as body:
                 return partial(_study_conflicted, body, occasion)
+            case ConflictSettled() as body:
+                return partial(self._conflict_settled, body, occasion)
             case InferenceCompleted() | InferenceFailed() as body:
                 return partial(self._inference_answered, body, occasion)
             case AttachmentDelivered() | ReportDelivered() as body:
@@ -83,6 +85,23 @@ class WorkflowHandler:
         if advanced is not None:
             dispatch.release_results(transaction, advanced, self.destinations, occasion)
 
+    def _conflict_settled(
+        self, body: ConflictSettled, occasion: Occasion, transaction: Transaction
+    ) -> None:
+        connection = transaction.connection
+        case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
+        holds.settle(transaction, case, body, occasion.at)
+        settled = holds.as_held(connection, case, occasion.at)
+        details = {
+            "conflict_id": str(body.conflict_id),
+            "decision": str(body.decision),
+            "study_version": body.study_version,
+            "on_hold": settled.on_hold,
+        }
+        entry = Entry(Trigger.CONFLICT_SETTLED, occasion.at, details=details)
+        cases.change(connection, case, settled, entry)
+        dispatch.release_results(transaction, settled, self.destinations, occasion)
+
 
 def _study_opened(body: StudyOpened, occasion: Occasion, transaction: Transaction) -> None:
     cases.find_or_open(transaction.connection, body.study_instance_uid, occasion.at)
@@ -100,11 +119,14 @@ def _study_complete(body: StudyReceived, occasion: Occasion, transaction: Transa
     trigger = completion(case, model_asked=routing.route is not None)
     begun = begin_version(case, body.study_version, trigger, occasion.at)
     voided = cases.void(connection, cases.unfinished_signatures(connection, case), occasion.at)
+    if holds.end_reached(connection, begun, occasion.at):
+        begun = holds.as_held(connection, begun, occasion.at)
     details = {
         **_routing_details(routing),
         "completion": str(body.reason),
         "instance_count": body.instance_count,
         "voided": voided,
+        "on_hold": begun.on_hold,
     }
     cases.change(connection, case, begun, Entry(trigger, occasion.at, details=details))
     if routing.route is not None:
@@ -124,16 +146,16 @@ def _routing_details(routing: Routing) -> dict[str, object]:
 def _study_conflicted(body: StudyConflicted, occasion: Occasion, transaction: Transaction) -> None:
     connection = transaction.connection
     case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
+    if not holds.begin(transaction, case, body, occasion.at):
+        return
+    details = {"sop_instance_uid": body.sop_instance_uid, "on_hold": True}
+    if body.conflict_id is not None:
+        details["conflict_id"] = str(body.conflict_id)
     cases.change(
         connection,
         case,
-        hold(case, body.reason, occasion.at),
-        Entry(
-            Trigger.HELD,
-            occasion.at,
-            reason_code=body.reason,
-            details={"sop_instance_uid": body.sop_instance_uid},
-        ),
+        holds.as_held(connection, case, occasion.at),
+        Entry(Trigger.HELD, occasion.at, reason_code=body.reason, details=details),
     )
 
 

@@ -35,6 +35,18 @@ class HoldReleaseReason(StrEnum):
     OTHER = "other"
 
 
+class DecisionReason(StrEnum):
+    """Why a conflict was decided as it was."""
+
+    IDENTITY_CONFIRMED = "identity_confirmed"
+    WRONG_WORKLIST_ENTRY = "wrong_worklist_entry"
+    REGISTRATION_CORRECTED = "registration_corrected"
+    FIRST_INSTANCE_CONFIRMED = "first_instance_confirmed"
+    NEWCOMER_CONFIRMED = "newcomer_confirmed"
+    WRONG_PATIENT = "wrong_patient"
+    OTHER = "other"
+
+
 MEANINGS: dict[StrEnum, str] = {
     ReturnReason.FINDING_QUESTIONED: "The finding does not fit the images or the patient.",
     ReturnReason.NOTES_INCOMPLETE: "The notes lack something that the next stage needs.",
@@ -53,5 +65,12 @@ MEANINGS: dict[StrEnum, str] = {
     HoldReleaseReason.IDENTITY_CORRECTED_AT_SOURCE: "The sending system has been put right.",
     HoldReleaseReason.FIRST_INSTANCE_CONFIRMED: "The instance that came first is the right one.",
     HoldReleaseReason.OTHER: "Another reason; the notes say which.",
+    DecisionReason.IDENTITY_CONFIRMED: "The study is this patient's; the contradiction is not.",
+    DecisionReason.WRONG_WORKLIST_ENTRY: "The wrong entry of the worklist was picked.",
+    DecisionReason.REGISTRATION_CORRECTED: "The registration has been corrected since.",
+    DecisionReason.FIRST_INSTANCE_CONFIRMED: "The instance that came first is the right one.",
+    DecisionReason.NEWCOMER_CONFIRMED: "The instance that came later is the right one.",
+    DecisionReason.WRONG_PATIENT: "The images are of another patient.",
+    DecisionReason.OTHER: "Another reason; the notes say which.",
 }
 """What each code means, as pages show it. Equal codes of two acts mean the same."""

@@ -33,3 +33,15 @@ class NothingToAgreeWith(Refusal):
 
 class UnknownCase(Refusal):
     """There is no case of this id."""
+
+
+class UndecidedConflict(Refusal):
+    """A conflict keeps the case on hold; a person has to decide it."""
+
+
+class UnknownConflict(Refusal):
+    """The case's study has no conflict of this id."""
+
+
+class AlreadyDecided(Refusal):
+    """Somebody has decided the conflict before."""

@@ -11,6 +11,9 @@ from uuid import UUID
 
 from message_contracts.case import Stage
 
+COMMAND_LINE = "command_line"
+"""How who works on the machine itself proves who they are: by being there."""
+
 
 class Decision(StrEnum):
     """What a doctor says of a study."""
@@ -39,7 +42,12 @@ class Signer:
     printed_name: str
     role: str
     authentication: str
-    """How the second component was given: ``password``."""
+    """How the second component was given: ``password``; or ``command_line``, by who has a shell."""
+
+    @property
+    def actor(self) -> str:
+        """Who the history says it was: a user's id, or the name that a shell knows them by."""
+        return str(self.user_id) if self.authentication != COMMAND_LINE else self.printed_name[:64]
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,13 @@ class Act(StrEnum):
     RETURN = "return"
     REJECTION = "rejection"
     HOLD_RELEASE = "hold_release"
+    DECISION = "decision"
+    """About a conflict."""
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """One person's return, rejection or hold release, with its reason."""
+    """One person's return, rejection, hold release or decision, with its reason."""
 
     id: UUID
     case_id: UUID
@@ -128,7 +138,7 @@ def signature_digest(
 
 
 def intervention_digest(intervention: Intervention) -> str:
-    """Return the digest over a person's return, rejection or hold release."""
+    """Return the digest over a person's act other than a signature."""
     return digest(
         {
             "id": intervention.id,

@@ -11,11 +11,10 @@ from workflow_engine.case import (
     Trigger,
     advance,
     completion,
-    hold,
     is_news,
     open_case,
     rejection,
-    release_hold,
+    under_holds,
 )
 from workflow_engine.refusals import IllegalTransition, OnHold
 
@@ -118,35 +117,32 @@ def test_an_amendment_without_a_report_is_refused() -> None:
     "trigger", [Trigger.PHARMACIST_SIGNED, Trigger.RETURNED_TO_DOCTOR], ids=str
 )
 def test_nobody_signs_or_returns_a_case_on_hold(trigger: Trigger) -> None:
-    held = hold(a_case(CaseStatus.DOCTOR_VERIFIED, Stage.PHARMACIST), "identity_conflict", NOON)
+    held = under_holds(
+        a_case(CaseStatus.DOCTOR_VERIFIED, Stage.PHARMACIST), ["identity_conflict"], NOON
+    )
 
     with pytest.raises(OnHold, match="identity_conflict"):
         advance(held, trigger, NOON)
 
 
 def test_a_case_on_hold_can_be_rejected() -> None:
-    held = hold(a_case(CaseStatus.AI_ANALYZED, Stage.DOCTOR), "identity_conflict", NOON)
+    held = under_holds(a_case(CaseStatus.AI_ANALYZED, Stage.DOCTOR), ["identity_conflict"], NOON)
 
     assert advance(held, Trigger.REJECTED, NOON).status is CaseStatus.REJECTED
 
 
 def test_results_advance_a_case_on_hold() -> None:
-    held = hold(a_case(CaseStatus.PENDING_AI), "instance_conflict", NOON)
+    held = under_holds(a_case(CaseStatus.PENDING_AI), ["instance_conflict"], NOON)
 
     advanced = advance(held, Trigger.INFERENCE_COMPLETED, NOON)
 
     assert (advanced.status, advanced.on_hold) == (CaseStatus.AI_ANALYZED, True)
 
 
-def test_only_a_held_case_is_released() -> None:
-    with pytest.raises(IllegalTransition):
-        release_hold(a_case(CaseStatus.AI_ANALYZED, Stage.DOCTOR), NOON)
-
-
 def test_a_released_case_has_no_hold_reason() -> None:
-    held = hold(a_case(CaseStatus.AI_ANALYZED, Stage.DOCTOR), "identity_conflict", NOON)
+    held = under_holds(a_case(CaseStatus.AI_ANALYZED, Stage.DOCTOR), ["identity_conflict"], NOON)
 
-    released = release_hold(held, NOON)
+    released = under_holds(held, [], NOON)
 
     assert (released.on_hold, released.hold_reason) == (False, None)
 

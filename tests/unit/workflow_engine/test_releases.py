@@ -5,7 +5,7 @@ import pytest
 
 from message_contracts.case import CaseStatus, Release
 from message_contracts.destination import PacsDestination
-from workflow_engine.case import Case, hold, open_case
+from workflow_engine.case import Case, open_case, under_holds
 from workflow_engine.releases import Results, due
 from workflow_engine.signing import Decision
 
@@ -59,7 +59,7 @@ def test_a_destination_is_sent_to_once() -> None:
 
 
 def test_nothing_leaves_on_hold() -> None:
-    case = hold(a_case(S.REPORT_READY, report_version=1), "identity_conflict", NOON)
+    case = under_holds(a_case(S.REPORT_READY, report_version=1), ["identity_conflict"], NOON)
 
     assert names(case, Decision.AGREE) == []
 
