@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 
-from admin_api import cases, identity, operations, sign_off
+from admin_api import application_entities, cases, identity, operations, sign_off, storage
 from admin_api.installation import Api
 from service_runtime.http_log import RequestLog
 from service_runtime.problem_details import MEDIA_TYPE, Problem, answer_with_problems
@@ -51,7 +51,13 @@ def make_app(api: Api) -> FastAPI:
         redoc_url=None,
     )
     app.state.api = api
-    for router in (identity.router, cases.router, sign_off.router):
+    for router in (
+        identity.router,
+        cases.router,
+        sign_off.router,
+        application_entities.router,
+        storage.router,
+    ):
         app.include_router(router, prefix="/api/v1", responses=_ERRORS)
     app.include_router(operations.router, responses={503: _ERRORS[503]})
     answer_with_problems(app)

@@ -124,6 +124,23 @@ SignedIn = Annotated[User, Depends(signed_in)]
 """Any user. Every role there is may sign, so every user may see the results of unsigned cases."""
 
 
+def signed_in_admin(user: SignedIn) -> User:
+    """Return who asks, where that is an admin.
+
+    Raises
+    ------
+    Problem
+        403 where it is somebody else.
+    """
+    if user.role != Stage.ADMIN:
+        raise Problem(403, "wrong-role", "this is for an admin")
+    return user
+
+
+SignedInAdmin = Annotated[User, Depends(signed_in_admin)]
+"""Who may change how the installation works."""
+
+
 def confirm_by_password(api: Api, user: User, given: Confirmation) -> str:
     """Ask for the password again; wrong ones count as they do at log-in."""
     now = api.clock()

@@ -12,7 +12,13 @@ from typing import Annotated
 
 import typer
 
-from countersign import dead_letter_commands, model_commands, user_commands
+from countersign import (
+    ae_commands,
+    dead_letter_commands,
+    model_commands,
+    storage_commands,
+    user_commands,
+)
 from countersign.installation import DataOption, PlainErrors, open_database, use
 
 app = typer.Typer(
@@ -24,8 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(user_commands.app, name="users")
+app.add_typer(ae_commands.app, name="ae")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
+app.add_typer(storage_commands.app, name="storage")
 audit = typer.Typer(help="What has been done, and by whom.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 db = typer.Typer(help="The database.", no_args_is_help=True)

@@ -64,6 +64,10 @@ def _time_zone(value: str) -> str:
     return value
 
 
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+"""The name of an IANA time zone that this machine knows."""
+
+
 class Settings(BaseSettings):
     """A block of settings; a service's own class inherits from the blocks that it needs."""
 
@@ -84,7 +88,7 @@ class SiteSettings(Settings):
         default=Path.home() / ".local/share/countersign",
         description="Folder of everything that is kept: database, instances, reports.",
     )
-    time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(
+    time_zone: TimeZone = Field(
         default="UTC",
         description="IANA zone of times that name none, and of times on reports.",
     )
