@@ -51,6 +51,11 @@ class Retention:
     reserve_bytes: int
     """Less free than this: nothing is received."""
 
+    @property
+    def days(self) -> float | None:
+        """The period as settings tell it."""
+        return None if self.period is None else self.period / timedelta(days=1)
+
     @classmethod
     def of(cls, settings: RetentionSettings) -> Self:
         """Return what the settings say."""
@@ -189,7 +194,7 @@ def may_go(table: Table, moment: Moment) -> ColumnElement[bool]:
 _NOT_DELIVERED = select(destination_delivery.c.destination).where(
     destination_delivery.c.case_id == cases.c.id,
     destination_delivery.c.case_version == cases.c.report_version,
-    destination_delivery.c.state != DeliveryState.DELIVERED,
+    destination_delivery.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.REJECTED]),
 )
 _OPEN_CONFLICT = select(conflict.c.id).where(
     conflict.c.study_instance_uid == study.c.study_instance_uid,

@@ -53,3 +53,5 @@ class DeliveryState(StrEnum):
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     FAILED = "FAILED"
+    REJECTED = "REJECTED"
+    """It was served, and a rejection note has told it not to use what it got."""

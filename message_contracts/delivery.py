@@ -1,6 +1,7 @@
 """What is to leave, and what became of it."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,10 @@ from message_contracts.message import Message
 
 EHR = "EHR"
 """The name of the one destination that reports go to."""
+
+
+PROCESSING_FAILURE = 0x0110
+"""Failure Reason (0008,1197) where none is given."""
 
 
 class InstanceOutcome(BaseModel):
@@ -92,6 +97,33 @@ class CommitmentReported(Message):
     committed: tuple[DicomUid, ...]
     refused: tuple[CommitmentRefusal, ...]
 
+    @classmethod
+    def told(cls, calling_ae_title: str, information: Mapping[str, Any]) -> Self:
+        """Return what the Event Information of an N-EVENT-REPORT says, by attribute keywords.
+
+        Raises
+        ------
+        ValueError
+            An attribute is missing, or no UID.
+        """
+        refused = tuple(
+            CommitmentRefusal(
+                sop_instance_uid=_referenced(item),
+                failure_reason=item.get("FailureReason") or PROCESSING_FAILURE,
+            )
+            for item in information.get("FailedSOPSequence") or ()
+        )
+        return cls(
+            calling_ae_title=calling_ae_title,
+            transaction_uid=str(information.get("TransactionUID", "")),
+            committed=tuple(map(_referenced, information.get("ReferencedSOPSequence") or ())),
+            refused=refused,
+        )
+
+
+def _referenced(item: Mapping[str, Any]) -> str:
+    return str(item.get("ReferencedSOPInstanceUID", ""))
+
 
 class RejectionRequested(Message):
     """These instances went to that PACS and should not have: a rejection note follows them.
@@ -110,13 +142,15 @@ class RejectionRequested(Message):
 
 
 class RejectionDelivered(Message):
-    """The PACS has taken the rejection note."""
+    """The PACS has taken the rejection note, or had taken nothing that is to be rejected."""
 
     TYPE: ClassVar[str] = "rejection.delivered"
 
     case_id: UUID
     case_version: int = Field(ge=1)
     destination: str
+    sop_instance_uids: tuple[DicomUid, ...] = ()
+    """What the note rejects: what the PACS has, or may have, taken."""
 
 
 class RejectionFailed(RejectionDelivered):

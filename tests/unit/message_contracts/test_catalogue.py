@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from message_contracts.catalogue import MESSAGES, UndecodableMessage, decode, encode
 from message_contracts.coding import CodedConcept
-from message_contracts.delivery import InstanceOutcome
+from message_contracts.delivery import CommitmentRefusal, InstanceOutcome
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import case_id_of, derived_id, derived_uid
 from message_contracts.inference import ClassProbability, InferenceRequested, ModelReference
@@ -48,6 +48,12 @@ overrides: dict[str, st.SearchStrategy[Any]] = {
     ).map(tuple),
     "model": st.builds(ModelReference, name=words, version=words),
     "destination": short_words,
+    "transaction_uid": uids,
+    "committed": st.lists(uids, max_size=4).map(tuple),
+    "refused": st.lists(
+        st.builds(CommitmentRefusal, sop_instance_uid=uids, failure_reason=st.integers(0, 0xFFFF)),
+        max_size=4,
+    ).map(tuple),
 }
 
 
