@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import BindParameter, Table, bindparam, literal, select, union_all, update
+from sqlalchemy import String, Table, bindparam, literal, select, union_all, update
 
 from dicom_listener.announcements import identity_conflict, instance_conflict, study_opened
 from dicom_listener.completion import NOT_BEGUN, Progress, after_arrival, version_of_arrival
@@ -17,6 +17,7 @@ from imaging_store.schema.results import model, result_object
 from message_contracts.envelope import Envelope
 from service_runtime.database import Transaction
 from service_runtime.messaging import outbox
+from service_runtime.statements import Change, Lookup
 
 
 class Outcome(Enum):
@@ -73,22 +74,18 @@ class _Group:
     def enter(self) -> list[Outcome]:
         """Decide and write all arrivals."""
         outcomes = [self._decide(arrival) for arrival in self._arrivals]
-        connection = self._transaction.connection
-        if self._new_studies:
-            connection.execute(study.insert(), self._new_studies)
-        if self._new_instances:
-            connection.execute(instance.insert(), self._new_instances)
-        if self._new_duplicates:
-            connection.execute(duplicate_instance.insert(), self._new_duplicates)
+        transaction = self._transaction
+        _ADD_STUDY.run(transaction, self._new_studies)
+        _ADD_INSTANCE.run(transaction, self._new_instances)
+        _ADD_DUPLICATE.run(transaction, self._new_duplicates)
         changed = [
             {"uid": uid, "since": known.progress.pending_since}
             for uid, known in self._studies.items()
             if known.is_changed
         ]
-        if changed:
-            connection.execute(_PROLONG, changed)
+        _PROLONG.run(transaction, changed)
         for envelope in self._messages:
-            outbox.send(self._transaction, envelope)
+            outbox.send(transaction, envelope)
         return outcomes
 
     def _decide(self, arrival: Arrival) -> Outcome:
@@ -160,37 +157,31 @@ class _Group:
 
     def _known_studies(self) -> dict[str, _Study]:
         uids = {arrival.header.study_instance_uid for arrival in self._arrivals}
-        rows = self._transaction.connection.execute(_STUDIES, {"uids": sorted(uids)})
         return {
-            row.study_instance_uid: _Study(
-                Progress(row.version, row.pending_since),
-                (row.patient_id, row.issuer_of_patient_id),
+            uid: _Study(Progress(version, pending_since), (patient_id, issuer))
+            for uid, version, pending_since, patient_id, issuer in _STUDIES.rows(
+                self._transaction, sorted(uids)
             )
-            for row in rows
         }
 
     def _known_instances(self) -> tuple[dict[str, tuple[str, str]], set[str]]:
         """Return study and digest of the instances that are there, and which are made by us."""
-        uids = sorted({arrival.header.sop_instance_uid for arrival in self._arrivals})
+        uids = {arrival.header.sop_instance_uid for arrival in self._arrivals}
         known, ours = {}, set()
-        for row in self._transaction.connection.execute(_KNOWN, {"uids": uids}):
-            if row.is_result:
-                ours.add(row.sop_instance_uid)
+        for uid, study_instance_uid, sha256, is_result in _KNOWN.rows(
+            self._transaction, sorted(uids)
+        ):
+            if is_result:
+                ours.add(uid)
             else:
-                known[row.sop_instance_uid] = (row.study_instance_uid, row.sha256)
+                known[uid] = (study_instance_uid, sha256)
         return known, ours
 
     def _known_duplicates(self) -> set[tuple[str, str]]:
         """Return SOP Instance UIDs and digests that are kept beside a first instance already."""
-        columns = duplicate_instance.c
         uids = [arrival.header.sop_instance_uid for arrival in self._arrivals]
-        rows = self._transaction.connection.execute(
-            select(columns.sop_instance_uid, columns.sha256).where(
-                columns.sop_instance_uid.in_(uids)
-            )
-        )
         new = {(row["sop_instance_uid"], row["sha256"]) for row in self._new_duplicates}
-        return new | {(row.sop_instance_uid, row.sha256) for row in rows}
+        return new.union(_DUPLICATES.rows(self._transaction, uids))
 
     def _our_devices(self) -> set[str]:
         """Return the device UIDs among the arrivals' that are our models'."""
@@ -199,40 +190,50 @@ class _Group:
         }
         if not devices:
             return set()
-        rows = self._transaction.connection.execute(_DEVICES, {"uids": sorted(devices)})
-        return set(rows.scalars())
+        return {uid for (uid,) in _DEVICES.rows(self._transaction, sorted(devices))}
 
 
-_UIDS: BindParameter[Any] = bindparam("uids", expanding=True)
-_STUDIES = (
-    select(
-        study.c.study_instance_uid,
-        study.c.version,
-        study.c.pending_since,
-        study.c.patient_id,
-        study.c.issuer_of_patient_id,
+_STUDIES = Lookup(
+    lambda uids: (
+        select(
+            study.c.study_instance_uid,
+            study.c.version,
+            study.c.pending_since,
+            study.c.patient_id,
+            study.c.issuer_of_patient_id,
+        )
+        .where(study.c.study_instance_uid.in_(uids))
+        .order_by(study.c.study_instance_uid)
+        .with_for_update()
     )
-    .where(study.c.study_instance_uid.in_(_UIDS))
-    .order_by(study.c.study_instance_uid)
-    .with_for_update()
 )
-# Both in one statement, because each costs the group a tenth of a millisecond.
-_KNOWN = union_all(
-    select(
-        instance.c.sop_instance_uid,
-        instance.c.study_instance_uid,
-        instance.c.sha256,
-        literal(value=False).label("is_result"),
-    ).where(instance.c.sop_instance_uid.in_(_UIDS)),
-    select(
-        result_object.c.sop_instance_uid,
-        result_object.c.study_instance_uid,
-        result_object.c.sha256,
-        literal(value=True),
-    ).where(result_object.c.sop_instance_uid.in_(_UIDS)),
+# Both in one statement, because each costs the group a round trip.
+_KNOWN = Lookup(
+    lambda uids: union_all(
+        select(
+            instance.c.sop_instance_uid,
+            instance.c.study_instance_uid,
+            instance.c.sha256,
+            literal(value=False).label("is_result"),
+        ).where(instance.c.sop_instance_uid.in_(uids)),
+        select(
+            result_object.c.sop_instance_uid,
+            result_object.c.study_instance_uid,
+            result_object.c.sha256,
+            literal(value=True),
+        ).where(result_object.c.sop_instance_uid.in_(uids)),
+    )
 )
-_DEVICES = select(model.c.device_uid).where(model.c.device_uid.in_(_UIDS))
-_PROLONG = (
+_DEVICES = Lookup(lambda uids: select(model.c.device_uid).where(model.c.device_uid.in_(uids)))
+_DUPLICATES = Lookup(
+    lambda uids: select(duplicate_instance.c.sop_instance_uid, duplicate_instance.c.sha256).where(
+        duplicate_instance.c.sop_instance_uid.in_(uids)
+    )
+)
+_ADD_STUDY = Change(study.insert())
+_ADD_INSTANCE = Change(instance.insert())
+_ADD_DUPLICATE = Change(duplicate_instance.insert())
+_PROLONG = Change(
     update(study)
     .where(study.c.study_instance_uid == bindparam("uid"))
     .values(pending_since=bindparam("since"))
@@ -288,4 +289,13 @@ def _instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dic
 
 def _clipped(table: Table, **values: str) -> dict[str, Any]:
     """Return text as it fits its columns: an over-long value must not refuse an instance."""
-    return {name: value[: table.c[name].type.length] for name, value in values.items()}  # type: ignore[attr-defined]
+    lengths = _LENGTHS[table.name]
+    return {name: value[: lengths[name]] for name, value in values.items()}
+
+
+_LENGTHS = {
+    table.name: {
+        column.name: column.type.length for column in table.c if isinstance(column.type, String)
+    }
+    for table in (study, instance)
+}

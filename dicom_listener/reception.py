@@ -3,6 +3,7 @@
 import io
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -35,6 +36,7 @@ from service_runtime.database import DatabaseUnavailable
 log = structlog.get_logger()
 
 _POSTGRESQL_NO_ROOM = "53100"
+_FIRST_PARSE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class InstanceReception:
         self._transfer_syntax_uid = transfer_syntax_uid
         self._sender = sender
         self._prefix = bytearray()
+        self._parse_at = _FIRST_PARSE_BYTES
+        self._header_read: InstanceHeader | None = None
         self._failure: StoreAnswer | None = None
         self._sink: FileSink | None = None
         self._meta = file_meta(
@@ -95,18 +99,28 @@ class InstanceReception:
         except Exception as error:  # noqa: BLE001 - every failure has to be answered
             self._fail(error)
 
-    def write(self, fragment: memoryview) -> None:
+    def write(self, *fragments: memoryview) -> None:
         """Take the next bytes; after a failure the rest is read and dropped."""
         if self._sink is None:
             return
         try:
-            self._sink.write(fragment)
+            self._sink.write(*fragments)
         except Exception as error:  # noqa: BLE001 - every failure has to be answered
             self._fail(error)
             return
-        room = PREFIX_BYTES - len(self._prefix)
-        if room > 0:
-            self._prefix += fragment[:room]
+        for fragment in fragments:
+            if (room := PREFIX_BYTES - len(self._prefix)) > 0:
+                self._prefix += fragment[:room]
+        if self._header_read is None and len(self._prefix) >= self._parse_at:
+            self._parse_at = 2 * len(self._prefix)
+            self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        """Read the header while the rest is on its way, where it has come."""
+        with suppress(NotUnderstood):
+            self._header_read = parse_header(
+                io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False
+            )
 
     def abandon(self) -> None:
         """Leave nothing of what will not be finished."""
@@ -166,6 +180,8 @@ class InstanceReception:
         return SUCCESS
 
     def _header(self) -> InstanceHeader:
+        if self._header_read is not None:
+            return self._header_read
         sink = self._open_sink()
         is_whole = sink.size_bytes == len(self._prefix)
         header = parse_header(io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=is_whole)

@@ -5,10 +5,11 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import structlog
+from prometheus_client import Counter
 from pynetdicom import AE, _config
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
@@ -57,7 +58,7 @@ class Sender:
 class Reception(Protocol):
     """Keeps one data set while it arrives. Never raises; ends with ``finish`` or ``abandon``."""
 
-    def write(self, fragment: memoryview) -> None:
+    def write(self, *fragments: memoryview) -> None:
         """Take the next bytes; they are only valid during the call."""
 
     def finish(self) -> StoreAnswer:
@@ -184,7 +185,8 @@ class Acceptor(Association):  # type: ignore[misc]
         self.acse_timeout = service.acse_timeout_s
         self.dimse_timeout = service.dimse_timeout_s
         self.network_timeout = service.idle_timeout_s
-        self.set_socket(BufferedSocket(self, connection, service.wake))
+        buffered = BufferedSocket(self, connection, service.wake, self.release_fragments)
+        self.set_socket(buffered)
         self.name = "association"
         self.acceptor.maximum_length = service.ae.maximum_pdu_size
         self.acceptor.ae_title = service.ae.ae_title
@@ -194,6 +196,7 @@ class Acceptor(Association):  # type: ignore[misc]
         self._command = bytearray()
         self._store: tuple[int, StoreRequest, Reception] | None = None
         self._store_began = 0.0
+        self._fragments: list[memoryview] = []
         self._is_forwarding = False
         self._forwarded_bytes = 0
         self._instances = 0
@@ -243,6 +246,8 @@ class Acceptor(Association):  # type: ignore[misc]
                 if self._is_amid_message
                 else self._service.idle_timeout_s
             )
+            if self.dul.has_only_data and self.dimse.msg_queue.empty():
+                continue
             is_draining = self.dul.is_draining
             is_over = not self._is_amid_message if is_draining else not has_come
             if self.dul.is_alive() and is_over:
@@ -267,6 +272,11 @@ class Acceptor(Association):  # type: ignore[misc]
     def _is_amid_message(self) -> bool:
         return self._store is not None or self._is_forwarding or bool(self._command)
 
+    @property
+    def is_amid_data(self) -> bool:
+        """Whether a data set is arriving."""
+        return self._store is not None
+
     def _abort_at_once(self) -> None:
         """Send A-ABORT past a state machine that no longer holds (PS3.8 §9.3.8)."""
         abort = A_ABORT_RQ()
@@ -286,7 +296,7 @@ class Acceptor(Association):  # type: ignore[misc]
         if control & _COMMAND:
             self._on_command(context_id, fragment, is_last=is_last)
         elif self._store is not None and self._store[0] == context_id:
-            self._store[2].write(fragment)
+            self._fragments.append(fragment)
             if is_last:
                 self._finish_store()
         elif self._is_forwarding:
@@ -297,6 +307,13 @@ class Acceptor(Association):  # type: ignore[misc]
             self._is_forwarding = not is_last
         else:
             raise ValueError("a data set without a command")
+
+    def release_fragments(self) -> None:
+        """Have what has arrived of a data set written."""
+        if self._fragments:
+            fragments, self._fragments = self._fragments, []
+            if self._store is not None:
+                self._store[2].write(*fragments)
 
     def _on_command(self, context_id: int, fragment: memoryview, *, is_last: bool) -> None:
         if self._store is not None or self._is_forwarding:
@@ -334,6 +351,7 @@ class Acceptor(Association):  # type: ignore[misc]
     def _finish_store(self) -> None:
         assert self._store is not None  # noqa: S101 - both callers have one
         context_id, request, reception = self._store
+        self.release_fragments()
         self._store = None
         answer = reception.finish()
         response = encode_response(request, answer)
@@ -341,7 +359,7 @@ class Acceptor(Association):  # type: ignore[misc]
         assert self.dul.socket is not None  # noqa: S101 - it is being read
         self.dul.socket.send(p_data_tf(context_id, response, maximum_length))
         self._instances += 1
-        INSTANCES.labels(f"{answer.status:04X}").inc()
+        _answered(answer.status).inc()
         STORE_SECONDS.observe(time.monotonic() - self._store_began)
 
     def _forward(self, context_id: int, control: int, value: bytes) -> None:
@@ -354,13 +372,18 @@ class Acceptor(Association):  # type: ignore[misc]
             raise ValueError("a message that cannot be decoded") from error
 
 
+@cache
+def _answered(status: int) -> Counter:
+    return INSTANCES.labels(f"{status:04X}")
+
+
 class Refusal:
     """Takes a data set that is refused, and drops it."""
 
     def __init__(self, answer: StoreAnswer) -> None:
         self._answer = answer
 
-    def write(self, fragment: memoryview) -> None:
+    def write(self, *fragments: memoryview) -> None:
         """Drop the bytes."""
 
     def finish(self) -> StoreAnswer:

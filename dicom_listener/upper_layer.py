@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,11 +38,15 @@ class ConnectionEnded(OSError):
 class TakesFragments(Protocol):
     """What P-DATA-TF is handed to."""
 
+    @property
+    def is_amid_data(self) -> bool:
+        """Whether fragments are all that is expected next."""
+
     def on_fragment(self, context_id: int, control: int, fragment: memoryview, left: int) -> None:
         """Take a part of a presentation data value (PS3.8 §9.3.5.1).
 
         ``control`` is its message control header (PS3.8 §E.2), ``left`` how many bytes of the same
-        value are still to come. ``fragment`` is only valid during the call.
+        value are still to come. ``fragment`` is valid until ``release_fragments`` is called.
 
         Raises
         ------
@@ -49,12 +54,22 @@ class TakesFragments(Protocol):
             The peer breaks PS3.7; the association is to be aborted.
         """
 
+    def release_fragments(self) -> None:
+        """Let go of the fragments taken so far: their memory is about to be used again."""
+
 
 class BufferedSocket(AssociationSocket):  # type: ignore[misc]
     """A connection that is read through one buffer and never in small pieces."""
 
-    def __init__(self, assoc: "Association", client_socket: socket.socket, wake: int) -> None:
+    def __init__(
+        self,
+        assoc: "Association",
+        client_socket: socket.socket,
+        wake: int,
+        before_reuse: Callable[[], None],
+    ) -> None:
         super().__init__(assoc, client_socket=client_socket)
+        self._before_reuse = before_reuse
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -90,12 +105,18 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
     def peek(self, length: int) -> memoryview:
         """Return the next few bytes, waiting for them, without taking them."""
         if self._start + length > BUFFER_BYTES or self._start == self._end:
+            self._before_reuse()
             rest = bytes(self._view[self._start : self._end])
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
         while self._end - self._start < length:
             self._fill(self._end)
         return self._view[self._start : self._start + length]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something that was received has not been taken."""
+        return self._start < self._end
 
     def skip(self, length: int) -> None:
         """Take what was peeked at."""
@@ -139,6 +160,8 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
     def _fill(self, at: int) -> None:
         if self.socket is None:
             raise ConnectionEnded
+        if at == 0:
+            self._before_reuse()
         try:
             received = self.socket.recv_into(self._view[at:])
         except OSError as error:
@@ -159,6 +182,8 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         super().__init__(assoc)
         self._receiver = receiver
         self.is_draining = False
+        self.has_only_data = False
+        """Whether the last step brought fragments and nothing else."""
 
     def start(self) -> None:
         """Begin; there is no thread to start."""
@@ -202,6 +227,7 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
 
         Returns false where nothing came in that time, or the process is to drain instead.
         """
+        self.has_only_data = False
         if self.artim_timer.expired:
             self.event_queue.put("Evt18")
         elif self.event_queue.empty() and not self._process_recv_primitive():
@@ -213,6 +239,7 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             else:
                 return False
         while not self.event_queue.empty() and not self._kill_thread:
+            self.has_only_data = False
             self.state_machine.do_action(self.event_queue.get(block=False))
         return True
 
@@ -231,11 +258,10 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         """Read one PDU: P-DATA-TF of an established association here, any other by pynetdicom."""
         assert self.socket is not None  # noqa: S101 - it has just been waited for
         try:
+            if self.state_machine.current_state == "Sta6" and self._read_data(self.socket):
+                return
             pdu_type, _, length = _PDU_HEADER.unpack(self.socket.peek(_PDU_HEADER.size))
-            if pdu_type == _P_DATA_TF and self.state_machine.current_state == "Sta6":
-                self.socket.skip(_PDU_HEADER.size)
-                self._read_p_data(self.socket, length)
-            elif length > _OTHER_PDU_LIMIT_BYTES:
+            if length > _OTHER_PDU_LIMIT_BYTES:
                 self.event_queue.put("Evt19")
             else:
                 if pdu_type == _A_ASSOCIATE_RQ and length >= _AE_TITLES.stop - _PDU_HEADER.size:
@@ -247,6 +273,18 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             self.event_queue.put("Evt17")
         except ValueError:
             self.event_queue.put("Evt19")
+
+    def _read_data(self, connection: BufferedSocket) -> bool:
+        """Read P-DATA-TF as long as that is what comes; return whether any did."""
+        while True:
+            pdu_type, _, length = _PDU_HEADER.unpack(connection.peek(_PDU_HEADER.size))
+            if pdu_type != _P_DATA_TF:
+                return self.has_only_data
+            connection.skip(_PDU_HEADER.size)
+            self._read_p_data(connection, length)
+            self.has_only_data = True
+            if not (connection.has_more and self._receiver.is_amid_data):
+                return True
 
     def _read_p_data(self, connection: BufferedSocket, left: int) -> None:
         while left:

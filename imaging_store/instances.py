@@ -3,37 +3,45 @@
 A key is a relative path with ``/`` between its parts; the index and the messages carry keys, never
 absolute paths, so that a store can be moved, and later be a bucket.
 
-Nothing is visible under its key before its bytes are durable: bytes go to ``incoming/``, are
-fsynced, renamed to their key, and the directory is fsynced. A process that dies leaves at most
-files in ``incoming/`` that nobody has locked, which `FileInstanceStore.discard_unfinished` removes.
+Nothing is visible under its key before its bytes are durable (see `imaging_store.durable_files`).
 """
 
-import errno
-import fcntl
 import hashlib
 import os
 import re
-import secrets
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-from service_runtime.errors import PermanentError, TransientError
+from imaging_store.durable_files import (
+    Bytes,
+    Directories,
+    StorageFull,
+    UnfinishedFile,
+    discard_unfinished,
+)
+from service_runtime.errors import PermanentError
 
-Bytes = bytes | bytearray | memoryview
+__all__ = [
+    "FileInstanceStore",
+    "FileSink",
+    "InstanceSink",
+    "InstanceStore",
+    "InvalidKey",
+    "Kept",
+    "NotInStore",
+    "StorageFull",
+    "UnsupportedStoreUrl",
+    "instance_key",
+    "open_instance_store",
+]
 
 _KEY_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,199}")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INCOMING = "incoming"
 _UID_LENGTH = 64
-_DIRECTORIES_KNOWN = 4096
-
-
-class StorageFull(TransientError):
-    """The store has no room, or has reached the reserve that is kept free."""
 
 
 class InvalidKey(PermanentError):
@@ -66,7 +74,7 @@ class InstanceSink(Protocol):
     def sha256(self) -> str:
         """Digest of the data set bytes written so far."""
 
-    def write(self, fragment: Bytes) -> None:
+    def write(self, *fragments: Bytes) -> None:
         """Append to the data set.
 
         Raises
@@ -80,6 +88,8 @@ class InstanceSink(Protocol):
 
     def commit(self, key: str) -> Kept:
         """Make the bytes durable under ``key``. When this returns they survive a power cut.
+
+        What is there already stays as it is, and counts as the same.
 
         Raises
         ------
@@ -121,7 +131,7 @@ def instance_key(study_instance_uid: str, sop_instance_uid: str, sha256: str) ->
     """
     study = _plain(study_instance_uid)
     shard = hashlib.sha256(study.encode()).hexdigest()[:2]
-    return f"instances/{shard}/{study}/{_plain(sop_instance_uid)}-{sha256[:16]}.dcm"
+    return f"instances/{shard}/{study}/{_plain(sop_instance_uid)}-{sha256}.dcm"
 
 
 def _plain(uid: str) -> str:
@@ -158,7 +168,7 @@ class FileInstanceStore:
         self._incoming = root / _INCOMING
         self._reserve_bytes = reserve_bytes
         self._incoming.mkdir(parents=True, exist_ok=True)
-        self._directories = _Directories(root)
+        self._directories = Directories(root)
 
     def open_write(self, preamble: bytes = b"") -> "FileSink":
         """Begin an instance.
@@ -169,13 +179,7 @@ class FileInstanceStore:
             Less than the reserve is free.
         """
         self.require_room()
-        sink = FileSink(self._directories, *_create(self._incoming))
-        try:
-            sink.write_preamble(preamble)
-        except BaseException:
-            sink.abort()
-            raise
-        return sink
+        return FileSink(UnfinishedFile(self._incoming, self._directories), preamble)
 
     def require_room(self) -> None:
         """Raise `StorageFull` while less than the reserve is free."""
@@ -193,12 +197,12 @@ class FileInstanceStore:
             There is no room; what was there before is unchanged.
         """
         _checked(key)
-        sink = FileSink(self._directories, *_create(self._incoming))
+        file = UnfinishedFile(self._incoming, self._directories, is_replacing=True)
         try:
-            sink.write_preamble(data)
-            sink.commit(key)
+            file.write([data])
+            file.publish(key)
         finally:
-            sink.abort()
+            file.discard()
 
     def path(self, key: str) -> Path:
         """Path of the file. It exists if something is kept under ``key``."""
@@ -231,26 +235,15 @@ class FileInstanceStore:
 
         A living writer holds a lock on its file, so this may run at any time.
         """
-        discarded = 0
-        for path in self._incoming.iterdir():
-            with suppress(OSError):
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                    discarded += 1
-                finally:
-                    os.close(descriptor)
-        return discarded
+        return discard_unfinished(self._incoming)
 
 
 class FileSink:
-    """One unfinished file of a `FileInstanceStore`."""
+    """One data set on its way into a `FileInstanceStore`."""
 
-    def __init__(self, directories: "_Directories", path: Path, descriptor: int) -> None:
-        self._directories = directories
-        self._path = path
-        self._descriptor = descriptor
+    def __init__(self, file: UnfinishedFile, preamble: bytes) -> None:
+        self._file = file
+        self._preamble = preamble
         self._digest = hashlib.sha256()
         self._size_bytes = 0
 
@@ -271,100 +264,35 @@ class FileSink:
         return self._size_bytes
 
     def flush_to(self) -> Path:
-        """Path of the unfinished file: nothing is buffered, so all that was written is there."""
-        return self._path
+        """Path of the unfinished file, with all that was written; for this process only."""
+        self.write()
+        return self._file.path
 
-    def write_preamble(self, data: Bytes) -> None:
-        """Write bytes that are no part of the data set."""
-        _write_all(self._descriptor, data)
-
-    def write(self, fragment: Bytes) -> None:
+    def write(self, *fragments: Bytes) -> None:
         """Append to the data set."""
-        _write_all(self._descriptor, fragment)
-        self._digest.update(fragment)
-        self._size_bytes += len(fragment)
+        pieces: Sequence[Bytes] = fragments
+        if self._preamble:
+            pieces = (self._preamble, *fragments)
+            self._preamble = b""
+        self._file.write(pieces)
+        for fragment in fragments:
+            self._digest.update(fragment)
+            self._size_bytes += len(fragment)
 
     def commit(self, key: str) -> Kept:
-        """Make the bytes durable under ``key``."""
-        target = self._directories.root / _checked(key)
+        """Make the bytes durable under ``key``; what is there already stays."""
+        _checked(key)
         try:
-            os.fsync(self._descriptor)
-            self._directories.make(target.parent)
-            self._path.rename(target)
-            os.close(self._descriptor)
-            self._descriptor = -1
-            _sync_directory(target.parent)
-        except OSError as error:
+            self.write()
+            self._file.publish(key)
+        except BaseException:
             self.abort()
-            raise _as_ours(error) from error
+            raise
         return Kept(key, self._size_bytes, self.sha256)
 
     def abort(self) -> None:
         """Leave nothing. Does nothing after ``commit``."""
-        if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _create(directory: Path) -> tuple[Path, int]:
-    """Create a locked file in ``directory``."""
-    while True:
-        path = directory / secrets.token_hex(12)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise _as_ours(error) from error
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Between creating and locking, discard_unfinished may have taken it for a dead one's.
-        if os.fstat(descriptor).st_nlink:
-            return path, descriptor
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: Bytes) -> None:
-    left = memoryview(data)
-    try:
-        while left:
-            left = left[os.write(descriptor, left) :]
-    except OSError as error:
-        raise _as_ours(error) from error
-
-
-def _as_ours(error: OSError) -> Exception:
-    if error.errno in _NO_ROOM:
-        return StorageFull("the instance store is full; make room")
-    return error
-
-
-class _Directories:
-    """Directories of a store, each durable in its parent before anything is kept in it.
-
-    That one is there says nothing: who made it may have died, or not have come to syncing it yet.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._durable: set[Path] = set()
-
-    def make(self, directory: Path) -> None:
-        """Create ``directory`` and its missing parents, and sync what was not synced by us."""
-        if directory == self.root or (directory in self._durable and directory.is_dir()):
-            return
-        self.make(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-        if len(self._durable) >= _DIRECTORIES_KNOWN:
-            self._durable.clear()
-        self._durable.add(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        self._file.discard()
 
 
 def _checked(key: str) -> str:

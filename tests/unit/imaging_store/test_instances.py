@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging_store import instances
+from imaging_store import durable_files, instances
 from imaging_store.instances import (
     FileInstanceStore,
+    FileSink,
     InvalidKey,
     NotInStore,
     StorageFull,
@@ -77,7 +78,8 @@ def test_file_and_directory_are_synced_before_the_commit_returns(
 
     monkeypatch.setattr(os, "fsync", fsync)
     sink = store.open_write()
-    temporary = sink.flush_to().name
+    sink.write(b"data set")
+    temporary = sink.flush_to().readlink().name
 
     sink.commit("instances/study/one.dcm")
 
@@ -90,10 +92,10 @@ def test_no_room_while_writing_is_storage_full(
 ) -> None:
     sink = store.open_write()
 
-    def write(_descriptor: int, _data: memoryview) -> int:
+    def write(_descriptor: int, _pieces: object) -> int:
         raise OSError(code, "no room")
 
-    monkeypatch.setattr(instances.os, "write", write)
+    monkeypatch.setattr(os, "writev", write)
 
     with pytest.raises(StorageFull):
         sink.write(b"data")
@@ -175,14 +177,69 @@ def test_what_a_dead_process_left_is_discarded(store: FileInstanceStore) -> None
     assert incoming(store) == []
 
 
-def test_what_a_living_process_writes_is_not_discarded(store: FileInstanceStore) -> None:
-    sink = store.open_write()
-    sink.write(b"data")
+def test_the_same_key_again_leaves_the_first_bytes(store: FileInstanceStore) -> None:
+    for preamble in (b"one transfer syntax ", b"another "):
+        with store.open_write(preamble) as sink:
+            sink.write(b"data set")
+            sink.commit("instances/a/b.dcm")
+
+    assert store.read("instances/a/b.dcm") == b"one transfer syntax data set"
+
+
+def test_a_directory_that_was_removed_is_made_again(store: FileInstanceStore) -> None:
+    store.put_artifact("a/b/c", b"first")
+    store.path("a/b/c").unlink()
+    store.path("a/b").rmdir()
+
+    store.put_artifact("a/b/c", b"second")
+
+    assert store.read("a/b/c") == b"second"
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def unfinished(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, store: FileInstanceStore
+) -> FileSink:
+    """A sink on a file system with files without names, and on one that has none."""
+    if request.param == "named":
+        monkeypatch.setattr(durable_files, "_open_unnamed", lambda _folder: -1)
+    return store.open_write(b"preamble ")
+
+
+def test_what_a_living_process_writes_is_not_discarded(
+    store: FileInstanceStore, unfinished: FileSink
+) -> None:
+    unfinished.write(b"data")
 
     assert store.discard_unfinished() == 0
 
-    sink.commit("a/b")
-    assert store.read("a/b") == b"data"
+    unfinished.commit("a/b")
+    assert store.read("a/b") == b"preamble data"
+    assert incoming(store) == []
+
+
+def test_an_abort_leaves_nothing_on_any_file_system(
+    store: FileInstanceStore, unfinished: FileSink
+) -> None:
+    unfinished.write(b"data")
+
+    unfinished.abort()
+
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+@given(pieces=st.lists(st.binary(max_size=20), max_size=6), at_most=st.integers(1, 30))
+def test_what_the_kernel_takes_in_parts_is_written_whole(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], at_most: int
+) -> None:
+    store = FileInstanceStore(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "writev", lambda fd, data: os.write(fd, b"".join(data)[:at_most]))
+        with store.open_write(b"preamble") as sink:
+            sink.write(*pieces)
+            sink.commit("a/b")
+
+    assert store.read("a/b") == b"preamble" + b"".join(pieces)
 
 
 def test_a_file_url_opens_a_folder(tmp_path: Path) -> None:

@@ -1,0 +1,198 @@
+"""Files that appear whole and durable, or not at all.
+
+Bytes go to a file without a name, are fsynced, then linked to their place, and the directory is
+fsynced. A process that dies leaves nothing. Where a file system has no files without names (NFS),
+and for what replaces an older file, the bytes go to a locked file in the folder ``incoming``:
+what nobody has locked there was left by the dead, and `discard_unfinished` removes it.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from service_runtime.errors import TransientError
+
+Bytes = bytes | bytearray | memoryview
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
+_MODE = 0o640
+_DIRECTORIES_KNOWN = 4096
+_PIECES_AT_ONCE = 512
+"""Less than IOV_MAX."""
+
+
+class StorageFull(TransientError):
+    """The store has no room, or has reached the reserve that is kept free."""
+
+
+class UnfinishedFile:
+    """A file that nobody sees before `publish`. Ends with exactly one of ``publish``, ``discard``.
+
+    Raises
+    ------
+    StorageFull
+        It cannot be created, or written to, because there is no room.
+    """
+
+    def __init__(
+        self, incoming: Path, directories: "Directories", *, is_replacing: bool = False
+    ) -> None:
+        self._directories = directories
+        self._is_replacing = is_replacing
+        self._name: str | None = None
+        self._descriptor = -1 if is_replacing else _open_unnamed(incoming)
+        if self._descriptor < 0:
+            self._name, self._descriptor = _create(incoming)
+
+    @property
+    def path(self) -> Path:
+        """Where this process can read what has been written."""
+        return Path(self._name or f"/proc/self/fd/{self._descriptor}")
+
+    def write(self, pieces: Sequence[Bytes]) -> None:
+        """Append ``pieces``."""
+        try:
+            for start in range(0, len(pieces), _PIECES_AT_ONCE):
+                self._write_some(pieces[start : start + _PIECES_AT_ONCE])
+        except OSError as error:
+            raise _as_ours(error) from error
+
+    def _write_some(self, pieces: Sequence[Bytes]) -> None:
+        written = os.writev(self._descriptor, pieces)
+        for piece in pieces:
+            left = memoryview(piece)[written:]
+            written = max(0, written - len(piece))
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+
+    def publish(self, key: str) -> None:
+        """Make the bytes durable, then the name ``key`` under the root, which is made as needed.
+
+        A file that is there already is replaced by one that was begun as replacing; else it stays.
+        """
+        try:
+            os.fsync(self._descriptor)
+            try:
+                self._place(key)
+            except FileNotFoundError:
+                # The directory was empty, and removed before anything was in it.
+                self._place(key)
+        except OSError as error:
+            raise _as_ours(error) from error
+        finally:
+            self.discard()
+
+    def _place(self, key: str) -> None:
+        directory, _, name = key.rpartition("/")
+        parent = self._directories.open(directory)
+        try:
+            self._link(parent, name)
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+    def _link(self, parent: int, name: str) -> None:
+        if self._is_replacing and self._name is not None:
+            os.rename(self._name, name, dst_dir_fd=parent)
+            self._name = None
+            return
+        # Without the descriptor of a directory Python would link the symbolic link itself.
+        with suppress(FileExistsError):
+            os.link(self.path, name, dst_dir_fd=parent, follow_symlinks=True)
+
+    def discard(self) -> None:
+        """Leave nothing but what was published."""
+        if self._name is not None:
+            with suppress(FileNotFoundError):
+                Path(self._name).unlink()
+            self._name = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def discard_unfinished(incoming: Path) -> int:
+    """Remove what dead processes left in ``incoming``; return how many files that were.
+
+    A living writer holds a lock on its file, so this may run at any time.
+    """
+    discarded = 0
+    for path in incoming.iterdir():
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                discarded += 1
+            finally:
+                os.close(descriptor)
+    return discarded
+
+
+class Directories:
+    """Directories under a root, each durable in its parent before anything is kept in it.
+
+    That one is there says nothing: who made it may have died, or not have come to syncing it yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._durable = {""}
+
+    def open(self, directory: str) -> int:
+        """Return an open descriptor of ``directory``, relative to the root, made where missing."""
+        path = f"{self._root}/{directory}"
+        if directory in self._durable:
+            with suppress(FileNotFoundError):
+                return _open_directory(path)
+        parent = self.open(directory.rpartition("/")[0])
+        try:
+            with suppress(FileExistsError):
+                Path(path).mkdir()
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+        if len(self._durable) >= _DIRECTORIES_KNOWN:
+            self._durable = {""}
+        self._durable.add(directory)
+        return _open_directory(path)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _open_unnamed(folder: Path) -> int:
+    """Open a file without a name; return -1 where the file system has none."""
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, _MODE)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED_FILES:
+            return -1
+        raise _as_ours(error) from error
+
+
+def _create(folder: Path) -> tuple[str, int]:
+    """Create a locked file in ``folder``."""
+    while True:
+        name = f"{folder}/{secrets.token_hex(12)}"
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        except OSError as error:
+            raise _as_ours(error) from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Between creating and locking, discard_unfinished may have taken it for a dead one's.
+        if os.fstat(descriptor).st_nlink:
+            return name, descriptor
+        os.close(descriptor)
+
+
+def _as_ours(error: OSError) -> Exception:
+    if error.errno in _NO_ROOM:
+        return StorageFull("the instance store is full; make room")
+    return error

@@ -1,0 +1,156 @@
+"""Statements that are compiled once and run by the driver itself.
+
+For the few that every received instance needs: SQLAlchemy spends on running a short statement six
+times what the database does. They are written in the same SQLAlchemy Core, with the same types;
+everything that runs less often goes through the transaction's connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from psycopg2.extras import execute_batch
+from sqlalchemy import BindParameter, CompoundSelect, Dialect, Insert, Select, Update, bindparam
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
+
+from service_runtime.database import Transaction
+
+Keys = Sequence[BindParameter[Any]]
+
+
+class Lookup:
+    """A SELECT of what has one of several keys.
+
+    ``select`` makes it of the parameters that stand for the keys. It is compiled for 1, 2, 4, 8...
+    of them; the last key is repeated to fill up.
+    """
+
+    def __init__(self, select: Callable[[Keys], Select[Any] | CompoundSelect[Any]]) -> None:
+        self._select = select
+        self._compiled: dict[tuple[str, int], _Compiled] = {}
+
+    def rows(self, transaction: Transaction, keys: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return the rows of ``keys``, of which there is at least one."""
+        size = 1 << (len(keys) - 1).bit_length()
+        which = (transaction.database.dialect, size)
+        compiled = self._compiled.get(which)
+        if compiled is None:
+            clause = self._select([bindparam(f"key{number}") for number in range(size)])
+            compiled = self._compiled[which] = _compile(transaction, clause, ())
+        filled = [*keys, *[keys[-1]] * (size - len(keys))]
+        values = {f"key{number}": key for number, key in enumerate(filled)}
+        return compiled.rows(transaction, values)
+
+
+class Change:
+    """An INSERT or UPDATE, of many rows in one round trip."""
+
+    def __init__(self, clause: Insert | Update) -> None:
+        self._clause = clause
+        self._compiled: dict[tuple[str, ...], _Compiled] = {}
+
+    def run(self, transaction: Transaction, rows: Sequence[Mapping[str, object]]) -> None:
+        """Run for each of ``rows``, which have the same names; for none, do nothing."""
+        if not rows:
+            return
+        which = (transaction.database.dialect, *rows[0])
+        compiled = self._compiled.get(which)
+        if compiled is None:
+            compiled = self._compiled[which] = _compile(transaction, self._clause, rows[0])
+        compiled.change(transaction, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    sql: str
+    constants: dict[str, object]
+    """Of parameters that the statement itself gives a value."""
+    encoders: Mapping[str, Callable[[Any], object]]
+    decoders: Sequence[tuple[int, Callable[[Any], object]]]
+
+    def rows(self, transaction: Transaction, values: dict[str, object]) -> list[tuple[Any, ...]]:
+        cursor = _cursor(transaction)
+        try:
+            cursor.execute(self.sql, self._encoded(values))
+            found = cursor.fetchall()
+        except Exception as error:
+            raise _as_sqlalchemys(transaction, error, cursor) from error
+        finally:
+            cursor.close()
+        return [self._decoded(row) for row in found] if self.decoders else found
+
+    def change(self, transaction: Transaction, rows: Sequence[Mapping[str, object]]) -> None:
+        encoded = [self._encoded(row) for row in rows]
+        cursor = _cursor(transaction)
+        try:
+            if transaction.database.dialect == "sqlite":
+                cursor.executemany(self.sql, encoded)
+            else:
+                execute_batch(cursor, self.sql, encoded)
+        except Exception as error:
+            raise _as_sqlalchemys(transaction, error, cursor) from error
+        finally:
+            cursor.close()
+
+    def _encoded(self, values: Mapping[str, object]) -> dict[str, object]:
+        encoded = {**self.constants, **values}
+        for name, encode in self.encoders.items():
+            encoded[name] = encode(encoded[name])
+        return encoded
+
+    def _decoded(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        decoded = list(row)
+        for place, decode in self.decoders:
+            decoded[place] = decode(decoded[place])
+        return tuple(decoded)
+
+
+def _compile(
+    transaction: Transaction,
+    clause: Insert | Update | Select[Any] | CompoundSelect[Any],
+    names: Sequence[str] | Mapping[str, object],
+) -> _Compiled:
+    dialect: Dialect = transaction.connection.dialect
+    if transaction.database.dialect == "sqlite":
+        # Names instead of question marks, so that both drivers are given the same.
+        dialect = sqlite.dialect(paramstyle="named")
+    keys = list(names) if isinstance(clause, Insert) else None
+    compiled = clause.compile(dialect=dialect, column_keys=keys)
+    encoders = {
+        name: encode
+        for parameter, name in compiled.bind_names.items()
+        if (encode := parameter.type.dialect_impl(dialect).bind_processor(dialect))
+    }
+    columns = [] if isinstance(clause, Insert | Update) else list(clause.selected_columns)
+    decoders = [
+        (place, decode)
+        for place, column in enumerate(columns)
+        if (decode := column.type.dialect_impl(dialect).result_processor(dialect, None))
+    ]
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return _Compiled(str(compiled), constants, encoders, decoders)
+
+
+def _cursor(transaction: Transaction) -> Any:
+    return transaction.connection.connection.cursor()
+
+
+def _as_sqlalchemys(transaction: Transaction, error: Exception, cursor: Any) -> BaseException:
+    """Return a driver's error as SQLAlchemy would have raised it."""
+    connection = transaction.connection
+    dialect = connection.dialect
+    driver: Any = dialect.loaded_dbapi
+    if not isinstance(error, driver.Error):
+        return error
+    is_lost = dialect.is_disconnect(error, connection.connection.driver_connection, cursor)
+    if is_lost:
+        connection.invalidate(error)
+    return cast(
+        "BaseException",
+        DBAPIError.instance(
+            None, None, error, driver.Error, hide_parameters=True, connection_invalidated=is_lost
+        ),
+    )
