@@ -9,6 +9,7 @@ from admin_api.installation import Api
 from admin_api.operations import service_checks
 from admin_api.settings import ApiSettings
 from imaging_store.instances import open_instance_store
+from imaging_store.retention import Retention, room_of
 from service_runtime.access_tokens import AUDIENCE, ISSUER, TokenAuthority
 from service_runtime.http_server import HttpServer, listen
 from service_runtime.process import Service, run_service
@@ -27,13 +28,16 @@ def serve(service: Service[ApiSettings]) -> None:
     checks = dict(service.checks)
     if not settings.via_broker:
         checks |= service_checks(service.database, _now)
+    store = open_instance_store(settings.store)
     api = Api(
         database=service.database,
-        store=open_instance_store(settings.store),
+        store=store,
         authority=TokenAuthority(settings.signing_key(), ISSUER, AUDIENCE),
         desk=Desk(service.database, settings.pacs_destinations),
         clock=_now,
         token_lifetime_s=settings.token_lifetime_s,
+        retention=Retention.of(settings),
+        room=lambda: room_of(store.root),
         checks=checks,
     )
     server = HttpServer(make_app(api), listen(settings.http_host, settings.http_port))

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from imaging_store.instances import InstanceStore
+from imaging_store.retention import Retention, Room
 from service_runtime.access_tokens import TokenAuthority
 from service_runtime.database import Database
 from service_runtime.health import Check
@@ -24,6 +25,9 @@ class Api:
     desk: Desk
     clock: Callable[[], datetime]
     token_lifetime_s: int
+    retention: Retention
+    room: Callable[[], Room]
+    """How much there is for instances, and is left."""
     checks: Mapping[str, Check]
     """What ``/health/ready`` asks."""
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import secrets
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from admin_api import passwords, users
 from admin_api.app import make_app
 from admin_api.installation import Api
 from imaging_store.instances import FileInstanceStore, open_instance_store
+from imaging_store.retention import Retention, room_of
 from message_contracts.destination import PacsDestination
 from service_runtime.access_tokens import AUDIENCE, ISSUER, TokenAuthority
 from service_runtime.database import Database
@@ -39,6 +41,8 @@ class Hospital(Ward):
             desk=self.desk,
             clock=self.tick,
             token_lifetime_s=900,
+            retention=Retention(timedelta(days=30), watermark_bytes=4096, reserve_bytes=1024),
+            room=lambda: room_of(store.root),
             checks={"database": database_check(database)},
         )
         self.app = make_app(api)
