@@ -23,3 +23,11 @@ PURGED = Counter(
     "Received instances that were let go of: when due, or early because room was short.",
     ["reason"],
 )
+COMMITMENTS = Counter(
+    "countersign_commitments", "Instances that we were asked to commit to, by outcome.", ["outcome"]
+)
+COMMITMENT_REPORTS = Counter(
+    "countersign_commitment_reports",
+    "Results of storage commitment told on associations of our own, by outcome.",
+    ["outcome"],
+)

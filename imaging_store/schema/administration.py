@@ -1,6 +1,17 @@
 """The people who sign, and what admins decide; ``admin_api`` alone writes these."""
 
-from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Table, Text, Uuid
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    String,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 
 from service_runtime.database import UtcDateTime, metadata
 
@@ -43,6 +54,8 @@ application_entity = Table(
     # Where it hears of commitments; null: only on the association it asked on.
     Column("host", String(253)),
     Column("port", Integer),
+    # Whether it hears of them by DICOM TLS.
+    Column("tls", Boolean, nullable=False, server_default=text("false")),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("changed_by", String(200), nullable=False),
 )

@@ -31,6 +31,7 @@ ALLOWED_KEYS = frozenset(
     queue outcome attempt attempts delay_s duration_s deadline_s timeout_s claims dead_letter_id
     error reason reason_code where faults setting
     study_instance_uid series_instance_uid sop_instance_uid sop_class_uid transfer_syntax_uid
+    transaction_uid
     case_id case_version study_version status stage delivery trigger decision completion
     model model_version device_uid weights_sha256 urgency
     association_id ae_title calling_ae_title called_ae_title host port peer destination

@@ -108,6 +108,7 @@ def _administration() -> None:
         sa.Column("commitment", sa.Boolean(), nullable=False),
         sa.Column("host", sa.String(length=253), nullable=True),
         sa.Column("port", sa.Integer(), nullable=True),
+        sa.Column("tls", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("changed_at", _MOMENT, nullable=False),
         sa.Column("changed_by", sa.String(length=200), nullable=False),
         sa.PrimaryKeyConstraint("ae_title", name=op.f("pk_application_entity")),
