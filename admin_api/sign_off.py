@@ -25,6 +25,7 @@ from message_contracts.case import Stage
 from service_runtime.problem_details import Problem
 from workflow_engine import commands
 from workflow_engine.commands import (
+    CompletionRequestReason,
     Decision,
     HoldReleaseReason,
     Refusal,
@@ -123,6 +124,13 @@ class HoldRelease(Act):
     notes: NotesNeeded
 
 
+class CompletionRequest(Act):
+    """Why a study is taken as complete now."""
+
+    reason_code: CompletionRequestReason
+    notes: NotesNeeded
+
+
 class ReasonCode(BaseModel):
     """A coded reason and what it means."""
 
@@ -132,8 +140,13 @@ class ReasonCode(BaseModel):
 
 @router.get("/reason-codes")
 def list_reason_codes(_user: SignedIn) -> dict[str, list[ReasonCode]]:
-    """List the coded reasons of returns, rejections and hold releases."""
-    acts = {"return": ReturnReason, "rejection": RejectionReason, "hold_release": HoldReleaseReason}
+    """List the coded reasons of every act that needs one."""
+    acts = {
+        "return": ReturnReason,
+        "rejection": RejectionReason,
+        "hold_release": HoldReleaseReason,
+        "completion": CompletionRequestReason,
+    }
     return {
         act: [ReasonCode(code=each, meaning=commands.meaning(each)) for each in codes]
         for act, codes in acts.items()
@@ -194,6 +207,16 @@ def release_hold(
     return _answer(
         api, commands.release_hold(api.desk, request, Words(body.reason_code, body.notes)), user
     )
+
+
+@router.post("/cases/{case_id}/completion", status_code=HTTPStatus.ACCEPTED)
+def complete(
+    user: SignedIn, api: ApiDependency, case_id: CaseId, body: CompletionRequest
+) -> CaseDetail:
+    """Have what has arrived of a study taken as all of it; the receiving service carries it out."""
+    request = _request(api, user, case_id, body, Stage.ADMIN)
+    words = Words(body.reason_code, body.notes)
+    return _answer(api, commands.force_completion(api.desk, request, words), user)
 
 
 async def on_refusal(_request: Request, error: Exception) -> JSONResponse:

@@ -38,6 +38,8 @@ class Trigger(StrEnum):
     CONFLICT_DECIDED = "conflict_decided"
     CONFLICT_SETTLED = "conflict_settled"
     """What was decided about a conflict has been carried out."""
+    COMPLETION_REQUESTED = "completion_requested"
+    """A person says that what has arrived of the study is all of it."""
     DELIVERY_REQUESTED = "delivery_requested"
     DELIVERY_ANSWERED = "delivery_answered"
     LATE_RESULT_RECORDED = "late_result_recorded"

@@ -13,6 +13,7 @@ from message_contracts.identifiers import derived_id
 from service_runtime.database import Transaction
 from workflow_engine import cases, dispatch
 from workflow_engine.case import Case, Trigger, advance, rejection
+from workflow_engine.completion_commands import force_completion
 from workflow_engine.desk import (
     Desk,
     Intervening,
@@ -28,6 +29,7 @@ from workflow_engine.history import Entry
 from workflow_engine.hold_commands import decide_conflict, release_hold
 from workflow_engine.reasons import (
     MEANINGS,
+    CompletionRequestReason,
     DecisionReason,
     HoldReleaseReason,
     RejectionReason,
@@ -59,6 +61,7 @@ __all__ = [
     "COMMAND_LINE",
     "AlreadyDecided",
     "Case",
+    "CompletionRequestReason",
     "Decision",
     "DecisionReason",
     "Desk",
@@ -81,6 +84,7 @@ __all__ = [
     "WrongRole",
     "approve",
     "decide_conflict",
+    "force_completion",
     "meaning",
     "reject",
     "release_hold",

@@ -47,6 +47,15 @@ class DecisionReason(StrEnum):
     OTHER = "other"
 
 
+class CompletionRequestReason(StrEnum):
+    """Why a study is taken as complete before it would be by itself."""
+
+    ALL_HAS_ARRIVED = "all_has_arrived"
+    REST_WILL_NOT_COME = "rest_will_not_come"
+    CANNOT_WAIT = "cannot_wait"
+    OTHER = "other"
+
+
 MEANINGS: dict[StrEnum, str] = {
     ReturnReason.FINDING_QUESTIONED: "The finding does not fit the images or the patient.",
     ReturnReason.NOTES_INCOMPLETE: "The notes lack something that the next stage needs.",
@@ -72,5 +81,9 @@ MEANINGS: dict[StrEnum, str] = {
     DecisionReason.NEWCOMER_CONFIRMED: "The instance that came later is the right one.",
     DecisionReason.WRONG_PATIENT: "The images are of another patient.",
     DecisionReason.OTHER: "Another reason; the notes say which.",
+    CompletionRequestReason.ALL_HAS_ARRIVED: "The sender has sent everything.",
+    CompletionRequestReason.REST_WILL_NOT_COME: "What is missing will not be sent.",
+    CompletionRequestReason.CANNOT_WAIT: "The report cannot wait for the rest.",
+    CompletionRequestReason.OTHER: "Another reason; the notes say which.",
 }
 """What each code means, as pages show it. Equal codes of two acts mean the same."""

@@ -75,6 +75,8 @@ class Act(StrEnum):
     HOLD_RELEASE = "hold_release"
     DECISION = "decision"
     """About a conflict."""
+    COMPLETION = "completion"
+    """That what has arrived of a study is all of it."""
 
 
 @dataclass(frozen=True)
