@@ -54,8 +54,11 @@ commitment_request = Table(
     Column("case_version", Integer, nullable=False),
     # What it was asked about, a list.
     Column("sop_instance_uids", JSON, nullable=False),
+    # Kept, before it is sent; then taken by the PACS; then reported on; then acted on by us.
     Column("requested_at", UtcDateTime, nullable=False),
+    Column("accepted_at", UtcDateTime),
     Column("answered_at", UtcDateTime),
+    Column("settled_at", UtcDateTime),
     Index("ix_commitment_request_case", "case_id", "case_version"),
 )
 """What a PACS was asked to commit to (PS3.4 Annex J)."""

@@ -144,6 +144,8 @@ destination_delivery = Table(
     Column("state", String(16), nullable=False),
     Column("reason", String(500)),
     Column("changed_at", UtcDateTime, nullable=False),
+    # When a rejection note was asked for, because what went there should not have.
+    Column("rejected_at", UtcDateTime),
 )
 
 hold = Table(

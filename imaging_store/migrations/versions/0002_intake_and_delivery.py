@@ -39,6 +39,7 @@ def _added_columns() -> None:
             nullable=False,
         ),
     )
+    op.add_column("destination_delivery", sa.Column("rejected_at", _MOMENT, nullable=True))
     op.add_column(
         "duplicate_instance",
         sa.Column(
@@ -152,7 +153,9 @@ def _delivery() -> None:
         sa.Column("case_version", sa.Integer(), nullable=False),
         sa.Column("sop_instance_uids", sa.JSON(), nullable=False),
         sa.Column("requested_at", _MOMENT, nullable=False),
+        sa.Column("accepted_at", _MOMENT, nullable=True),
         sa.Column("answered_at", _MOMENT, nullable=True),
+        sa.Column("settled_at", _MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("transaction_uid", name=op.f("pk_commitment_request")),
     )
     op.create_index(
