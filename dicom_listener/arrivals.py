@@ -26,6 +26,8 @@ class Outcome(Enum):
     NEW = auto()
     SAME_AGAIN = auto()
     """The same bytes were there already; nothing changed."""
+    PURGED = auto()
+    """The same bytes had been there and were let go of; nothing changed: put them back."""
     OTHER_BYTES = auto()
     """Kept beside the first instance of this SOP Instance UID."""
 
@@ -54,6 +56,7 @@ def enter(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome
 class _Study:
     progress: Progress
     patient: tuple[str, str]
+    is_purged: bool = False
     is_changed: bool = False
 
 
@@ -96,12 +99,15 @@ class _Group:
         )
         known = self._known.get(header.sop_instance_uid)
         if known is not None:
-            study_instance_uid, sha256 = known
+            study_instance_uid, sha256, is_purged = known
             if sha256 == arrival.kept.sha256:
-                return Outcome.SAME_AGAIN
-            self._add_duplicate(arrival, study_instance_uid, is_ours=is_ours)
-            return Outcome.OTHER_BYTES
-        self._known[header.sop_instance_uid] = (header.study_instance_uid, arrival.kept.sha256)
+                return Outcome.PURGED if is_purged else Outcome.SAME_AGAIN
+            return self._add_duplicate(arrival, study_instance_uid, is_ours=is_ours)
+        self._known[header.sop_instance_uid] = (
+            header.study_instance_uid,
+            arrival.kept.sha256,
+            False,
+        )
         self._add_instance(arrival, is_ours=is_ours)
         return Outcome.NEW
 
@@ -116,6 +122,9 @@ class _Group:
             self._messages.append(study_opened(header.study_instance_uid, arrival.at))
         else:
             known.is_changed = True
+            if known.is_purged:
+                known.is_purged = False
+                self._claim_again(header.study_instance_uid)
         version = version_of_arrival(known.progress, makes_version=makes_version)
         known.progress = after_arrival(known.progress, makes_version=makes_version, at=arrival.at)
         self._new_instances.append(_instance_row(arrival, version, makes_version=makes_version))
@@ -131,11 +140,14 @@ class _Group:
 
     def _add_duplicate(
         self, arrival: Arrival, first_study_instance_uid: str, *, is_ours: bool
-    ) -> None:
+    ) -> Outcome:
         header, kept = arrival.header, arrival.kept
-        same = (header.sop_instance_uid, kept.sha256)
-        if same in self._known_duplicates():
-            return
+        is_purged = self._known_duplicates().get((header.sop_instance_uid, kept.sha256))
+        if is_purged is not None:
+            return Outcome.PURGED if is_purged else Outcome.OTHER_BYTES
+        first_study = self._studies.get(first_study_instance_uid)
+        if first_study is None or first_study.is_purged:
+            self._claim_again(first_study_instance_uid)
         self._new_duplicates.append(
             {
                 "sop_instance_uid": header.sop_instance_uid,
@@ -154,34 +166,44 @@ class _Group:
                     first_study_instance_uid, header.sop_instance_uid, kept.sha256, arrival.at
                 )
             )
+        return Outcome.OTHER_BYTES
+
+    def _claim_again(self, study_instance_uid: str) -> None:
+        """Have the purge look at a study again of which it had let go of everything."""
+        self._transaction.connection.execute(
+            update(study)
+            .where(study.c.study_instance_uid == study_instance_uid)
+            .values(purged_at=None)
+        )
 
     def _known_studies(self) -> dict[str, _Study]:
         uids = {arrival.header.study_instance_uid for arrival in self._arrivals}
         return {
-            uid: _Study(Progress(version, pending_since), (patient_id, issuer))
-            for uid, version, pending_since, patient_id, issuer in _STUDIES.rows(
+            uid: _Study(Progress(version, pending_since), (patient_id, issuer), is_purged)
+            for uid, version, pending_since, patient_id, issuer, is_purged in _STUDIES.rows(
                 self._transaction, sorted(uids)
             )
         }
 
-    def _known_instances(self) -> tuple[dict[str, tuple[str, str]], set[str]]:
-        """Return study and digest of the instances that are there, and which are made by us."""
+    def _known_instances(self) -> tuple[dict[str, tuple[str, str, bool]], set[str]]:
+        """Return study, digest and whether it was purged of the known; and which we made."""
         uids = {arrival.header.sop_instance_uid for arrival in self._arrivals}
         known, ours = {}, set()
-        for uid, study_instance_uid, sha256, is_result in _KNOWN.rows(
+        for uid, study_instance_uid, sha256, is_purged, is_result in _KNOWN.rows(
             self._transaction, sorted(uids)
         ):
             if is_result:
                 ours.add(uid)
             else:
-                known[uid] = (study_instance_uid, sha256)
+                known[uid] = (study_instance_uid, sha256, is_purged)
         return known, ours
 
-    def _known_duplicates(self) -> set[tuple[str, str]]:
-        """Return SOP Instance UIDs and digests that are kept beside a first instance already."""
+    def _known_duplicates(self) -> dict[tuple[str, str], bool]:
+        """Return by SOP Instance UID and digest what came beside a first one; whether purged."""
         uids = [arrival.header.sop_instance_uid for arrival in self._arrivals]
-        new = {(row["sop_instance_uid"], row["sha256"]) for row in self._new_duplicates}
-        return new.union(_DUPLICATES.rows(self._transaction, uids))
+        new = {(row["sop_instance_uid"], row["sha256"]): False for row in self._new_duplicates}
+        kept = _DUPLICATES.rows(self._transaction, uids)
+        return new | {(uid, sha256): is_purged for uid, sha256, is_purged in kept}
 
     def _our_devices(self) -> set[str]:
         """Return the device UIDs among the arrivals' that are our models'."""
@@ -201,6 +223,7 @@ _STUDIES = Lookup(
             study.c.pending_since,
             study.c.patient_id,
             study.c.issuer_of_patient_id,
+            study.c.purged_at.is_not(None),
         )
         .where(study.c.study_instance_uid.in_(uids))
         .order_by(study.c.study_instance_uid)
@@ -214,21 +237,25 @@ _KNOWN = Lookup(
             instance.c.sop_instance_uid,
             instance.c.study_instance_uid,
             instance.c.sha256,
+            instance.c.purged_at.is_not(None).label("is_purged"),
             literal(value=False).label("is_result"),
         ).where(instance.c.sop_instance_uid.in_(uids)),
         select(
             result_object.c.sop_instance_uid,
             result_object.c.study_instance_uid,
             result_object.c.sha256,
+            literal(value=False),
             literal(value=True),
         ).where(result_object.c.sop_instance_uid.in_(uids)),
     )
 )
 _DEVICES = Lookup(lambda uids: select(model.c.device_uid).where(model.c.device_uid.in_(uids)))
 _DUPLICATES = Lookup(
-    lambda uids: select(duplicate_instance.c.sop_instance_uid, duplicate_instance.c.sha256).where(
-        duplicate_instance.c.sop_instance_uid.in_(uids)
-    )
+    lambda uids: select(
+        duplicate_instance.c.sop_instance_uid,
+        duplicate_instance.c.sha256,
+        duplicate_instance.c.purged_at.is_not(None),
+    ).where(duplicate_instance.c.sop_instance_uid.in_(uids))
 )
 _ADD_STUDY = Change(study.insert())
 _ADD_INSTANCE = Change(instance.insert())
@@ -269,6 +296,7 @@ def _instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dic
         sop_class_uid=header.sop_class_uid,
         transfer_syntax_uid=arrival.transfer_syntax_uid,
         modality=header.modality,
+        series_description=header.series_description,
         body_part_examined=header.body_part_examined,
         view_position=header.view_position,
         laterality=header.laterality,
@@ -280,6 +308,9 @@ def _instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dic
         "image_type": list(header.image_type),
         "instance_number": header.instance_number,
         "number_of_frames": header.number_of_frames,
+        "series_number": header.series_number,
+        "rows": header.rows,
+        "columns": header.columns,
         "makes_version": makes_version,
         "study_version": version,
         "size_bytes": kept.size_bytes,

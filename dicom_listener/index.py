@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from dicom_listener.arrivals import Arrival, Outcome, enter
-from imaging_store.instances import Kept
+from dicom_listener.purging import put_back
+from imaging_store.instances import FileInstanceStore, Kept
 from imaging_store.schema.ingest import quarantined_instance
 from service_runtime.database import Database
 
@@ -98,6 +99,12 @@ class Index:
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError
+
+    def put_back(
+        self, store: FileInstanceStore, kept: Kept, sop_instance_uid: str, at: datetime
+    ) -> bool:
+        """Have what was purged count as kept again; return whether its bytes are there."""
+        return put_back(self._database, store, kept.key, (sop_instance_uid, kept.sha256), at)
 
     def quarantine(self, kept: Kept, reason: str, calling_ae_title: str, at: datetime) -> None:
         """Enter what could not be understood; the same bytes again are entered once."""

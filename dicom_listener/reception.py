@@ -171,6 +171,11 @@ class InstanceReception:
                 at=keeper.now(),
             )
         )
+        if outcome is Outcome.PURGED and not keeper.index.put_back(
+            keeper.store, kept, header.sop_instance_uid, keeper.now()
+        ):
+            # The purge has just removed it again: it is to be sent once more.
+            return self._refuse(PROCESSING_FAILURE)
         if outcome is Outcome.OTHER_BYTES:
             log.warning(
                 "instance.duplicated",
