@@ -1,6 +1,7 @@
 """What the listener says of studies, under ids that are the same however often it says it."""
 
 from datetime import datetime
+from uuid import UUID
 
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
@@ -12,15 +13,16 @@ from message_contracts.ingest import (
     StudyReceived,
     StudyUpdated,
 )
+from message_contracts.intake import InstanceDuplicated
 
-_SOURCE = "dicom_listener"
+SOURCE = "dicom_listener"
 
 
 def study_opened(study_instance_uid: str, at: datetime) -> Envelope:
     """Say that the first instance of a study has been kept; this begins a journey."""
     return Envelope.of(
         StudyOpened(study_instance_uid=study_instance_uid),
-        source=_SOURCE,
+        source=SOURCE,
         time=at,
         id=derived_id(StudyOpened.TYPE, study_instance_uid),
     )
@@ -42,34 +44,41 @@ def study_complete(
             instance_count=instance_count,
             reason=reason,
         ),
-        source=_SOURCE,
+        source=SOURCE,
         time=at,
         id=derived_id(message.TYPE, study_instance_uid, study_version),
     )
 
 
-def identity_conflict(
-    study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, at: datetime
+def conflict_opened(
+    study_instance_uid: str,
+    sop_instance_uid: str,
+    reason: ConflictReason,
+    conflict_id: UUID,
+    at: datetime,
 ) -> Envelope:
-    """Say that an instance names another patient than its study; once for a series."""
+    """Say that a person has to decide a conflict; once for the conflict."""
     body = StudyConflicted(
         study_instance_uid=study_instance_uid,
         sop_instance_uid=sop_instance_uid,
-        reason=ConflictReason.IDENTITY_CONFLICT,
+        reason=reason,
+        conflict_id=conflict_id,
     )
-    return _conflict(body, at, series_instance_uid)
+    return _conflict(body, at, str(conflict_id))
 
 
-def instance_conflict(
+def instance_duplicated(
     study_instance_uid: str, sop_instance_uid: str, sha256: str, at: datetime
 ) -> Envelope:
     """Say that an instance came again with other bytes; once for these bytes."""
-    body = StudyConflicted(
-        study_instance_uid=study_instance_uid,
-        sop_instance_uid=sop_instance_uid,
-        reason=ConflictReason.INSTANCE_CONFLICT,
+    return study_opened(study_instance_uid, at).leads_to(
+        InstanceDuplicated(
+            study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid, sha256=sha256
+        ),
+        source=SOURCE,
+        time=at,
+        id=derived_id(InstanceDuplicated.TYPE, sop_instance_uid, sha256),
     )
-    return _conflict(body, at, sop_instance_uid, sha256)
 
 
 def study_doubted(
@@ -86,7 +95,7 @@ def _conflict(body: StudyConflicted, at: datetime, *once_for: str) -> Envelope:
     uid = body.study_instance_uid
     return study_opened(uid, at).leads_to(
         body,
-        source=_SOURCE,
+        source=SOURCE,
         time=at,
         id=derived_id(StudyConflicted.TYPE, uid, body.reason, *once_for),
     )

@@ -2,15 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
 from sqlalchemy import String, Table, bindparam, literal, select, union_all, update
 
-from dicom_listener.announcements import identity_conflict, instance_conflict, study_opened
-from dicom_listener.completion import NOT_BEGUN, Progress, after_arrival, version_of_arrival
+from dicom_listener.announcements import instance_duplicated, study_opened
+from dicom_listener.conflicts import ConflictKind, Contradiction, note_identity
+from dicom_listener.identity import (
+    PATIENT_ID,
+    Identity,
+    birth_date,
+    completed,
+    differing,
+    identity_of,
+)
 from dicom_listener.instance_header import InstanceHeader
+from dicom_listener.open_associations import OpenAssociation, hold_open
+from dicom_listener.rejections import tell_of_rejections
+from dicom_listener.study_progress import (
+    NOT_BEGUN,
+    Progress,
+    after_arrival,
+    version_of_arrival,
+)
 from imaging_store.instances import Kept
 from imaging_store.schema.ingest import duplicate_instance, instance, study
 from imaging_store.schema.results import model, result_object
@@ -45,6 +61,12 @@ class Arrival:
     """Of the instance, or else of its sender, or else of the site."""
     started: str
     at: datetime
+    quiet_period: timedelta
+    """Of its sender."""
+    association: OpenAssociation | None = None
+    """Over which it came; none where that says nothing of what is still to come."""
+    rejected_studies: tuple[str, ...] = ()
+    """Of whose instances it says that they are not to be used."""
 
 
 def enter(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome]:
@@ -55,7 +77,7 @@ def enter(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome
 @dataclass(slots=True)
 class _Study:
     progress: Progress
-    patient: tuple[str, str]
+    identity: Identity
     is_purged: bool = False
     is_changed: bool = False
 
@@ -73,6 +95,9 @@ class _Group:
         self._new_instances: list[dict[str, Any]] = []
         self._new_duplicates: list[dict[str, Any]] = []
         self._messages: list[Envelope] = []
+        self._rejections: list[Arrival] = []
+        self._completed: dict[str, Identity] = {}
+        self._excluded: list[Arrival] = []
 
     def enter(self) -> list[Outcome]:
         """Decide and write all arrivals."""
@@ -82,14 +107,43 @@ class _Group:
         _ADD_INSTANCE.run(transaction, self._new_instances)
         _ADD_DUPLICATE.run(transaction, self._new_duplicates)
         changed = [
-            {"uid": uid, "since": known.progress.pending_since}
+            {
+                "uid": uid,
+                "since": known.progress.pending_since,
+                "until": known.progress.quiet_until,
+            }
             for uid, known in self._studies.items()
             if known.is_changed
         ]
         _PROLONG.run(transaction, changed)
+        hold_open(
+            transaction,
+            [
+                (arrival.association, arrival.header.study_instance_uid)
+                for arrival in self._arrivals
+                if arrival.association
+            ],
+            self._arrivals[0].at,
+        )
+        for note in self._rejections:
+            tell_of_rejections(transaction, note.header, note.rejected_studies, note.at)
         for envelope in self._messages:
             outbox.send(transaction, envelope)
+        self._enter_what_is_odd()
         return outcomes
+
+    def _enter_what_is_odd(self) -> None:
+        connection = self._transaction.connection
+        for uid, identity in self._completed.items():
+            connection.execute(
+                update(study).where(study.c.study_instance_uid == uid).values(identity._asdict())
+            )
+        for arrival in self._excluded:
+            connection.execute(
+                update(instance)
+                .where(instance.c.sop_instance_uid == arrival.header.sop_instance_uid)
+                .values(excluded_at=arrival.at)
+            )
 
     def _decide(self, arrival: Arrival) -> Outcome:
         header = arrival.header
@@ -113,11 +167,12 @@ class _Group:
 
     def _add_instance(self, arrival: Arrival, *, is_ours: bool) -> None:
         header = arrival.header
-        makes_version = header.is_image and not is_ours
-        patient = (header.patient_id[:64], arrival.issuer_of_patient_id[:64])
+        claimed = identity_of(header, arrival.issuer_of_patient_id)
         known = self._studies.get(header.study_instance_uid)
+        is_excluded = not is_ours and self._is_of_another(arrival, known, claimed)
+        makes_version = header.is_image and not is_ours and not is_excluded
         if known is None:
-            known = self._studies[header.study_instance_uid] = _Study(NOT_BEGUN, patient)
+            known = self._studies[header.study_instance_uid] = _Study(NOT_BEGUN, claimed)
             self._new_studies.append(_study_row(arrival))
             self._messages.append(study_opened(header.study_instance_uid, arrival.at))
         else:
@@ -126,17 +181,45 @@ class _Group:
                 known.is_purged = False
                 self._claim_again(header.study_instance_uid)
         version = version_of_arrival(known.progress, makes_version=makes_version)
-        known.progress = after_arrival(known.progress, makes_version=makes_version, at=arrival.at)
+        known.progress = after_arrival(
+            known.progress,
+            makes_version=makes_version,
+            at=arrival.at,
+            quiet_period=arrival.quiet_period,
+        )
+        if arrival.rejected_studies and not is_ours:
+            self._rejections.append(arrival)
         self._new_instances.append(_instance_row(arrival, version, makes_version=makes_version))
-        if known.patient != patient and not is_ours:
-            self._messages.append(
-                identity_conflict(
-                    header.study_instance_uid,
-                    header.series_instance_uid,
-                    header.sop_instance_uid,
-                    arrival.at,
-                )
-            )
+        if is_excluded:
+            self._excluded.append(arrival)
+
+    def _is_of_another(self, arrival: Arrival, known: _Study | None, claimed: Identity) -> bool:
+        """Compare an instance's patient with its study's; return whether it is to be left out.
+
+        Nearly always the two are equal.
+        """
+        if known is None:
+            keywords: tuple[str, ...] = () if claimed.patient_id else (PATIENT_ID,)
+        elif known.identity == claimed and claimed.patient_id:
+            return False
+        else:
+            keywords = differing(known.identity, claimed)
+        uid = arrival.header.study_instance_uid
+        if not keywords:
+            if known is not None and completed(known.identity, claimed) != known.identity:
+                known.identity = self._completed[uid] = completed(known.identity, claimed)
+            return False
+        contradiction = Contradiction(
+            ConflictKind.IDENTITY,
+            uid,
+            arrival.header.sop_instance_uid,
+            arrival.kept.sha256,
+            holds=True,
+            differing=keywords,
+            known=(known.identity if known else claimed).values(),
+            claimed=claimed.values(),
+        )
+        return note_identity(self._transaction, contradiction, claimed, arrival.at)
 
     def _add_duplicate(
         self, arrival: Arrival, first_study_instance_uid: str, *, is_ours: bool
@@ -155,6 +238,7 @@ class _Group:
                 "study_instance_uid": header.study_instance_uid,
                 "transfer_syntax_uid": arrival.transfer_syntax_uid,
                 "calling_ae_title": arrival.calling_ae_title[:16],
+                "called_ae_title": arrival.called_ae_title[:16],
                 "key": kept.key,
                 "size_bytes": kept.size_bytes,
                 "received_at": arrival.at,
@@ -162,7 +246,7 @@ class _Group:
         )
         if not is_ours:
             self._messages.append(
-                instance_conflict(
+                instance_duplicated(
                     first_study_instance_uid, header.sop_instance_uid, kept.sha256, arrival.at
                 )
             )
@@ -179,8 +263,8 @@ class _Group:
     def _known_studies(self) -> dict[str, _Study]:
         uids = {arrival.header.study_instance_uid for arrival in self._arrivals}
         return {
-            uid: _Study(Progress(version, pending_since), (patient_id, issuer), is_purged)
-            for uid, version, pending_since, patient_id, issuer, is_purged in _STUDIES.rows(
+            uid: _Study(Progress(version, pending_since), Identity(*identity), is_purged)
+            for uid, version, pending_since, is_purged, *identity in _STUDIES.rows(
                 self._transaction, sorted(uids)
             )
         }
@@ -221,9 +305,12 @@ _STUDIES = Lookup(
             study.c.study_instance_uid,
             study.c.version,
             study.c.pending_since,
+            study.c.quiet_until,
+            study.c.purged_at.is_not(None),
             study.c.patient_id,
             study.c.issuer_of_patient_id,
-            study.c.purged_at.is_not(None),
+            study.c.patient_name,
+            study.c.patient_birth_date,
         )
         .where(study.c.study_instance_uid.in_(uids))
         .order_by(study.c.study_instance_uid)
@@ -263,19 +350,28 @@ _ADD_DUPLICATE = Change(duplicate_instance.insert())
 _PROLONG = Change(
     update(study)
     .where(study.c.study_instance_uid == bindparam("uid"))
-    .values(pending_since=bindparam("since"))
+    .values(pending_since=bindparam("since"), quiet_until=bindparam("until"))
 )
 
 
 def _study_row(arrival: Arrival) -> dict[str, Any]:
+    return study_attributes(arrival) | {
+        "study_instance_uid": arrival.header.study_instance_uid,
+        "opened_at": arrival.at,
+        "pending_since": arrival.at,
+        "version": 0,
+    }
+
+
+def study_attributes(arrival: Arrival) -> dict[str, Any]:
+    """Return what a study is known by where this instance is believed."""
     header = arrival.header
     return _clipped(
         study,
-        study_instance_uid=header.study_instance_uid,
         patient_id=header.patient_id,
         issuer_of_patient_id=arrival.issuer_of_patient_id,
         patient_name=header.patient_name,
-        patient_birth_date=header.patient_birth_date,
+        patient_birth_date=birth_date(header.patient_birth_date),
         patient_sex=header.patient_sex,
         accession_number=header.accession_number,
         study_id=header.study_id,
@@ -283,7 +379,7 @@ def _study_row(arrival: Arrival) -> dict[str, Any]:
         referring_physician_name=header.referring_physician_name,
         institution_name=header.institution_name,
         started=arrival.started,
-    ) | {"opened_at": arrival.at, "pending_since": arrival.at, "version": 0}
+    )
 
 
 def _instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict[str, Any]:

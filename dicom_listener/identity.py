@@ -6,9 +6,10 @@ mistake. Text has been decoded before, so that another Specific Character Set ch
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from dicom_listener.instance_header import InstanceHeader
 
@@ -16,6 +17,7 @@ PATIENT_ID = "PatientID"
 ISSUER = "IssuerOfPatientID"
 NAME = "PatientName"
 BIRTH_DATE = "PatientBirthDate"
+KEYWORDS = (PATIENT_ID, ISSUER, NAME, BIRTH_DATE)
 
 _DATE = re.compile(r"(\d{4})[.:/-]?(\d{2})[.:/-]?(\d{2})")
 _ID_LENGTH, _NAME_LENGTH, _DATE_LENGTH = 64, 400, 8
@@ -32,7 +34,12 @@ class Identity(NamedTuple):
 
     def values(self) -> dict[str, str]:
         """Return the values by keyword."""
-        return dict(zip((PATIENT_ID, ISSUER, NAME, BIRTH_DATE), self, strict=True))
+        return dict(zip(KEYWORDS, self, strict=True))
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> Self:
+        """Return what `values` has written down."""
+        return cls(*(values.get(keyword, "") for keyword in KEYWORDS))
 
 
 def identity_of(header: InstanceHeader, issuer_of_patient_id: str) -> Identity:
@@ -78,6 +85,13 @@ def differing(known: Identity, claimed: Identity) -> tuple[str, ...]:
         )
         if disagrees
     )
+
+
+def claim_the_same(one: Identity, other: Identity) -> bool:
+    """Whether two instances that disagree with their study name the same patient, or both none."""
+    if one.patient_id != other.patient_id:
+        return False
+    return not set(differing(one, other)) - {PATIENT_ID}
 
 
 def completed(known: Identity, claimed: Identity) -> Identity:
