@@ -1,16 +1,21 @@
 """The sender: ``python -m dicom_sender``."""
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from zoneinfo import ZoneInfo
 
 import pydicom
 
+from dicom_sender.association import Caller
+from dicom_sender.branches import Branch, Branches, Gate, Sorting, with_something_in_it
+from dicom_sender.committing import Committer
 from dicom_sender.handlers import SOURCE, Sender
-from dicom_sender.send import Caller, send
+from dicom_sender.send import send
 from dicom_sender.settings import SenderSettings
 from imaging_store.instances import open_instance_store
 from message_contracts import topology
 from message_contracts.destination import PacsDestination
+from service_runtime.dicom_tls import Reloading, TlsFiles, client_context
 from service_runtime.messaging.consumer import Handling
 from service_runtime.process import Service, run_service
 
@@ -22,33 +27,57 @@ def main() -> None:
 
 
 def serve(service: Service[SenderSettings]) -> None:
-    """Consume ``attachment.requested`` until told to stop."""
+    """Consume the queue ``attachment`` and its branches until told to stop."""
     settings = service.settings
-    caller = Caller(settings.ae_title, settings.pacs_timeout_s)
-
-    def send_as_us(
-        destination: PacsDestination,
-        instances: Sequence[bytes],
-        on_answer: Callable[[str, int], None],
-    ) -> None:
-        send(destination, caller, instances, on_answer)
-
-    sender = Sender(
-        database=service.database,
-        store=open_instance_store(settings.store),
-        destinations={each.name: each for each in settings.pacs_destinations},
-        send=send_as_us,
-        now=lambda: datetime.now(UTC),
-    )
+    destinations = {each.name: each for each in settings.pacs_destinations}
+    sender = _sender(service, destinations)
+    sorting = Sorting(destinations, sender.now)
+    branches = {
+        name: Branch(Handling(sender, on_exhausted=sender.on_exhausted))
+        for name in with_something_in_it(service.database)
+    } | {name: _branch(sender, destination) for name, destination in destinations.items()}
+    queue = {topology.ATTACHMENT: Handling(sorting, on_exhausted=sender.on_exhausted)}
     service.ready()
-    service.messaging.consume(
-        {
-            topology.ATTACHMENT: Handling(
-                sender.on_attachment_requested, on_exhausted=sender.on_exhausted
-            )
-        },
-        service.stop,
-        prefetch=1,
+    Branches(service.messaging, branches, service.stop).run_beside(
+        lambda: service.messaging.consume(queue, service.stop)
+    )
+
+
+def caller_of(settings: SenderSettings) -> Caller:
+    """Return in whose name associations are asked for.
+
+    Raises
+    ------
+    BrokenTlsFiles
+        A certificate or key is set that cannot be used.
+    """
+    files = TlsFiles.of(settings)
+    tls = None if files is None else Reloading(files, client_context).context
+    return Caller(settings.ae_title, settings.pacs_timeout_s, tls)
+
+
+def _sender(service: Service[SenderSettings], destinations: dict[str, PacsDestination]) -> Sender:
+    settings = service.settings
+    caller = caller_of(settings)
+    store = open_instance_store(settings.store)
+    now = partial(datetime.now, UTC)
+    return Sender(
+        database=service.database,
+        store=store,
+        destinations=destinations,
+        send=lambda destination, batch: send(destination, caller, store, batch),
+        now=now,
+        time_zone=ZoneInfo(settings.time_zone),
+        commit=Committer(service.database, caller, now, settings.commitment_wait_s, service.stop),
+        stop=service.stop,
+    )
+
+
+def _branch(sender: Sender, destination: PacsDestination) -> Branch:
+    retry = topology.RetryPolicy(**destination.retry.model_dump())
+    return Branch(
+        Handling(sender, on_exhausted=sender.on_exhausted, retry=retry),
+        Gate(destination, sender.database, sender.now, sender.time_zone),
     )
 
 

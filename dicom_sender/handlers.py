@@ -1,47 +1,56 @@
-"""What happens on ``attachment.requested``: instances go to a PACS, and the case hears of it.
+"""What happens on ``attachment.requested`` and ``rejection.requested``, for one destination each.
 
 Every answer is recorded as it comes. What a PACS has taken is never sent to it again, whatever
 happened to the rest of the batch. A refusal that trying again cannot change is a dead letter at
 once: when the cause has been removed, the dead letter is replayed.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, tzinfo
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import delete, select, union_all
 
+from dicom_sender import attachments
+from dicom_sender.attachments import LONGEST_REASON, Consignment
+from dicom_sender.part10 import read_header
 from dicom_sender.permission import Withdrawn, require_permission
-from dicom_sender.store_outcome import StoreOutcome, outcome_of
+from dicom_sender.presentation import Stored
+from dicom_sender.rejections import keep_note
+from dicom_sender.send import Batch, Sent
+from dicom_sender.store_outcome import PENDING, StoreOutcome, may_be_there, outcome_of
 from imaging_store.instances import InstanceStore
-from imaging_store.schema.delivery import attachment
-from imaging_store.schema.ingest import instance
-from imaging_store.schema.results import result_object
 from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
     AttachmentRequested,
     InstanceOutcome,
+    RejectionDelivered,
+    RejectionFailed,
+    RejectionRequested,
 )
 from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
+from message_contracts.message import Message
 from service_runtime.database import Database, Transaction
-from service_runtime.errors import PermanentError, TransientError
+from service_runtime.errors import PermanentError, Postponed, TransientError
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Effect
 
 SOURCE = "dicom_sender"
-MOST_REASON = 500
 
 STORED = Counter(
     "countersign_instances_sent", "C-STORE responses of PACS.", ["destination", "outcome"]
 )
 
-Send = Callable[[PacsDestination, Sequence[bytes], Callable[[str, int], None]], None]
-"""Sends Part 10 files; hears the SOP Instance UID and the Status of each as it is answered."""
+Send = Callable[[PacsDestination, Batch], None]
+"""Sends a batch over associations with a destination."""
+
+Commit = Callable[[PacsDestination, Consignment, Sequence[Stored]], bool]
+"""Obtains Storage Commitment of what was taken; ``False`` where some is to be sent once more."""
 
 _LOG = structlog.get_logger()
 
@@ -56,178 +65,246 @@ class TryAgain(TransientError):
 
 @dataclass(frozen=True)
 class Sender:
-    """The handlers of the queue ``attachment``."""
+    """The handlers of the branches of the queue ``attachment``."""
 
     database: Database
     store: InstanceStore
     destinations: Mapping[str, PacsDestination]
     send: Send
     now: Callable[[], datetime]
+    time_zone: tzinfo
+    commit: Commit
+    """Called for destinations that are to commit."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the process is to end: what has not been sent waits for the next."""
 
-    def on_attachment_requested(self, envelope: Envelope) -> Effect:
-        """Send what has not been taken yet, if it may still leave; else tell that it did not.
+    def __call__(self, envelope: Envelope) -> Effect:
+        """Do what a message asks for.
 
         Raises
         ------
-        PacsUnavailable, TryAgain, NotNow
+        PacsUnavailable, TryAgain
             Try again later; what was taken until then is recorded.
+        Postponed
+            A person, the PACS or the next process comes first.
         AttachmentRefused
             Trying again cannot help.
         """
-        request = envelope.data(AttachmentRequested)
-        destination = self.destinations.get(request.destination)
-        if destination is None:
-            raise AttachmentRefused(
-                f"{request.destination} is no destination; COUNTERSIGN_PACS_DESTINATIONS lists them"
-            )
-        statuses = self._recorded(request)
-        waiting = [
-            uid
-            for uid in request.sop_instance_uids
-            if uid not in statuses or outcome_of(statuses[uid]) is not StoreOutcome.TAKEN
-        ]
-        if waiting:
+        match envelope.body:
+            case AttachmentRequested() as request:
+                return self._attach(envelope, request)
+            case RejectionRequested() as request:
+                return self._reject(envelope, request)
+            case Message() as body:
+                raise AttachmentRefused(f"{body.TYPE}: the sender does not read it")
+
+    def on_exhausted(self, envelope: Envelope, reason: str) -> Effect:
+        """Tell that not everything was taken, and why."""
+        reason = reason[:LONGEST_REASON]
+        match envelope.body:
+            case AttachmentRequested() as request:
+                return self._tell(
+                    envelope,
+                    AttachmentFailed(
+                        case_id=request.case_id,
+                        case_version=request.case_version,
+                        destination=request.destination,
+                        outcomes=self._outcomes(Consignment.of(request)),
+                        reason=reason,
+                    ),
+                )
+            case RejectionRequested() as request:
+                return self._tell(
+                    envelope,
+                    RejectionFailed(
+                        case_id=request.case_id,
+                        case_version=request.case_version,
+                        destination=request.destination,
+                        sop_instance_uids=self._taken(Consignment.of(request)),
+                        reason=reason,
+                    ),
+                )
+            case _:
+                return lambda _transaction: None
+
+    def _attach(self, envelope: Envelope, request: AttachmentRequested) -> Effect:
+        destination = self._destination(request.destination)
+        consigned = Consignment.of(request)
+        sent_count = 0
+        is_committed = False
+        while not is_committed:
+            statuses = self._statuses(consigned)
+            waiting = [uid for uid in consigned.sop_instance_uids if not _is_taken(statuses, uid)]
             try:
-                self._require_permission(request, destination)
+                if waiting:
+                    self._send(consigned, destination, waiting, request)
             except Withdrawn as withdrawn:
                 # An answer and no dead letter: there is nothing to be replayed.
-                _LOG.warning(
-                    "attachment.withdrawn",
-                    study_instance_uid=request.study_instance_uid,
-                    case_id=request.case_id,
-                    case_version=request.case_version,
-                    destination=request.destination,
-                    reason=str(withdrawn),
-                )
+                _LOG.warning("attachment.withdrawn", reason=str(withdrawn), **_told(consigned))
                 return self.on_exhausted(envelope, str(withdrawn))
-            contents = self._contents(request, waiting)
-            self.send(destination, contents, lambda uid, status: self._record(request, uid, status))
-            statuses = self._recorded(request)
-            _require_all_taken(request, statuses)
-        _LOG.info(
-            "attachment.delivered",
-            study_instance_uid=request.study_instance_uid,
-            case_id=request.case_id,
-            case_version=request.case_version,
-            destination=request.destination,
-            instance_count=len(waiting),
-        )
+            sent_count += len(waiting)
+            is_committed = not destination.commitment or self._commit(destination, consigned)
+        _LOG.info("attachment.delivered", instance_count=sent_count, **_told(consigned))
         delivered = AttachmentDelivered(
             case_id=request.case_id,
             case_version=request.case_version,
             destination=request.destination,
-            outcomes=_outcomes(request, statuses),
+            outcomes=self._outcomes(consigned),
         )
-        answer = envelope.leads_to(
-            delivered,
-            source=SOURCE,
-            time=self.now(),
-            id=derived_id(AttachmentDelivered.TYPE, envelope.id),
-        )
-        return lambda transaction: outbox.send(transaction, answer)
+        return self._tell(envelope, delivered)
 
-    def on_exhausted(self, envelope: Envelope, reason: str) -> Effect:
-        """Tell that not everything was taken, and why."""
-        request = envelope.data(AttachmentRequested)
-        failed = AttachmentFailed(
+    def _reject(self, envelope: Envelope, request: RejectionRequested) -> Effect:
+        destination = self._destination(request.destination)
+        consigned = Consignment.of(request)
+        taken = self._taken(consigned)
+        if taken:
+            at = (envelope.time, self.time_zone)
+            uid = keep_note(self.database, self.store, consigned, taken, at)
+            noted = replace(consigned, sop_instance_uids=(uid,))
+            if not _is_taken(self._statuses(noted), uid):
+                self._send(noted, destination, [uid], None)
+        _LOG.info("rejection.delivered", instance_count=len(taken), **_told(consigned))
+        delivered = RejectionDelivered(
             case_id=request.case_id,
             case_version=request.case_version,
             destination=request.destination,
-            outcomes=_outcomes(request, self._recorded(request)),
-            reason=reason[:MOST_REASON],
+            sop_instance_uids=taken,
         )
-        answer = envelope.leads_to(
-            failed,
-            source=SOURCE,
-            time=self.now(),
-            id=derived_id(AttachmentFailed.TYPE, envelope.id),
-        )
-        return lambda transaction: outbox.send(transaction, answer)
+        return self._tell(envelope, delivered)
 
-    def _require_permission(
-        self, request: AttachmentRequested, destination: PacsDestination
+    def _commit(self, destination: PacsDestination, consigned: Consignment) -> bool:
+        stored = self._stored(consigned, consigned.sop_instance_uids)
+        return self.commit(destination, consigned, stored)
+
+    def _destination(self, name: str) -> PacsDestination:
+        destination = self.destinations.get(name)
+        if destination is None:
+            raise AttachmentRefused(
+                f"{name} is no destination; COUNTERSIGN_PACS_DESTINATIONS lists them"
+            )
+        return destination
+
+    def _send(
+        self,
+        consigned: Consignment,
+        destination: PacsDestination,
+        uids: Sequence[str],
+        request: AttachmentRequested | None,
     ) -> None:
-        with self.database.reading() as connection:
-            require_permission(connection, request, destination.release)
+        """Send these until each has been taken.
 
-    def _recorded(self, request: AttachmentRequested) -> dict[str, int]:
-        """Return the Status of what the destination has answered to before."""
-        columns = attachment.c
-        with self.database.reading() as connection:
-            rows = connection.execute(
-                select(columns.sop_instance_uid, columns.status).where(
-                    columns.destination == request.destination,
-                    columns.sop_instance_uid.in_(request.sop_instance_uids),
-                )
-            )
-            return {row.sop_instance_uid: row.status for row in rows}
+        A note needs no permission: it is no result, and says that results are not to be used.
+        """
 
-    def _record(self, request: AttachmentRequested, sop_instance_uid: str, status: int) -> None:
-        outcome = outcome_of(status)
-        STORED.labels(request.destination, outcome).inc()
-        if outcome is not StoreOutcome.TAKEN:
-            _LOG.warning(
-                "instance.not_taken",
-                study_instance_uid=request.study_instance_uid,
-                sop_instance_uid=sop_instance_uid,
-                destination=request.destination,
-                status_code=f"0x{status:04X}",
-                outcome=outcome,
-            )
+        def check() -> None:
+            if self.stop.is_set():
+                raise Postponed("the sender is stopping", delay_s=0)
+            if request is not None:
+                with self.database.reading() as connection:
+                    require_permission(connection, request, destination.release)
+
+        def before_each(stored: Stored) -> None:
+            # A person may decide, and the process be stopped, while a long batch is under way.
+            check()
+            with self.database.transaction() as transaction:
+                attachments.begin(transaction, consigned, stored.sop_instance_uid, self.now())
+
+        stored = self._stored(consigned, uids)
+        check()
+        batch = Batch(stored, before_each, lambda sent: self._record(consigned, sent))
+        try:
+            self.send(destination, batch)
+            _require_all_taken(consigned, self._statuses(consigned))
+        except (Postponed, Withdrawn):
+            raise
+        except (TransientError, PermanentError) as error:
+            with self.database.transaction() as transaction:
+                attachments.note_contact(transaction, destination.name, self.now(), str(error))
+            raise
         with self.database.transaction() as transaction:
-            _replace(
-                transaction,
-                {
-                    "destination": request.destination,
-                    "sop_instance_uid": sop_instance_uid,
-                    "case_id": request.case_id,
-                    "case_version": request.case_version,
-                    "status": status,
-                    "answered_at": self.now(),
-                },
-            )
+            attachments.note_contact(transaction, destination.name, self.now())
 
-    def _contents(self, request: AttachmentRequested, uids: Sequence[str]) -> list[bytes]:
-        """Return the Part 10 files of results and of received instances of the study."""
-        of_results, of_received = result_object.c, instance.c
+    def _stored(self, consigned: Consignment, uids: Sequence[str]) -> list[Stored]:
         with self.database.reading() as connection:
-            rows = connection.execute(
-                union_all(
-                    *(
-                        select(columns.sop_instance_uid, columns.key).where(
-                            columns.study_instance_uid == request.study_instance_uid,
-                            columns.sop_instance_uid.in_(uids),
-                        )
-                        for columns in (of_results, of_received)
-                    )
-                )
-            )
-            # Ours come back from a PACS that routes everything to us: either is the same.
-            keys = {row.sop_instance_uid: row.key for row in rows}
+            keys = attachments.keys(connection, consigned, uids)
         missing = [uid for uid in uids if uid not in keys]
         if missing:
             raise AttachmentRefused(
                 f"{len(missing)} of {len(uids)} instances are not in the store, "
                 f"the first of them {missing[0]}"
             )
-        return [self.store.read(keys[uid]) for uid in uids]
+        stored = []
+        for uid in uids:
+            with self.store.open(keys[uid]) as file:
+                stored.append(read_header(file, keys[uid]))
+        return stored
 
+    def _statuses(self, consigned: Consignment) -> dict[str, int]:
+        with self.database.reading() as connection:
+            return attachments.statuses(connection, consigned)
 
-def _replace(transaction: Transaction, row: dict[str, object]) -> None:
-    columns = attachment.c
-    transaction.connection.execute(
-        delete(attachment).where(
-            columns.destination == row["destination"],
-            columns.sop_instance_uid == row["sop_instance_uid"],
+    def _taken(self, consigned: Consignment) -> tuple[str, ...]:
+        statuses = self._statuses(consigned)
+        return tuple(
+            uid
+            for uid in consigned.sop_instance_uids
+            if uid in statuses and may_be_there(statuses[uid])
         )
-    )
-    transaction.connection.execute(attachment.insert(), row)
+
+    def _record(self, consigned: Consignment, sent: Sent) -> None:
+        outcome = outcome_of(sent.status)
+        STORED.labels(consigned.destination, outcome).inc()
+        if outcome is not StoreOutcome.TAKEN:
+            _LOG.warning(
+                "instance.not_taken",
+                study_instance_uid=consigned.study_instance_uid,
+                sop_instance_uid=sent.sop_instance_uid,
+                destination=consigned.destination,
+                status_code=f"0x{sent.status:04X}",
+                outcome=outcome,
+            )
+        with self.database.transaction() as transaction:
+            attachments.record(transaction, consigned, sent, self.now())
+
+    def _outcomes(self, consigned: Consignment) -> tuple[InstanceOutcome, ...]:
+        statuses = self._statuses(consigned)
+        return tuple(
+            InstanceOutcome(sop_instance_uid=uid, status=statuses[uid])
+            for uid in consigned.sop_instance_uids
+            if statuses.get(uid, PENDING) != PENDING
+        )
+
+    def _tell(self, envelope: Envelope, message: Message) -> Effect:
+        answer = envelope.leads_to(
+            message,
+            source=SOURCE,
+            time=self.now(),
+            id=derived_id(message.TYPE, envelope.id),
+        )
+
+        def tell(transaction: Transaction) -> None:
+            outbox.send(transaction, answer)
+
+        return tell
 
 
-def _require_all_taken(request: AttachmentRequested, statuses: Mapping[str, int]) -> None:
+def _is_taken(statuses: Mapping[str, int], uid: str) -> bool:
+    return uid in statuses and outcome_of(statuses[uid]) is StoreOutcome.TAKEN
+
+
+def _told(consigned: Consignment) -> dict[str, object]:
+    return {
+        "study_instance_uid": consigned.study_instance_uid,
+        "case_id": consigned.case_id,
+        "case_version": consigned.case_version,
+        "destination": consigned.destination,
+    }
+
+
+def _require_all_taken(consigned: Consignment, statuses: Mapping[str, int]) -> None:
     """Tell the worst that was answered; what may still pass goes before what cannot."""
     by_outcome: dict[StoreOutcome, list[int]] = {}
-    for uid in request.sop_instance_uids:
+    for uid in consigned.sop_instance_uids:
         by_outcome.setdefault(outcome_of(statuses[uid]), []).append(statuses[uid])
     for outcome, error in (
         (StoreOutcome.TO_BE_TRIED_AGAIN, TryAgain),
@@ -237,16 +314,6 @@ def _require_all_taken(request: AttachmentRequested, statuses: Mapping[str, int]
         if found:
             codes = ", ".join(f"0x{status:04X}" for status in sorted(set(found)))
             raise error(
-                f"{request.destination} did not take {len(found)} of "
-                f"{len(request.sop_instance_uids)} instances: {codes}"
+                f"{consigned.destination} did not take {len(found)} of "
+                f"{len(consigned.sop_instance_uids)} instances: {codes}"
             )
-
-
-def _outcomes(
-    request: AttachmentRequested, statuses: Mapping[str, int]
-) -> tuple[InstanceOutcome, ...]:
-    return tuple(
-        InstanceOutcome(sop_instance_uid=uid, status=statuses[uid])
-        for uid in request.sop_instance_uids
-        if uid in statuses
-    )

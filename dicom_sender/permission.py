@@ -9,13 +9,17 @@ from sqlalchemy import Connection, select
 from imaging_store.schema.workflow import cases, signature
 from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.delivery import AttachmentRequested
-from service_runtime.errors import PermanentError, TransientError
+from service_runtime.errors import PermanentError, Postponed
 
 _AGREED = "agree"
+_LOOK_AGAIN_S = 30.0
 
 
-class NotNow(TransientError):
-    """A person has to decide first; the text says what."""
+class NotNow(Postponed):
+    """A person has to decide first; the text says what. It may take days."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, delay_s=_LOOK_AGAIN_S)
 
 
 class Withdrawn(PermanentError):

@@ -1,50 +1,49 @@
 """C-STORE as a user of the Storage Service Class (PS3.4 Annex B): one association per batch.
 
-The only module of the sender that imports pynetdicom.
+What the PACS takes as it is stored goes as it is stored, byte for byte, read from the file while it
+is sent; anything else is transcoded without loss.
 """
 
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from pathlib import Path
 
-import pydicom
-from pydicom import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
-from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext, build_context
-
+from dicom_sender.association import Caller, Command, PacsAssociation, associated
+from dicom_sender.presentation import Stored, batches, candidates
+from imaging_pixels.transcode import NotTranscodable, transcode
+from imaging_store.instances import InstanceStore
 from message_contracts.destination import PacsDestination
-from service_runtime.errors import TransientError
 
 NOT_ACCEPTED = 0x0122
 """SOP Class Not Supported: what we note where the PACS accepts no presentation context."""
 
-_CONNECT_TIMEOUT_S = 15.0
-_MOST_CONTEXTS = 128
-_UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-
-
-class PacsUnavailable(TransientError):
-    """The PACS is not reached, rejects or aborts the association, or falls silent."""
+_LONGEST_COMMENT = 64
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Who sends, and how patiently."""
+class Sent:
+    """What became of one instance."""
 
-    ae_title: str
-    timeout_s: float
+    sop_instance_uid: str
+    status: int
+    error_comment: str
+    transfer_syntax_uid: str
+    """In which it was sent; empty where it was not."""
 
 
-def send(
-    destination: PacsDestination,
-    caller: Caller,
-    instances: Sequence[bytes],
-    on_answer: Callable[[str, int], None],
-) -> None:
-    """Send Part 10 files over one association; ``on_answer`` hears each UID and Status at once.
+@dataclass(frozen=True)
+class Batch:
+    """What is to be sent, and who hears of it."""
+
+    waiting: Sequence[Stored]
+    before_each: Callable[[Stored], None]
+    """Called before an instance is sent; what it raises ends the sending."""
+    on_answer: Callable[[Sent], None]
+    """Called with each answer, before the next instance is sent."""
+
+
+def send(destination: PacsDestination, caller: Caller, store: InstanceStore, batch: Batch) -> None:
+    """Send a batch over one association; over more where the contexts do not fit into one.
 
     Instances after one that is refused are still sent.
 
@@ -53,78 +52,40 @@ def send(
     PacsUnavailable
         Before every instance had its answer.
     """
-    datasets = [pydicom.dcmread(BytesIO(content)) for content in instances]
-    association = _associate(destination, caller, _contexts(datasets))
-    if association is None:
-        for dataset in datasets:
-            on_answer(str(dataset.SOPInstanceUID), NOT_ACCEPTED)
-        return
-    try:
-        for message_id, dataset in enumerate(datasets, start=1):
-            status = _store(association, dataset, message_id)
-            if status is None:
-                raise PacsUnavailable(f"{destination.name} ended the association without an answer")
-            on_answer(str(dataset.SOPInstanceUID), status)
-    finally:
-        if association.is_established:
-            association.release()
+    wanted = destination.transfer_syntaxes
+    for waiting, proposals in batches(batch.waiting, wanted):
+        with associated(destination, caller, proposals) as association:
+            accepted = association.accepted if association is not None else {}
+            for stored in waiting:
+                batch.before_each(stored)
+                syntaxes = candidates(stored, wanted, accepted)
+                if association is None or not syntaxes:
+                    batch.on_answer(_not_sent(stored, "no presentation context for it is taken"))
+                else:
+                    batch.on_answer(_send_one(association, store, stored, syntaxes))
 
 
-def _contexts(datasets: Sequence[Dataset]) -> list[PresentationContext]:
-    """Return one context for each SOP class and kind of encoding.
-
-    What is not compressed may go as Implicit VR too, which every PACS takes (PS3.5 §10.1).
-    """
-    proposed: dict[tuple[UID, tuple[UID, ...]], None] = {}
-    for dataset in datasets:
-        own = dataset.file_meta.TransferSyntaxUID
-        is_compressed = own.is_compressed or own.is_deflated or not own.is_little_endian
-        syntaxes = (own,) if is_compressed else _UNCOMPRESSED
-        proposed[dataset.SOPClassUID, syntaxes] = None
-    return [
-        build_context(sop_class_uid, list(syntaxes))
-        for sop_class_uid, syntaxes in list(proposed)[:_MOST_CONTEXTS]
-    ]
-
-
-def _associate(
-    destination: PacsDestination, caller: Caller, contexts: list[PresentationContext]
-) -> Association | None:
-    """Return the association, or ``None`` where the PACS takes none of what was proposed."""
-    entity = AE(ae_title=caller.ae_title)
-    entity.connection_timeout = min(_CONNECT_TIMEOUT_S, caller.timeout_s)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = caller.timeout_s
-    association = entity.associate(
-        destination.host,
-        destination.port,
-        contexts=contexts,
-        ae_title=destination.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
-    )
-    if association.is_established:
-        return association
-    if association.is_rejected:
-        why = getattr(association.acceptor.primitive, "reason_str", "") or "no reason given"
-        raise PacsUnavailable(f"{destination.name} rejected the association: {why}")
-    if association.rejected_contexts:
-        return None
-    raise PacsUnavailable(f"nobody answers for {destination.name}")
+def _send_one(
+    association: PacsAssociation, store: InstanceStore, stored: Stored, syntaxes: Sequence[str]
+) -> Sent:
+    """Send an instance in the first of these transfer syntaxes that it goes into unchanged."""
+    reason = ""
+    for transfer_syntax_uid in syntaxes:
+        data_set: bytes | tuple[Path, int]
+        if transfer_syntax_uid == stored.transfer_syntax_uid:
+            data_set = (store.path(stored.key), stored.data_set_offset)
+        else:
+            try:
+                data_set = transcode(store.read(stored.key), transfer_syntax_uid)
+            except NotTranscodable as error:
+                reason = str(error)
+                continue
+        command = Command(stored.sop_class_uid, stored.sop_instance_uid, transfer_syntax_uid)
+        answer = association.store(command, data_set)
+        comment = answer.error_comment[:_LONGEST_COMMENT]
+        return Sent(stored.sop_instance_uid, answer.status, comment, transfer_syntax_uid)
+    return _not_sent(stored, reason)
 
 
-def _without_delay(event: evt.Event) -> None:
-    # Nagle's algorithm holds the last fragment of a data set until the peer has acknowledged.
-    association_socket = event.assoc.dul.socket
-    if association_socket is not None and association_socket.socket is not None:
-        association_socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _store(association: Association, dataset: Dataset, message_id: int) -> int | None:
-    """Return the Status, or ``None`` where there was no answer."""
-    try:
-        response = association.send_c_store(dataset, msg_id=message_id)
-    except ValueError:
-        # No accepted presentation context is for it.
-        return NOT_ACCEPTED
-    except RuntimeError:
-        return None
-    return int(response.Status) if "Status" in response else None
+def _not_sent(stored: Stored, reason: str) -> Sent:
+    return Sent(stored.sop_instance_uid, NOT_ACCEPTED, reason[:_LONGEST_COMMENT], "")

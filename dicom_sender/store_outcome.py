@@ -6,6 +6,9 @@ SUCCESS = 0x0000
 DUPLICATE_SOP_INSTANCE = 0x0111
 """The PACS has it already (PS3.7 Annex C)."""
 
+PENDING = 0xFF00
+"""Sent, and not yet answered; whether the PACS has it is open (PS3.7 Annex C)."""
+
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 _REFUSED = frozenset(
     {
@@ -46,3 +49,13 @@ def outcome_of(status: int) -> StoreOutcome:
     if status in _REFUSED or status >> 8 == 0xA9 or status >> 12 == 0xC:  # noqa: PLR2004
         return StoreOutcome.REFUSED
     return StoreOutcome.TO_BE_TRIED_AGAIN
+
+
+def may_be_there(status: int) -> bool:
+    """Tell whether the PACS has the instance, or may have it."""
+    return status == PENDING or outcome_of(status) is StoreOutcome.TAKEN
+
+
+def is_warning(status: int) -> bool:
+    """Tell whether the PACS has taken the instance and changed or doubted something of it."""
+    return status != SUCCESS and outcome_of(status) is StoreOutcome.TAKEN

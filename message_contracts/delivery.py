@@ -1,7 +1,6 @@
 """What is to leave, and what became of it."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,6 +82,13 @@ class CommitmentRefusal(BaseModel):
     """(0008,1197), PS3.3 §C.14.1.1."""
 
 
+class Attributes(Protocol):
+    """A DICOM data set, by the keywords of its attributes."""
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the value of an attribute."""
+
+
 class CommitmentReported(Message):
     """A PACS has told us which instances it commits to keep (PS3.4 §J.3.3)."""
 
@@ -98,7 +104,7 @@ class CommitmentReported(Message):
     refused: tuple[CommitmentRefusal, ...]
 
     @classmethod
-    def told(cls, calling_ae_title: str, information: Mapping[str, Any]) -> Self:
+    def told(cls, calling_ae_title: str, information: Attributes) -> Self:
         """Return what the Event Information of an N-EVENT-REPORT says, by attribute keywords.
 
         Raises
@@ -121,7 +127,7 @@ class CommitmentReported(Message):
         )
 
 
-def _referenced(item: Mapping[str, Any]) -> str:
+def _referenced(item: Attributes) -> str:
     return str(item.get("ReferencedSOPInstanceUID", ""))
 
 

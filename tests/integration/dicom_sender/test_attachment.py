@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from sqlalchemy import select
 
+from dicom_sender.association import Caller, PacsUnavailable
 from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
 from dicom_sender.permission import NotNow
-from dicom_sender.send import Caller, PacsUnavailable, send
+from dicom_sender.send import send
+from dicom_sender.store_outcome import PENDING
 from imaging_store.instances import open_instance_store
 from imaging_store.schema.delivery import attachment
 from imaging_store.schema.results import result_object
@@ -126,18 +130,22 @@ def sender_to(
 
     def make(port: int, ae_title: str = "ORTHANC") -> Sender:
         caller = Caller("COUNTERSIGN", timeout_s=10)
-
-        def send_as_us(
-            destination: PacsDestination,
-            instances: Sequence[bytes],
-            on_answer: Callable[[str, int], None],
-        ) -> None:
-            send(destination, caller, instances, on_answer)
-
         archive = PacsDestination(name="archive", ae_title=ae_title, host=LOOPBACK, port=port)
-        return Sender(database, store, {"archive": archive}, send_as_us, lambda: NOON)
+        return Sender(
+            database,
+            store,
+            {"archive": archive},
+            lambda destination, batch: send(destination, caller, store, batch),
+            lambda: NOON,
+            UTC,
+            commit=never_asked,
+        )
 
     return make
+
+
+def never_asked(*_arguments: object) -> bool:
+    raise AssertionError("commitment was not wanted")
 
 
 @pytest.fixture
@@ -202,7 +210,7 @@ def test_orthanc_holds_what_was_sent(
 ) -> None:
     sender = sender_to(orthanc.dicom_port, orthanc.ae_title)
 
-    effect = sender.on_attachment_requested(request_of)
+    effect = sender(request_of)
 
     [answer] = answers(database, effect)
     assert isinstance(answer, AttachmentDelivered)
@@ -230,7 +238,7 @@ def test_storescp_of_dcmtk_takes_them(
     server.start()
     try:
         server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
-        effect = sender_to(port, "STORESCP").on_attachment_requested(request_of)
+        effect = sender_to(port, "STORESCP")(request_of)
     finally:
         server.stop()
 
@@ -248,7 +256,7 @@ def test_a_pacs_that_takes_implicit_vr_only_gets_implicit_vr(
         return 0
 
     with a_pacs(keep) as port:
-        sender_to(port).on_attachment_requested(request_of)
+        sender_to(port)(request_of)
 
     assert [syntax for syntax, _ in received] == [ImplicitVRLittleEndian] * 2
     assert all(words.startswith("AI - not for primary diagnosis") for _, words in received)
@@ -271,10 +279,10 @@ def test_what_was_taken_is_not_sent_again(
     with a_pacs(answer) as port:
         sender = sender_to(port)
         with pytest.raises(TryAgain, match="1 of 2 instances: 0xA700"):
-            sender.on_attachment_requested(request_of)
+            sender(request_of)
         status[results[1].sop_instance_uid] = 0xB000
-        effect = sender.on_attachment_requested(request_of)
-        sender.on_attachment_requested(request_of)
+        effect = sender(request_of)
+        sender(request_of)
 
     assert received == [
         results[0].sop_instance_uid,
@@ -302,7 +310,7 @@ def test_a_refusal_for_good_is_not_tried_again_and_the_rest_is_sent(
         a_pacs(answer) as port,
         pytest.raises(AttachmentRefused, match=f"archive did not take 1 of 2.*0x{status:04X}"),
     ):
-        sender_to(port).on_attachment_requested(request_of)
+        sender_to(port)(request_of)
 
     assert recorded(database) == {refused: status, results[1].sop_instance_uid: 0}
 
@@ -314,7 +322,7 @@ def test_a_sop_class_that_is_not_accepted_is_refused(
         a_pacs(lambda _event: 0, sop_classes=[SecondaryCaptureImageStorage]) as port,
         pytest.raises(AttachmentRefused, match="0x0122"),
     ):
-        sender_to(port).on_attachment_requested(request_of)
+        sender_to(port)(request_of)
 
     assert sorted(recorded(database).values()) == [0, 0x0122]
 
@@ -326,7 +334,7 @@ def test_a_peer_that_accepts_nothing_refuses_everything(
         a_pacs(lambda _event: 0, sop_classes=["1.2.840.10008.1.1"]) as port,
         pytest.raises(AttachmentRefused, match="2 of 2 instances: 0x0122"),
     ):
-        sender_to(port).on_attachment_requested(request_of)
+        sender_to(port)(request_of)
 
     assert list(recorded(database).values()) == [0x0122] * 2
 
@@ -335,7 +343,7 @@ def test_nobody_there_is_tried_again(
     sender_to: Callable[..., Sender], request_of: Envelope, database: Database
 ) -> None:
     with pytest.raises(PacsUnavailable, match="nobody answers for archive"):
-        sender_to(free_port()).on_attachment_requested(request_of)
+        sender_to(free_port())(request_of)
 
     assert recorded(database) == {}
 
@@ -347,7 +355,7 @@ def test_a_rejected_association_is_tried_again(
         a_pacs(lambda _event: 0, require_called_ae_title=True) as port,
         pytest.raises(PacsUnavailable, match="archive rejected the association"),
     ):
-        sender_to(port, "ELSE").on_attachment_requested(request_of)
+        sender_to(port, "ELSE")(request_of)
 
 
 def test_an_aborted_association_is_tried_again_with_the_rest(
@@ -368,19 +376,23 @@ def test_an_aborted_association_is_tried_again_with_the_rest(
         a_pacs(take_one_then_abort) as port,
         pytest.raises(PacsUnavailable, match="without an answer"),
     ):
-        sender_to(port).on_attachment_requested(request_of)
+        sender_to(port)(request_of)
 
-    assert recorded(database) == {results[0].sop_instance_uid: 0}
+    # Whether it has the second is open.
+    assert recorded(database) == {
+        results[0].sop_instance_uid: 0,
+        results[1].sop_instance_uid: PENDING,
+    }
 
 
 def test_an_unknown_destination_is_refused_with_the_setting_to_look_at(
     sender_to: Callable[..., Sender], request_of: Envelope
 ) -> None:
     sender = sender_to(free_port())
-    nowhere = Sender(sender.database, sender.store, {}, sender.send, sender.now)
+    nowhere = replace(sender, destinations={})
 
     with pytest.raises(AttachmentRefused, match="COUNTERSIGN_PACS_DESTINATIONS"):
-        nowhere.on_attachment_requested(request_of)
+        nowhere(request_of)
 
 
 def test_nothing_is_sent_while_the_case_is_on_hold(
@@ -390,7 +402,7 @@ def test_nothing_is_sent_while_the_case_is_on_hold(
         sender = sender_to(port)
         change_case(database, on_hold=True)
         with pytest.raises(NotNow, match="on hold"):
-            sender.on_attachment_requested(request_of)
+            sender(request_of)
 
     assert recorded(database) == {}
 
@@ -400,9 +412,9 @@ def test_what_the_pacs_has_taken_is_told_though_the_case_went_on_hold(
 ) -> None:
     with a_pacs(lambda _event: 0) as port:
         sender = sender_to(port)
-        sender.on_attachment_requested(request_of)
+        sender(request_of)
         change_case(database, on_hold=True)
-        effect = sender.on_attachment_requested(request_of)
+        effect = sender(request_of)
 
     assert isinstance(answers(database, effect)[0], AttachmentDelivered)
 
@@ -413,7 +425,7 @@ def test_what_was_rejected_since_stays_here_and_the_case_hears_of_it(
     with a_pacs(lambda _event: 0) as port:
         sender = sender_to(port)
         change_case(database, status=CaseStatus.REJECTED, report_version=None)
-        effect = sender.on_attachment_requested(request_of)
+        effect = sender(request_of)
 
     [answer] = answers(database, effect)
     assert isinstance(answer, AttachmentFailed)
@@ -428,9 +440,7 @@ def test_an_instance_that_is_not_kept_is_refused(
     unknown = body.model_copy(update={"sop_instance_uids": ("2.25.404",)})
 
     with pytest.raises(AttachmentRefused, match=r"1 of 1 instances are not in the store"):
-        sender_to(free_port()).on_attachment_requested(
-            request_of.model_copy(update={"body": unknown})
-        )
+        sender_to(free_port())(request_of.model_copy(update={"body": unknown}))
 
 
 def test_when_tries_are_used_up_the_case_hears_what_was_taken(
@@ -446,7 +456,7 @@ def test_when_tries_are_used_up_the_case_hears_what_was_taken(
     with a_pacs(answer) as port:
         sender = sender_to(port)
         with pytest.raises(AttachmentRefused) as refusal:
-            sender.on_attachment_requested(request_of)
+            sender(request_of)
 
     [failed] = answers(database, sender.on_exhausted(request_of, str(refusal.value)))
 

@@ -1,0 +1,194 @@
+"""An instance in another transfer syntax, with the same pixel values (PS3.5 §10, Annex A).
+
+Nothing is ever compressed with loss. What was compressed with loss before may be decompressed: the
+values are those that any reader of the original sees, so that the SOP Instance UID stays, and Lossy
+Image Compression says what the transfer syntax no longer does (PS3.3 §C.7.6.1.1.5). What has been
+compressed is decoded again and compared before it is given out.
+"""
+
+import warnings
+from io import BytesIO
+from typing import Any
+
+import pydicom
+from pydicom import Dataset
+from pydicom.encaps import generate_fragments
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import compress, decompress
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    JPEG2000MC,
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from imaging_pixels.decode import UndecodablePixels, frame_count
+from service_runtime.errors import PermanentError
+
+LOSSY_METHODS = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+    JPEG2000MC: "ISO_15444_2",
+    HTJ2K: "ISO_15444_15",
+}
+"""The Standard's name for what a lossy transfer syntax does (PS3.3 §C.7.6.1.1.5.1)."""
+
+UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+LOSSLESS = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
+"""What this module compresses to."""
+
+_WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
+_OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+
+
+class NotTranscodable(PermanentError):
+    """The instance cannot go into that transfer syntax unchanged; the reason quotes no value."""
+
+
+def can_be_written_in(transfer_syntax_uid: str) -> bool:
+    """Tell whether :func:`transcode` knows this transfer syntax as a target."""
+    return transfer_syntax_uid in (*UNCOMPRESSED, *LOSSLESS)
+
+
+def can_be_read_from(transfer_syntax_uid: str) -> bool:
+    """Tell whether the data sets of this transfer syntax can be taken apart here."""
+    uid = UID(transfer_syntax_uid)
+    if uid.is_private or not uid.is_transfer_syntax:
+        return False
+    if not uid.is_compressed:
+        return True
+    try:
+        return bool(get_decoder(uid).is_available)
+    except NotImplementedError:
+        return False
+
+
+def transcode(part_10: bytes, transfer_syntax_uid: str) -> bytes:
+    """Return the data set of a Part 10 file in another transfer syntax, without a header.
+
+    Raises
+    ------
+    NotTranscodable
+        One of the two is not known here, the pixels are damaged, or the values would change.
+    """
+    target = UID(transfer_syntax_uid)
+    # pydicom warns with values of the data set, which belong in no log.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(BytesIO(part_10))
+            source = UID(dataset.file_meta.TransferSyntaxUID)
+        except Exception as error:
+            raise NotTranscodable("the data set cannot be read") from error
+        if not can_be_written_in(target) or not can_be_read_from(source):
+            raise NotTranscodable(f"not from {source.name} to {target.name}")
+        try:
+            _decompress(dataset, source)
+            if target in LOSSLESS:
+                _compress(dataset, target)
+            dataset.file_meta.TransferSyntaxUID = target
+            return _encoded(dataset, target)
+        except NotTranscodable:
+            raise
+        except Exception as error:
+            # Whatever a codec makes of broken bytes: its text may quote them.
+            raise NotTranscodable(f"the pixel data does not go into {target.name}") from error
+
+
+def _decompress(dataset: Dataset, source: UID) -> None:
+    """Leave the data set in a native encoding, little endian; color stays as it was coded."""
+    if not source.is_compressed:
+        if not source.is_little_endian:
+            _swap(dataset)
+        if source != ImplicitVRLittleEndian:
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return
+    if "PixelData" not in dataset:
+        return
+    _note_loss(dataset, source)
+    # Without a change of color space: converting would round.
+    decompress(dataset, as_rgb=False, generate_instance_uid=False)
+    for keyword in _OFFSET_TABLES:
+        if keyword in dataset:
+            del dataset[keyword]
+
+
+def _swap(dataset: Dataset) -> None:
+    """Turn words from big to little endian (PS3.5 §7.3) where pydicom leaves bytes alone."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                _swap(item)
+        width = _WORDS.get(element.VR, 0)
+        if width and element.value:
+            element.value = _swapped(element.value, width)
+
+
+def _swapped(value: bytes, width: int) -> bytes:
+    whole = len(value) // width * width
+    swapped = bytearray(value)
+    for place in range(width):
+        swapped[place:whole:width] = value[width - 1 - place : whole : width]
+    return bytes(swapped)
+
+
+def _note_loss(dataset: Dataset, source: UID) -> None:
+    """Keep what the transfer syntax tells: once lossy, always lossy."""
+    method = LOSSY_METHODS.get(source)
+    if method is None:
+        return
+    ratio = _ratio(dataset)
+    dataset.LossyImageCompression = "01"
+    if not dataset.get("LossyImageCompressionMethod"):
+        dataset.LossyImageCompressionMethod = method
+        dataset.LossyImageCompressionRatio = ratio
+
+
+def _ratio(dataset: Dataset) -> str:
+    coded = sum(len(fragment) for fragment in generate_fragments(dataset.PixelData))
+    cells = dataset.Rows * dataset.Columns * int(dataset.get("SamplesPerPixel") or 1)
+    size = cells * frame_count(dataset) * dataset.BitsAllocated / 8
+    return f"{size / max(coded, 1):.2f}"
+
+
+def _compress(dataset: Dataset, target: UID) -> None:
+    if "PixelData" not in dataset:
+        raise NotTranscodable(f"there are no pixels to go into {target.name}")
+    before = _cells(dataset)
+    compress(dataset, target, generate_instance_uid=False)
+    compressed = dataset.PixelData
+    if _cells(dataset) != before:
+        # Bits above Bits Stored, for instance, in which old instances keep overlays.
+        raise NotTranscodable(f"{target.name} would lose what lies beside the stored bits")
+    dataset.PixelData = compressed
+
+
+def _cells(dataset: Dataset) -> list[bytes]:
+    """Return the samples of each frame as native little-endian bytes, color by pixel."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    options: dict[str, Any] = {"as_rgb": False, "correct_unused_bits": False}
+    try:
+        frames = get_decoder(UID(syntax)).iter_array(dataset, **options)
+        return [frame.tobytes() for frame, _ in frames]
+    except Exception as error:
+        raise UndecodablePixels("the pixel data is damaged or incomplete") from error
+
+
+def _encoded(dataset: Dataset, target: UID) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR = target == ImplicitVRLittleEndian
+    buffer.is_little_endian = True
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
