@@ -154,17 +154,28 @@ class Worker:
         raise ModelUnavailable(f"{named} is not installed on this worker.")
 
     def _instances(self, request: InferenceRequested) -> list[KeptInstance]:
-        """Return the named instances that are kept, in the order in which they are named."""
+        """Return the named instances that are kept, in the order in which they are named.
+
+        Raises
+        ------
+        UnreadableStudy
+            Some were purged: what is left must not pass for the study.
+        """
         columns = instance_table.c
         with self.database.reading() as connection:
-            keys = {
-                row.sop_instance_uid: row.key
-                for row in connection.execute(
-                    select(columns.sop_instance_uid, columns.key).where(
-                        columns.study_instance_uid == request.study_instance_uid,
-                    )
+            rows = connection.execute(
+                select(columns.sop_instance_uid, columns.key, columns.purged_at).where(
+                    columns.study_instance_uid == request.study_instance_uid,
                 )
-            }
+            ).all()
+        keys = {row.sop_instance_uid: row.key for row in rows}
+        purged = {row.sop_instance_uid for row in rows if row.purged_at is not None}
+        gone = sum(uid in purged for uid in request.sop_instance_uids)
+        if gone:
+            raise UnreadableStudy(
+                f"{gone} of its {len(request.sop_instance_uids)} instances are not kept any more: "
+                "they were purged after an earlier report. Read the study in the PACS."
+            )
         missing = [uid for uid in request.sop_instance_uids if uid not in keys]
         if missing:
             _LOG.warning(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import Dataset
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.schema.ingest import instance, study
@@ -281,6 +281,24 @@ def test_a_file_that_is_gone_is_a_failure(
 
     assert isinstance(answer, InferenceFailed)
     assert "not in the store" in answer.reason
+
+
+def test_what_is_left_of_a_purged_study_does_not_pass_for_the_study(
+    worker: Worker, database: Database, keep: Callable[..., None]
+) -> None:
+    late, early = an_instance(), an_instance(SOPInstanceUID="1.2.3.9")
+    keep(late)
+    keep(early)
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            update(instance).where(instance.c.sop_instance_uid == "1.2.3.9").values(purged_at=NOON)
+        )
+
+    effect = worker.on_inference_requested(a_request("1.2.3.9", str(late.SOPInstanceUID)))
+
+    answer = answer_of(database, effect)
+    assert isinstance(answer, InferenceFailed)
+    assert "1 of its 2 instances are not kept any more" in answer.reason
 
 
 @pytest.mark.parametrize(
