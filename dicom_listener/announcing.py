@@ -1,33 +1,55 @@
-"""The process that tells when studies are complete. All its state is in the database."""
+"""Has the announcer look whenever time or a change may have completed a study."""
 
 import select
+import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
-from dicom_listener.completion import announce_quiet
+from dicom_listener import open_associations
+from dicom_listener.announcer import Announcer
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
 
 log = structlog.get_logger()
 
-_SHORTEST_WAIT_S = 0.02
-# Clocks jump: a wait is never long.
+_STEP_S = 0.05
+_SHORTEST_WAIT_S = 0.005
+_AGAIN_S = 0.25
+"""However much is committed, it looks no more often for that."""
 _LONGEST_WAIT_S = 5.0
+"""Clocks jump: a wait is never long."""
 _WAIT_AFTER_ERROR_S = 1.0
 
 
 def announce(
-    database: Database, quiet_period: timedelta, wake: int, now: Callable[[], datetime]
+    database: Database, announcer: Announcer, wake: int, now: Callable[[], datetime]
 ) -> None:
     """Announce complete studies until ``wake`` becomes readable."""
     poll = select.poll()
     poll.register(wake, select.POLLIN)
-    wait_s = 0.0
-    while not poll.poll(max(_SHORTEST_WAIT_S, min(wait_s, _LONGEST_WAIT_S)) * 1000):
-        try:
-            wait_s = announce_quiet(database, now(), quiet_period)
-        except TransientError as error:
-            log.warning("announcing.delayed", exc_info=error)
-            wait_s = _WAIT_AFTER_ERROR_S
+    watch = database.watch()
+    looked = due = 0.0
+    is_first = True
+    try:
+        while not poll.poll(1000 * _wait_s(due - time.monotonic())):
+            moment = time.monotonic()
+            if moment < due and not (moment >= looked + _AGAIN_S and watch.changed()):
+                continue
+            try:
+                if is_first:
+                    open_associations.forget_dead(database, now())
+                    is_first = False
+                wait_s = announcer.look(now())
+            except TransientError as error:
+                log.warning("announcing.delayed", exc_info=error)
+                wait_s = _WAIT_AFTER_ERROR_S
+            looked = time.monotonic()
+            due = looked + min(wait_s, _LONGEST_WAIT_S)
+    finally:
+        watch.close()
+
+
+def _wait_s(until_due_s: float) -> float:
+    return min(max(until_due_s, _SHORTEST_WAIT_S), _STEP_S)

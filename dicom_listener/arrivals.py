@@ -263,8 +263,8 @@ class _Group:
     def _known_studies(self) -> dict[str, _Study]:
         uids = {arrival.header.study_instance_uid for arrival in self._arrivals}
         return {
-            uid: _Study(Progress(version, pending_since), Identity(*identity), is_purged)
-            for uid, version, pending_since, is_purged, *identity in _STUDIES.rows(
+            uid: _Study(Progress(version, since, until), Identity(*identity), is_purged)
+            for uid, version, since, until, is_purged, *identity in _STUDIES.rows(
                 self._transaction, sorted(uids)
             )
         }
@@ -359,6 +359,7 @@ def _study_row(arrival: Arrival) -> dict[str, Any]:
         "study_instance_uid": arrival.header.study_instance_uid,
         "opened_at": arrival.at,
         "pending_since": arrival.at,
+        "quiet_until": arrival.at + arrival.quiet_period,
         "version": 0,
     }
 

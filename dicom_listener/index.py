@@ -35,7 +35,7 @@ class Index:
     """Enters arrivals into the database, those of several threads in one transaction."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
         self._lock = Lock()
         self._waiting: list[_Entry] = []
         self._is_led = False
@@ -92,7 +92,7 @@ class Index:
     def _enter(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
         for attempt in range(_ATTEMPTS):
             try:
-                with self._database.transaction() as transaction:
+                with self.database.transaction() as transaction:
                     return enter(transaction, arrivals)
             except IntegrityError:
                 # PostgreSQL: another process has just entered the same study or instance.
@@ -104,7 +104,7 @@ class Index:
         self, store: FileInstanceStore, kept: Kept, sop_instance_uid: str, at: datetime
     ) -> bool:
         """Have what was purged count as kept again; return whether its bytes are there."""
-        return put_back(self._database, store, kept.key, (sop_instance_uid, kept.sha256), at)
+        return put_back(self.database, store, kept.key, (sop_instance_uid, kept.sha256), at)
 
     def quarantine(self, kept: Kept, reason: str, calling_ae_title: str, at: datetime) -> None:
         """Enter what could not be understood; the same bytes again are entered once."""
@@ -118,6 +118,6 @@ class Index:
         }
         known = select(quarantined_instance.c.id).where(quarantined_instance.c.id == kept.sha256)
         # Between the two another process may have entered the same bytes, which is as good.
-        with suppress(IntegrityError), self._database.transaction() as transaction:
+        with suppress(IntegrityError), self.database.transaction() as transaction:
             if transaction.connection.execute(known).first() is None:
                 transaction.connection.execute(quarantined_instance.insert(), row)

@@ -15,15 +15,20 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from dicom_listener.announcer import Announcer
 from dicom_listener.announcing import announce
 from dicom_listener.association_count import AssociationCount
+from dicom_listener.completion import Limits
+from dicom_listener.handlers import Intake, intake_handler, on_completion_requested
 from dicom_listener.index import Index
+from dicom_listener.peers import Peer
 from dicom_listener.pre_fork import Body, PreFork
-from dicom_listener.reception import InstanceKeeper, Site
+from dicom_listener.reception import InstanceKeeper
 from dicom_listener.serving import serve
 from dicom_listener.settings import MEBIBYTE, ListenerSettings
 from dicom_listener.storage_scp import Service, application_entity
 from imaging_store.instances import FileInstanceStore, open_instance_store
+from message_contracts.intake import CompletionRequested
 from service_runtime.database import Database
 from service_runtime.process import SUPERVISOR_FD, service_of
 from service_runtime.settings import load
@@ -101,12 +106,12 @@ def receiving(
         keeper = InstanceKeeper(
             store,
             Index(Database(settings.database, via_relay=settings.via_broker)),
-            Site(settings.default_issuer_of_patient_id, ZoneInfo(settings.time_zone)),
-            lambda: datetime.now(UTC),
+            _now,
         )
         service = Service(
             ae=application_entity(settings.ae_title),
             keep=keeper,
+            site=site_of(settings),
             admission=count.of_process(process),
             wake=wake,
             acse_timeout_s=settings.acse_timeout_s,
@@ -118,6 +123,16 @@ def receiving(
     return receive
 
 
+def site_of(settings: ListenerSettings) -> Peer:
+    """Return what holds for a peer of which nothing is listed."""
+    return Peer(
+        ae_title="",
+        quiet_period=timedelta(seconds=settings.quiet_period_s),
+        default_issuer_of_patient_id=settings.default_issuer_of_patient_id,
+        zone=ZoneInfo(settings.time_zone),
+    )
+
+
 def announcing(settings: ListenerSettings, listener: socket.socket) -> Body:
     """Return the work of the process that announces complete studies.
 
@@ -126,12 +141,23 @@ def announcing(settings: ListenerSettings, listener: socket.socket) -> Body:
 
     def body(wake: int) -> None:
         listener.close()
-        with service_of("dicom_listener", settings, threading.Event()) as service:
+        limits = Limits(
+            association_timeout=timedelta(seconds=settings.association_idle_timeout_s),
+            deadline=timedelta(seconds=settings.completion_deadline_s),
+        )
+        handler = intake_handler({CompletionRequested: on_completion_requested(_now)})
+        with (
+            service_of("dicom_listener", settings, threading.Event()) as service,
+            Intake(service.messaging, handler),
+        ):
             service.ready()
-            quiet_period = timedelta(seconds=settings.quiet_period_s)
-            announce(service.database, quiet_period, wake, lambda: datetime.now(UTC))
+            announce(service.database, Announcer(service.database, limits), wake, _now)
 
     return body
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def stop_descriptors() -> list[int]:

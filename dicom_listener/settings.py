@@ -57,6 +57,14 @@ class ListenerSettings(ServiceSettings, ReceptionSettings):
         gt=0,
         description="An association on which nothing is asked for is aborted after this.",
     )
+    completion_deadline_s: float = Field(
+        default=14_400,
+        gt=0,
+        description=(
+            "A version of a study is complete so many seconds after its first instance, whoever "
+            "may still be sending."
+        ),
+    )
     dimse_timeout_s: float = Field(
         default=60,
         gt=0,

@@ -1,0 +1,81 @@
+"""What people decide of what came in: the consumer of the queue ``intake``."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from dicom_listener import announcer
+from message_contracts import topology
+from message_contracts.envelope import Envelope
+from message_contracts.intake import CompletionRequested
+from message_contracts.message import Message
+from service_runtime.errors import PermanentError
+from service_runtime.messaging.consumer import Effect, Handler
+from service_runtime.messaging.forms import Messaging
+from service_runtime.process import EXIT_FAILED
+
+log = structlog.get_logger()
+
+
+class NotForTheListener(PermanentError):
+    """A message of the queue is of a kind that nobody here reads."""
+
+
+def intake_handler(handlers: Mapping[type[Message], Handler]) -> Handler:
+    """Return the handler of the queue, which takes each kind of message to its own."""
+
+    def handle(envelope: Envelope) -> Effect:
+        handler = handlers.get(type(envelope.body))
+        if handler is None:
+            raise NotForTheListener(f"{envelope.body.TYPE}: the listener does not read it")
+        return handler(envelope)
+
+    return handle
+
+
+def on_completion_requested(now: Callable[[], datetime]) -> Handler:
+    """Return what announces a study that a person calls complete."""
+
+    def handle(envelope: Envelope) -> Effect:
+        body = envelope.body
+        assert isinstance(body, CompletionRequested)  # noqa: S101 - it is registered for no other
+        return partial(announcer.force, study_instance_uid=body.study_instance_uid, at=now())
+
+    return handle
+
+
+class Intake:
+    """A thread that consumes the queue, as a context."""
+
+    def __init__(self, messaging: Messaging, handler: Handler) -> None:
+        self._messaging = messaging
+        self._handler = handler
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._consume, name="intake", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _consume(self) -> None:
+        try:
+            self._messaging.consume({topology.INTAKE: self._handler}, self._stop)
+        except Exception:
+            # A process that does not hear what people decide has to be started anew.
+            log.exception("intake.failed")
+            os._exit(EXIT_FAILED)
