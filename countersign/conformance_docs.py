@@ -1,7 +1,7 @@
 """The tables of the DICOM conformance statement that the code itself is the source of."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic_core import PydanticUndefined
 from pydicom._uid_dict import UID_dictionary
@@ -96,7 +96,7 @@ def _name(uid: str) -> str:
     return f"{name or 'unnamed'}{' (retired)' if retired == 'Retired' else ''}"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
