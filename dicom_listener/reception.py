@@ -4,11 +4,11 @@ import io
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 
 import structlog
 
+from dicom_listener import open_associations
 from dicom_listener.arrivals import Arrival, Outcome
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.index import Index
@@ -18,8 +18,11 @@ from dicom_listener.instance_header import (
     NotUnderstood,
     parse_header,
 )
+from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_studies
+from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
-from dicom_listener.storage_scp import Reception, Sender
+from dicom_listener.sender import Sender
+from dicom_listener.storage_scp import Reception
 from dicom_listener.store_status import (
     OTHER_SOP_CLASS,
     OTHER_SOP_INSTANCE,
@@ -30,21 +33,13 @@ from dicom_listener.store_status import (
     cannot_understand,
 )
 from dicom_listener.study_start import study_start
-from imaging_store.instances import FileInstanceStore, FileSink, StorageFull, instance_key
+from imaging_store.instances import FileInstanceStore, FileSink, Kept, StorageFull, instance_key
 from service_runtime.database import DatabaseUnavailable
 
 log = structlog.get_logger()
 
 _POSTGRESQL_NO_ROOM = "53100"
 _FIRST_PARSE_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What holds where neither the instance nor its sender says otherwise."""
-
-    default_issuer_of_patient_id: str
-    zone: tzinfo
 
 
 class InstanceKeeper:
@@ -54,12 +49,10 @@ class InstanceKeeper:
         self,
         store: FileInstanceStore,
         index: Index,
-        site: Site,
         now: Callable[[], datetime],
     ) -> None:
         self.store = store
         self.index = index
-        self.site = site
         self.now = now
 
     def __call__(
@@ -67,6 +60,10 @@ class InstanceKeeper:
     ) -> Reception:
         """Begin to keep a data set. What goes wrong is answered when all of it has arrived."""
         return InstanceReception(self, request, transfer_syntax_uid, sender)
+
+    def association_ended(self, association: OpenAssociation) -> None:
+        """Have an association that has ended hold no study open."""
+        open_associations.close(self.index.database, association)
 
 
 class InstanceReception:
@@ -161,14 +158,17 @@ class InstanceReception:
                 calling_ae_title=sender.calling_ae_title,
                 called_ae_title=sender.called_ae_title,
                 issuer_of_patient_id=header.issuer_of_patient_id
-                or keeper.site.default_issuer_of_patient_id,
+                or sender.peer.default_issuer_of_patient_id,
                 started=study_start(
                     header.study_date,
                     header.study_time,
                     header.timezone_offset,
-                    keeper.site.zone,
+                    sender.peer.zone,
                 ),
                 at=keeper.now(),
+                quiet_period=sender.peer.quiet_period,
+                association=sender.association,
+                rejected_studies=self._rejected_studies(header, kept),
             )
         )
         if outcome is Outcome.PURGED and not keeper.index.put_back(
@@ -197,6 +197,12 @@ class InstanceReception:
             header = parse_header(file, self._transfer_syntax_uid)
         assert header is not None  # noqa: S101 - the data set ends where the file ends
         return header
+
+    def _rejected_studies(self, header: InstanceHeader, kept: Kept) -> tuple[str, ...]:
+        if header.sop_class_uid != KEY_OBJECT_SELECTION:
+            return ()
+        data = self._keeper.store.read(kept.key)[len(self._meta) :]
+        return rejected_studies(io.BytesIO(data), self._transfer_syntax_uid)
 
     def _quarantine(self, reason: str) -> StoreAnswer:
         sink = self._open_sink()

@@ -4,7 +4,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Protocol
 
@@ -30,7 +30,10 @@ from dicom_listener.c_store import (
     p_data_tf,
 )
 from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, STORE_SECONDS
+from dicom_listener.open_associations import OpenAssociation, open_for
 from dicom_listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_listener.peers import Peer
+from dicom_listener.sender import Sender
 from dicom_listener.sop_classes import TRANSFER_SYNTAXES, VERIFICATION, is_storage
 from dicom_listener.store_status import OTHER_CONTEXT, StoreAnswer
 from dicom_listener.upper_layer import BufferedSocket, InlineUpperLayer
@@ -45,14 +48,6 @@ _ACCEPTED, _NO_SUCH_SYNTAX, _NO_TRANSFER_SYNTAX = 0x00, 0x03, 0x04
 _TRANSIENT, _PRESENTATION, _LOCAL_LIMIT_EXCEEDED = 0x02, 0x03, 0x02
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sends: what the requestor said of itself."""
-
-    calling_ae_title: str
-    called_ae_title: str
 
 
 class Reception(Protocol):
@@ -76,6 +71,9 @@ class Keep(Protocol):
     ) -> Reception:
         """Return what takes the data set."""
 
+    def association_ended(self, association: OpenAssociation) -> None:
+        """Nothing more will come over an association."""
+
 
 class Admission(Protocol):
     """Counts associations over all receiving processes."""
@@ -96,6 +94,8 @@ class Service:
 
     ae: AE
     keep: Keep
+    site: Peer
+    """What holds for a peer of which nothing is listed."""
     admission: Admission
     wake: int
     """Descriptor that becomes readable when the process drains."""
@@ -204,9 +204,11 @@ class Acceptor(Association):  # type: ignore[misc]
     @cached_property
     def sender(self) -> Sender:
         """Who has asked for this association."""
+        calling_ae_title = str(self.requestor.ae_title).strip()
         return Sender(
-            calling_ae_title=str(self.requestor.ae_title).strip(),
+            peer=replace(self._service.site, ae_title=calling_ae_title),
             called_ae_title=str(self.requestor.primitive.called_ae_title).strip(),
+            association=open_for(calling_ae_title),
         )
 
     def run_reactor(self) -> None:
@@ -223,6 +225,8 @@ class Acceptor(Association):  # type: ignore[misc]
             self.dul.stop_dul()
             if self.admitted:
                 self._service.admission.leave()
+            if self._instances and self.sender.association:
+                self._service.keep.association_ended(self.sender.association)
             ASSOCIATIONS.labels(self._outcome()).inc()
             calling_ae_title = str(self.requestor.ae_title or "").strip()
             log.info(
