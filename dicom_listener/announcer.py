@@ -102,6 +102,19 @@ def force(transaction: Transaction, study_instance_uid: str, at: datetime) -> No
             _announce(transaction, uid, progress, CompletionReason.FORCED, at)
 
 
+def announce_settled(transaction: Transaction, study_instance_uid: str, at: datetime) -> int | None:
+    """Have a study that a person's decision has changed make a version; return which one.
+
+    It is announced here, unless one is pending: that one will have the change too. ``None`` where
+    the first has not been announced, so that nobody has seen the study as it was.
+    """
+    for uid, progress, _ in _locked(transaction, [study_instance_uid]):
+        if progress.version and progress.pending_since is None:
+            _announce(transaction, uid, progress, CompletionReason.SETTLED, at)
+        return progress.version + 1 if progress.version else None
+    return None
+
+
 def _locked(
     transaction: Transaction, study_instance_uids: Collection[str]
 ) -> Iterator[tuple[str, Progress, bool]]:
