@@ -1,6 +1,6 @@
 """Lay down what intake and delivery need: peers, conflicts, procedure steps, commitments."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import NAMESPACE_OID, uuid5
 
 import sqlalchemy as sa
@@ -332,7 +332,15 @@ def _workflow() -> None:
 
 def _fill_in() -> None:
     """Have what waits go on waiting: studies for quiet, cases on hold for a person."""
-    op.execute("UPDATE study SET quiet_until = pending_since")
+    study = sa.table(
+        "study", sa.column("pending_since", _MOMENT), sa.column("quiet_until", _MOMENT)
+    )
+    # Who was sending when the services stopped may go on: the default quiet period begins anew.
+    op.execute(
+        sa.update(study)
+        .where(study.c.pending_since.is_not(None))
+        .values(quiet_until=datetime.now(UTC) + timedelta(seconds=30))
+    )
     cases = sa.table(
         "cases",
         sa.column("id", sa.Uuid()),
