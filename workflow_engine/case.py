@@ -42,6 +42,8 @@ class Trigger(StrEnum):
     """A person says that what has arrived of the study is all of it."""
     DELIVERY_REQUESTED = "delivery_requested"
     DELIVERY_ANSWERED = "delivery_answered"
+    REJECTION_REQUESTED = "rejection_requested"
+    """A PACS has results that are not to be used, and is told so."""
     LATE_RESULT_RECORDED = "late_result_recorded"
     """A model answered for a version that is no longer under way."""
 

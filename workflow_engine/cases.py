@@ -35,6 +35,9 @@ from workflow_engine.signing import (
     intervention_digest,
 )
 
+PACS = "PACS"
+"""The kind of a destination that results are attached to."""
+
 
 def find(connection: Connection, case_id: UUID) -> Case | None:
     """Return a case, locked until the transaction ends."""
@@ -327,6 +330,25 @@ def settle_delivery(
         .where(_of_delivery(*key))
         .values(state=state, reason=reason, changed_at=at)
     )
+
+
+def note_rejection(connection: Connection, case: Case, reason: str, at: datetime) -> list[str]:
+    """Note that a rejection note follows what PACS were sent of the version under way.
+
+    Return the names of those where that is new.
+    """
+    rows = connection.execute(
+        update(destination_delivery)
+        .where(
+            destination_delivery.c.case_id == case.id,
+            destination_delivery.c.case_version == case.version,
+            destination_delivery.c.kind == PACS,
+            destination_delivery.c.rejected_at.is_(None),
+        )
+        .values(rejected_at=at, reason=reason)
+        .returning(destination_delivery.c.destination)
+    )
+    return sorted(row.destination for row in rows)
 
 
 def _of_delivery(case_id: UUID, case_version: int, destination: str) -> Any:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from message_contracts.case import CaseStatus, Stage
 from message_contracts.identifiers import derived_id
 from service_runtime.database import Transaction
-from workflow_engine import cases, dispatch
+from workflow_engine import cases, dispatch, rejections
 from workflow_engine.case import Case, Trigger, advance, rejection
 from workflow_engine.completion_commands import force_completion
 from workflow_engine.desk import (
@@ -187,6 +187,7 @@ def reject(desk: Desk, request: Request, words: Words) -> Case:
         intervene(
             transaction, Intervening(request, words, Act.REJECTION, trigger, voided), case, after
         )
+        rejections.reject_results(transaction, after, Occasion(request.at))
         return after
 
 
@@ -244,6 +245,8 @@ def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
         cases.change(connection, case, after, entry)
         occasion = Occasion(request.at)
         dispatch.release_results(transaction, after, desk.destinations, occasion)
+        if draft.decision in {Decision.OVERRIDE, Decision.UNINTERPRETABLE}:
+            rejections.reject_results(transaction, after, occasion)
         if after.status is CaseStatus.REPORT_READY:
             dispatch.request_report(transaction, after, occasion)
         return after

@@ -20,7 +20,6 @@ from workflow_engine.history import Entry
 from workflow_engine.routing import Route
 
 SOURCE = "workflow_engine"
-PACS = "PACS"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Occasion:
 def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occasion) -> None:
     """Have a model read the version under way."""
     cases.ask(transaction.connection, case, route.model, occasion.at)
-    _send(
+    send(
         transaction,
         InferenceRequested(
             case_id=case.id,
@@ -70,7 +69,7 @@ def release_results(
     requested = cases.requested_destinations(connection, case)
     due = releases.due(case, releases.Results(uids, decision), destinations, requested)
     for destination in due:
-        cases.request_deliveries(connection, case, [(destination.name, PACS)], occasion.at)
+        cases.request_deliveries(connection, case, [(destination.name, cases.PACS)], occasion.at)
         history.append(
             connection,
             case,
@@ -81,7 +80,7 @@ def release_results(
                 details={"destination": destination.name, "sop_instance_uids": list(uids)},
             ),
         )
-        _send(
+        send(
             transaction,
             AttachmentRequested(
                 case_id=case.id,
@@ -119,7 +118,7 @@ def request_report(transaction: Transaction, case: Case, occasion: Occasion) -> 
         case,
         Entry(Trigger.DELIVERY_REQUESTED, occasion.at, details={"destination": EHR}),
     )
-    _send(
+    send(
         transaction,
         ReportRequested(case_id=case.id, case_version=case.version),
         derived_id(ReportRequested.TYPE, case.id, case.version),
@@ -127,7 +126,8 @@ def request_report(transaction: Transaction, case: Case, occasion: Occasion) -> 
     )
 
 
-def _send(transaction: Transaction, message: Message, message_id: UUID, occasion: Occasion) -> None:
+def send(transaction: Transaction, message: Message, message_id: UUID, occasion: Occasion) -> None:
+    """Send a message of the engine's."""
     outbox.send(
         transaction,
         Envelope.of(

@@ -13,6 +13,7 @@ from message_contracts.case import CaseStatus, DeliveryState
 from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
+    RejectionDelivered,
     ReportDelivered,
     ReportFailed,
 )
@@ -37,6 +38,7 @@ from workflow_engine.case import (
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading
 from workflow_engine.history import Entry
+from workflow_engine.rejections import rejection_answered
 from workflow_engine.routing import Routing, route
 
 
@@ -69,7 +71,7 @@ class WorkflowHandler:
                 return partial(self._conflict_settled, body, occasion)
             case InferenceCompleted() | InferenceFailed() as body:
                 return partial(self._inference_answered, body, occasion)
-            case AttachmentDelivered() | ReportDelivered() as body:
+            case AttachmentDelivered() | RejectionDelivered() | ReportDelivered() as body:
                 return partial(_delivery_answered, body, occasion)
             case Message() as body:
                 raise NotAskedFor(f"{body.TYPE}: the workflow does not read it")
@@ -204,17 +206,22 @@ def _awaited(case: Case, before: Reading) -> bool:
 
 
 def _delivery_answered(
-    body: AttachmentDelivered | ReportDelivered, occasion: Occasion, transaction: Transaction
+    body: AttachmentDelivered | RejectionDelivered | ReportDelivered,
+    occasion: Occasion,
+    transaction: Transaction,
 ) -> None:
     connection = transaction.connection
     case = _known_case(transaction, body.case_id)
+    if isinstance(body, RejectionDelivered):
+        rejection_answered(transaction, case, body, occasion)
+        return
     before = cases.delivery_state(connection, case.id, body.case_version, body.destination)
     if before is None:
         raise NotAskedFor("destination: nothing was sent there for this case version")
     failure = body.reason if isinstance(body, AttachmentFailed | ReportFailed) else None
     state = DeliveryState.DELIVERED if failure is None else DeliveryState.FAILED
     # What has been delivered stays delivered, whichever answer comes last.
-    if before in {state, DeliveryState.DELIVERED}:
+    if before in {state, DeliveryState.DELIVERED, DeliveryState.REJECTED}:
         return
     key = (case.id, body.case_version, body.destination)
     cases.settle_delivery(connection, key, state, failure, occasion.at)

@@ -1,0 +1,196 @@
+"""What has gone to a PACS and should not have is followed by a rejection note, once."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from imaging_store.schema.workflow import destination_delivery, history
+from message_contracts.case import DeliveryState, Release, Stage
+from message_contracts.delivery import (
+    AttachmentDelivered,
+    AttachmentFailed,
+    RejectionDelivered,
+    RejectionFailed,
+    RejectionRequested,
+)
+from message_contracts.destination import PacsDestination
+from message_contracts.identifiers import case_id_of
+from service_runtime.database import Database
+from tests.workflow_journey import Ward, a_model
+from workflow_engine.commands import (
+    Decision,
+    RejectionReason,
+    ReturnReason,
+    Verification,
+    Words,
+    reject,
+    send_back,
+    verify_as_doctor,
+)
+
+UID = "1.2.826.0.1.1"
+CASE = case_id_of(UID)
+RESULTS = (f"{UID}.1.901", f"{UID}.1.902")
+OVERRIDE = Verification(Decision.OVERRIDE, finding="Normal")
+DESTINATIONS = tuple(
+    PacsDestination(name=rule, ae_title="PACS", host="127.0.0.1", port=104, release=rule)
+    for rule in Release
+)
+
+
+@pytest.fixture
+def analyzed(database: Database) -> Ward:
+    ward = Ward(database, DESTINATIONS)
+    ward.register(a_model())
+    ward.analyzed(UID)
+    return ward
+
+
+def rejected(ward: Ward) -> list[tuple[str, int, tuple[str, ...]]]:
+    return [
+        (each.body.destination, each.body.case_version, each.body.sop_instance_uids)
+        for each in ward.sent()
+        if isinstance(each.body, RejectionRequested)
+    ]
+
+
+def delivery(ward: Ward, destination: str) -> tuple[str, str | None]:
+    with ward.database.reading() as connection:
+        row = connection.execute(
+            select(destination_delivery).where(
+                destination_delivery.c.destination == destination,
+                destination_delivery.c.case_version == 1,
+            )
+        ).one()
+    return row.state, row.reason
+
+
+def delivered(ward: Ward, destination: str = Release.AI_ANALYZED) -> None:
+    ward.deliver(
+        AttachmentDelivered(case_id=CASE, case_version=1, destination=destination, outcomes=())
+    )
+
+
+def answered(ward: Ward, *, uids: tuple[str, ...] = RESULTS, reason: str | None = None) -> None:
+    what = {"case_id": CASE, "case_version": 1, "destination": Release.AI_ANALYZED}
+    if reason is None:
+        ward.deliver(RejectionDelivered(**what, sop_instance_uids=uids))
+    else:
+        ward.deliver(RejectionFailed(**what, sop_instance_uids=uids, reason=reason))
+
+
+@pytest.mark.parametrize("decision", [Decision.OVERRIDE, Decision.UNINTERPRETABLE])
+def test_what_the_doctor_does_not_stand_behind_is_rejected_where_it_went(
+    analyzed: Ward, decision: Decision
+) -> None:
+    finding = "Normal" if decision is Decision.OVERRIDE else None
+
+    verify_as_doctor(
+        analyzed.desk, analyzed.request(UID, "doctor"), Verification(decision, finding=finding)
+    )
+
+    assert rejected(analyzed) == [(Release.AI_ANALYZED, 1, RESULTS)]
+
+
+def test_what_the_doctor_agrees_with_is_not_rejected(analyzed: Ward) -> None:
+    analyzed.verified(UID)
+
+    assert rejected(analyzed) == []
+
+
+def test_an_override_after_a_return_is_rejected_wherever_it_went_meanwhile(analyzed: Ward) -> None:
+    analyzed.verified(UID)
+    words = Words(ReturnReason.FINDING_QUESTIONED, "Look again.")
+    send_back(analyzed.desk, analyzed.request(UID, "pharmacist"), words, Stage.DOCTOR)
+
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    send_back(analyzed.desk, analyzed.request(UID, "pharmacist"), words, Stage.DOCTOR)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+
+    # Once each, however often it is overridden.
+    assert rejected(analyzed) == [
+        (Release.AI_ANALYZED, 1, RESULTS),
+        (Release.DOCTOR_VERIFIED, 1, RESULTS),
+    ]
+
+
+def test_the_results_of_a_rejected_case_are_rejected(analyzed: Ward) -> None:
+    words = Words(RejectionReason.WRONG_PATIENT, "Not hers.")
+
+    reject(analyzed.desk, analyzed.request(UID, "doctor"), words)
+
+    assert rejected(analyzed) == [(Release.AI_ANALYZED, 1, RESULTS)]
+
+
+def test_a_rejected_amendment_rejects_its_own_results_alone(analyzed: Ward) -> None:
+    analyzed.signed(UID)
+    analyzed.receive(UID, 2)
+    analyzed.complete(UID, 2)
+    analyzed.deliver(analyzed.completed(UID, 2))
+    words = Words(RejectionReason.WRONG_PATIENT, "Not hers.")
+
+    reject(analyzed.desk, analyzed.request(UID, "doctor"), words)
+
+    assert [(name, version) for name, version, _ in rejected(analyzed)] == [
+        (Release.AI_ANALYZED, 2)
+    ]
+
+
+def test_the_delivery_tells_that_a_note_follows_and_that_it_came(analyzed: Ward) -> None:
+    delivered(analyzed)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    follows = delivery(analyzed, Release.AI_ANALYZED)
+
+    answered(analyzed)
+
+    assert follows == (DeliveryState.DELIVERED, "a rejection note follows what was sent")
+    assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.REJECTED, None)
+    with analyzed.database.reading() as connection:
+        told = connection.execute(select(history.c.trigger, history.c.details)).all()
+    assert ("rejection_requested", Release.AI_ANALYZED) in {
+        (row.trigger, row.details.get("destination")) for row in told
+    }
+    assert told[-1].details["state"] == DeliveryState.REJECTED
+
+
+def test_a_late_delivery_leaves_it_rejected(analyzed: Ward) -> None:
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    answered(analyzed)
+
+    delivered(analyzed)
+
+    assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.REJECTED, None)
+
+
+def test_what_never_arrived_is_withdrawn_and_not_rejected(analyzed: Ward) -> None:
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+
+    answered(analyzed, uids=())
+    analyzed.deliver(
+        AttachmentFailed(
+            case_id=CASE,
+            case_version=1,
+            destination=Release.AI_ANALYZED,
+            outcomes=(),
+            reason="the doctor did not agree with the model",
+        )
+    )
+
+    assert delivery(analyzed, Release.AI_ANALYZED) == (
+        DeliveryState.FAILED,
+        "the doctor did not agree with the model",
+    )
+
+
+def test_a_note_that_fails_is_told_and_its_replay_too(analyzed: Ward) -> None:
+    delivered(analyzed)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+
+    answered(analyzed, reason="the archive did not take 1 of 1 instances: 0x0122")
+    failed = delivery(analyzed, Release.AI_ANALYZED)
+    answered(analyzed)
+
+    assert failed[0] == DeliveryState.FAILED
+    assert failed[1].startswith("it still shows what is rejected: the archive did not take")
+    assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.REJECTED, None)

@@ -1,0 +1,73 @@
+"""Results that went to a PACS and should not have: a rejection note follows them (IHE IOCM).
+
+The doctor did not agree with them, or the case version ended without a report. What has not gone
+yet does not go: the sender asks again before it sends.
+"""
+
+from message_contracts.case import DeliveryState
+from message_contracts.delivery import RejectionDelivered, RejectionFailed, RejectionRequested
+from message_contracts.identifiers import derived_id
+from service_runtime.database import Transaction
+from workflow_engine import cases, findings, history
+from workflow_engine.case import Case, Trigger
+from workflow_engine.dispatch import Occasion, send
+from workflow_engine.history import Entry
+
+_FOLLOWS = "a rejection note follows what was sent"
+
+
+def reject_results(transaction: Transaction, case: Case, occasion: Occasion) -> None:
+    """Have a rejection note go wherever the results of the version under way may have gone; once.
+
+    The sender knows what each PACS has taken: where that is nothing, no note is sent.
+    """
+    connection = transaction.connection
+    uids = findings.result_sop_instance_uids(cases.readings(connection, case.id, case.version))
+    for destination in cases.note_rejection(connection, case, _FOLLOWS, occasion.at):
+        details = {"destination": destination, "sop_instance_uids": list(uids)}
+        history.append(
+            connection,
+            case,
+            case,
+            Entry(Trigger.REJECTION_REQUESTED, occasion.at, details=details),
+        )
+        send(
+            transaction,
+            RejectionRequested(
+                case_id=case.id,
+                case_version=case.version,
+                study_instance_uid=case.study_instance_uid,
+                destination=destination,
+                sop_instance_uids=uids,
+            ),
+            derived_id(RejectionRequested.TYPE, case.id, case.version, destination),
+            occasion,
+        )
+
+
+def rejection_answered(
+    transaction: Transaction, case: Case, body: RejectionDelivered, occasion: Occasion
+) -> None:
+    """Keep what became of a rejection note."""
+    connection = transaction.connection
+    key = (case.id, body.case_version, body.destination)
+    before = cases.delivery_state(connection, *key)
+    if before is None or before is DeliveryState.REJECTED:
+        return
+    if isinstance(body, RejectionFailed):
+        state, reason = DeliveryState.FAILED, f"it still shows what is rejected: {body.reason}"
+    elif body.sop_instance_uids:
+        state, reason = DeliveryState.REJECTED, None
+    else:
+        # It had taken nothing; what became of the results themselves is told by their own answer.
+        state, reason = before, None
+    cases.settle_delivery(connection, key, state, reason and reason[:500], occasion.at)
+    details = {
+        "destination": body.destination,
+        "version_answered": body.case_version,
+        "state": str(state),
+        "rejected": list(body.sop_instance_uids),
+    }
+    history.append(
+        connection, case, case, Entry(Trigger.DELIVERY_ANSWERED, occasion.at, details=details)
+    )
