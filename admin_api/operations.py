@@ -16,6 +16,7 @@ from service_runtime.telemetry import metrics
 
 OTHER_SERVICES = (
     "dicom_listener",
+    "dicom_listener.dicomweb",
     "dicom_sender",
     "inference_worker",
     "workflow_engine",

@@ -66,6 +66,10 @@ def up(  # noqa: PLR0913, PLR0917 - each is a flag
         str | None, typer.Option(help="Address for the API; loopback unless told otherwise.")
     ] = None,
     http_port: Annotated[int | None, typer.Option(help="Port for the API [8080].")] = None,
+    dicomweb_host: Annotated[
+        str | None, typer.Option(help="Address for DICOMweb; loopback unless told otherwise.")
+    ] = None,
+    dicomweb_port: Annotated[int | None, typer.Option(help="Port for DICOMweb [8081].")] = None,
     ae_title: Annotated[
         str | None, typer.Option(help="AE title of this installation [COUNTERSIGN].")
     ] = None,
@@ -83,6 +87,8 @@ def up(  # noqa: PLR0913, PLR0917 - each is a flag
         "DICOM_PORT": dicom_port,
         "HTTP_HOST": http_host,
         "HTTP_PORT": http_port,
+        "DICOMWEB_HOST": dicomweb_host,
+        "DICOMWEB_PORT": dicomweb_port,
         "AE_TITLE": ae_title,
         "QUIET_PERIOD_S": quiet_period_s,
     }

@@ -196,9 +196,10 @@ def _ports(settings: UpSettings) -> str:
     try:
         require_free_port("DICOM_PORT", settings.dicom_host, settings.dicom_port)
         require_free_port("HTTP_PORT", settings.http_host, settings.http_port)
+        require_free_port("DICOMWEB_PORT", settings.dicomweb_host, settings.dicomweb_port)
     except CountersignError as error:
         raise Fault(str(error), "as said; or the system that runs there is not ready") from error
-    return f"{settings.dicom_port} and {settings.http_port} are free"
+    return f"{settings.dicom_port}, {settings.http_port} and {settings.dicomweb_port} are free"
 
 
 def _program(code: str, remedy: str) -> str:

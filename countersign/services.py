@@ -2,6 +2,7 @@
 
 SERVICES = (
     "dicom_listener",
+    "dicom_listener.dicomweb",
     "dicom_sender",
     "inference_worker",
     "workflow_engine",

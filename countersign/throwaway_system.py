@@ -55,7 +55,7 @@ def running_system(data_dir: Path) -> Iterator[System]:
         It ended instead, or was not ready in time.
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    dicom_port, http_port = _free_ports(2)
+    dicom_port, http_port, dicomweb_port = _free_ports(3)
     kept = {ENV_PREFIX + name for name in _KEPT_SETTINGS}
     environment = {
         name: value
@@ -63,7 +63,8 @@ def running_system(data_dir: Path) -> Iterator[System]:
         if not name.startswith(ENV_PREFIX) or name in kept
     }
     command = python_module("countersign", "up", "--data", str(data_dir))
-    flags = ["--dicom-port", dicom_port, "--http-port", http_port, "--quiet-period-s", 1]
+    flags = ["--dicom-port", dicom_port, "--http-port", http_port]
+    flags += ["--dicomweb-port", dicomweb_port, "--quiet-period-s", 1]
     with (data_dir / "up.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [*command, *map(str, flags), "--ae-title", AE_TITLE],

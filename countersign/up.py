@@ -38,6 +38,8 @@ class UpSettings(BrokerSettings):
     ae_title: str = "COUNTERSIGN"
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=1, le=65535)
+    dicomweb_host: str = "127.0.0.1"
+    dicomweb_port: int = Field(default=8081, ge=1, le=65535)
 
 
 class CannotStart(PermanentError):
@@ -60,6 +62,7 @@ def up(settings: UpSettings) -> int:
     with _the_only_one(settings.data_dir):
         require_free_port("DICOM_PORT", settings.dicom_host, settings.dicom_port)
         require_free_port("HTTP_PORT", settings.http_host, settings.http_port)
+        require_free_port("DICOMWEB_PORT", settings.dicomweb_host, settings.dicomweb_port)
         return _Running(settings).run()
 
 
@@ -153,11 +156,13 @@ class _Running:
         settings = self.settings
         seconds = time.monotonic() - self.began_at
         host = _reachable(settings.dicom_host)
+        dicomweb = _url(settings.dicomweb_host, settings.dicomweb_port)
         return "\n".join(
             (
                 f"every service is ready ({seconds:.0f} s)",
                 f"  send studies to  {settings.ae_title}@{host}:{settings.dicom_port}",
                 f"  API              {api_url(settings)}/api/v1",
+                f"  DICOMweb         {dicomweb}/dicom-web",
                 f"  data, logs       {settings.data_dir}, {self.logs}",
                 "  stop with Ctrl-C",
             )
@@ -166,8 +171,12 @@ class _Running:
 
 def api_url(settings: UpSettings) -> str:
     """Return where the API is reached from this machine."""
-    host = _reachable(settings.http_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
+    return _url(settings.http_host, settings.http_port)
+
+
+def _url(host: str, port: int) -> str:
+    host = _reachable(host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def is_ready(url: str) -> bool:

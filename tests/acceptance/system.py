@@ -27,6 +27,7 @@ from tests.peers.processes import (
 
 SERVICES = (
     "dicom_listener",
+    "dicom_listener.dicomweb",
     "inference_worker",
     "workflow_engine",
     "dicom_sender",
@@ -49,7 +50,7 @@ class Surroundings:
 
 
 class CountersignSystem(Peer):
-    """All six services over one data folder."""
+    """All services over one data folder."""
 
     form: str
 
@@ -57,6 +58,7 @@ class CountersignSystem(Peer):
         self.folder = private_folder("system")
         self.data_dir = self.folder / "data"
         self.dicom_port, self.http_port = free_port(), free_port()
+        self.dicomweb_port = free_port()
         destination = {
             "name": "archive",
             "ae_title": surroundings.pacs_ae_title,
@@ -71,6 +73,7 @@ class CountersignSystem(Peer):
             "COUNTERSIGN_DATA_DIR": str(self.data_dir),
             "COUNTERSIGN_DICOM_PORT": str(self.dicom_port),
             "COUNTERSIGN_HTTP_PORT": str(self.http_port),
+            "COUNTERSIGN_DICOMWEB_PORT": str(self.dicomweb_port),
             "COUNTERSIGN_AE_TITLE": AE_TITLE,
             "COUNTERSIGN_QUIET_PERIOD_S": "0.5",
             "COUNTERSIGN_MODELS_DIR": str(surroundings.models_dir),

@@ -54,6 +54,7 @@ def dicom_port(tmp_path: Path, environment: dict[str, str]) -> Iterator[int]:
             **environment,
             "COUNTERSIGN_DICOM_PORT": str(dicom_port),
             "COUNTERSIGN_HTTP_PORT": str(http_port),
+            "COUNTERSIGN_DICOMWEB_PORT": str(free_port()),
         },
     )
     up.start()

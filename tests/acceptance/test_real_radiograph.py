@@ -36,7 +36,7 @@ class SystemFromFlags(EmbeddedSystem):
             self.command(
                 *("up", "--data", str(self.data_dir), "--ae-title", "FLAGS"),
                 *("--dicom-port", str(self.dicom_port), "--http-port", str(self.http_port)),
-                *("--quiet-period-s", "1"),
+                *("--dicomweb-port", str(self.dicomweb_port), "--quiet-period-s", "1"),
                 name="up",
             )
         ]

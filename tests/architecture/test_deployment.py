@@ -72,7 +72,7 @@ def test_a_container_is_confined_and_waits_for_what_it_needs(name: str) -> None:
 def test_the_network_is_reached_on_loopback_until_the_site_says_otherwise() -> None:
     ports = [port for each in COMPOSE["services"].values() for port in each.get("ports", [])]
 
-    assert len(ports) == 2
+    assert len(ports) == 3
     assert all(":-127.0.0.1:" in port for port in ports)
 
 

@@ -23,6 +23,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COUNTERSIGN_DATA_DIR", str(tmp_path / "unused"))
     monkeypatch.setenv("COUNTERSIGN_DICOM_PORT", str(free_port()))
     monkeypatch.setenv("COUNTERSIGN_HTTP_PORT", str(free_port()))
+    monkeypatch.setenv("COUNTERSIGN_DICOMWEB_PORT", str(free_port()))
     return tmp_path
 
 

@@ -81,17 +81,19 @@ def test_it_listens_on_loopback_alone(system: EmbeddedSystem) -> None:
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
         if line.split()[3] == "0A"
     ]
-    ours = {f"{system.dicom_port:04X}", f"{system.http_port:04X}"}
+    ports = (system.dicom_port, system.http_port, system.dicomweb_port)
+    ours = {f"{port:04X}" for port in ports}
 
     addresses = [row[1].split(":")[0] for row in listening if row[1].split(":")[1] in ours]
 
-    assert addresses == ["0100007F"] * 2
+    assert addresses == ["0100007F"] * 3
 
 
 def test_a_second_one_on_the_same_folder_is_refused(system: EmbeddedSystem) -> None:
     ports = {
         "COUNTERSIGN_DICOM_PORT": str(free_port()),
         "COUNTERSIGN_HTTP_PORT": str(free_port()),
+        "COUNTERSIGN_DICOMWEB_PORT": str(free_port()),
     }
 
     refused = run_up(system, **ports)
@@ -102,7 +104,7 @@ def test_a_second_one_on_the_same_folder_is_refused(system: EmbeddedSystem) -> N
     assert system.is_ready()
 
 
-@pytest.mark.parametrize("setting", ["DICOM_PORT", "HTTP_PORT"])
+@pytest.mark.parametrize("setting", ["DICOM_PORT", "HTTP_PORT", "DICOMWEB_PORT"])
 def test_a_port_that_is_taken_is_told_by_its_setting(
     system: EmbeddedSystem, tmp_path: Path, setting: str
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_port_that_is_taken_is_told_by_its_setting(
         "COUNTERSIGN_DATA_DIR": str(tmp_path / "data"),
         "COUNTERSIGN_DICOM_PORT": str(free_port()),
         "COUNTERSIGN_HTTP_PORT": str(free_port()),
+        "COUNTERSIGN_DICOMWEB_PORT": str(free_port()),
     }
     with socket.create_server((LOOPBACK, 0)) as taken:
         changes[f"COUNTERSIGN_{setting}"] = str(taken.getsockname()[1])
@@ -129,6 +132,7 @@ def test_a_setting_that_a_service_refuses_ends_it_by_name(
         COUNTERSIGN_DATA_DIR=str(tmp_path / "data"),
         COUNTERSIGN_DICOM_PORT=str(free_port()),
         COUNTERSIGN_HTTP_PORT=str(free_port()),
+        COUNTERSIGN_DICOMWEB_PORT=str(free_port()),
         COUNTERSIGN_QUIET_PERIOD_S="-1",
     )
 

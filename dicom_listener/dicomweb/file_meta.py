@@ -1,0 +1,93 @@
+"""File Meta Information (PS3.10 §7.1) at the head of a part, read as far as it has come."""
+
+import struct
+from dataclasses import dataclass
+
+_PREAMBLE_BYTES = 132
+_LONGEST_BYTES = 64 * 1024
+_META_GROUP = 2
+_LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT"}
+_GROUP_LENGTH, _SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX = 0x0000, 0x0002, 0x0003, 0x0010
+_UID_LENGTH = 64
+
+
+class NotPart10(ValueError):
+    """A part is no DICOM file; the text says what is missing and quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What stands before the data set. Absent UIDs are empty."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    size_bytes: int
+    """Of preamble and File Meta Information: the data set begins there."""
+
+
+def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
+    """Read the beginning of a file; ``None`` where more of it is needed.
+
+    A group length that is wrong is passed over. ``whole`` says that no more will come.
+
+    Raises
+    ------
+    NotPart10
+        It does not begin as PS3.10 says, or its File Meta Information has no end.
+    """
+    if len(head) < _PREAMBLE_BYTES and not whole:
+        return None
+    if head[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] != b"DICM":
+        raise NotPart10("a part is no DICOM file: its prefix DICM is missing")
+    values: dict[int, bytes] = {}
+    position, end = _PREAMBLE_BYTES, -1
+    while position != end:
+        parsed = _element(head, position)
+        if parsed is None:
+            if not whole and len(head) < _LONGEST_BYTES:
+                return None
+            if position == len(head):
+                break
+            raise NotPart10("a part is no DICOM file: its File Meta Information is cut off")
+        group, element, value, following = parsed
+        if group != _META_GROUP:
+            break
+        if element == _GROUP_LENGTH and len(value) == struct.calcsize("<L"):
+            end = following + struct.unpack("<L", value)[0]
+        values[element] = value
+        position = following
+    if not values:
+        raise NotPart10("a part is no DICOM file: it has no File Meta Information")
+    return FileMeta(
+        _uid(values, _SOP_CLASS),
+        _uid(values, _SOP_INSTANCE),
+        _uid(values, _TRANSFER_SYNTAX),
+        position,
+    )
+
+
+def _element(head: bytes, position: int) -> tuple[int, int, bytes, int] | None:
+    """Return group, element, value and what follows; ``None`` where it is not all there."""
+    if len(head) < position + 8:
+        return None
+    group, element, vr, length = struct.unpack_from("<HH2sH", head, position)
+    start = position + 8
+    if group != _META_GROUP:
+        return group, element, b"", position
+    if vr in _LONG_VRS:
+        if len(head) < position + 12:
+            return None
+        (length,) = struct.unpack_from("<L", head, position + 8)
+        start = position + 12
+    if length > _LONGEST_BYTES:
+        raise NotPart10("a part is no DICOM file: its File Meta Information has no end")
+    if len(head) < start + length:
+        return None
+    return group, element, head[start : start + length], start + length
+
+
+def _uid(values: dict[int, bytes], element: int) -> str:
+    """Return a UID, or nothing where it is absent or no UID could be meant by it."""
+    value = values.get(element, b"").decode("ascii", "replace").strip(" \0")
+    return value if len(value) <= _UID_LENGTH and value.isascii() and value.isprintable() else ""

@@ -1,0 +1,147 @@
+"""Frames and bulk data of an instance (PS3.18 §10.4.1.1.4, §10.4.1.1.5)."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
+from pydicom import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from dicom_listener.dicomweb.bulk_data import (
+    PIXEL_DATA,
+    NoSuchValue,
+    Pixels,
+    frame_media_type,
+    parse_path,
+    read_dataset,
+    value_at,
+)
+from dicom_listener.dicomweb.media_types import MULTIPART, OCTET_STREAM, MediaType, covers
+from dicom_listener.dicomweb.multipart import content_type, end_of_parts, head_of_part
+from dicom_listener.dicomweb.resources import INSTANCE, Found, Resource
+from dicom_listener.dicomweb.retrieval import first_and_rest, gone, instance_url, not_acceptable
+from imaging_pixels.decode import UndecodablePixels
+from imaging_store.instances import NotInStore
+from service_runtime.problem_details import Problem
+
+router = APIRouter()
+
+_MOST_FRAMES = 10_000
+
+
+@router.get(f"{INSTANCE}/frames/{{numbers}}")
+def retrieve_frames(found: Found, numbers: str) -> Response:
+    """Retrieve frames, counted from 1, in the order of the list."""
+    return _frames(found, lambda _pixels: frame_numbers(numbers))
+
+
+@router.get(f"{INSTANCE}/bulkdata/{{path:path}}")
+def retrieve_bulk_data(found: Found, path: str) -> Response:
+    """Retrieve a value that metadata points at; of pixel data, every frame."""
+    try:
+        place = parse_path(path)
+        if place == (PIXEL_DATA,):
+            return _frames(found, lambda pixels: range(1, pixels.count + 1))
+        value = value_at(_dataset(found), place)
+    except NoSuchValue:
+        raise _no_such_value() from None
+    is_multipart = _as_parts(found.accepted, OCTET_STREAM, is_one=True)
+    if is_multipart is None:
+        raise not_acceptable(f"{OCTET_STREAM} is offered here")
+    return _answer(found, iter([value]), OCTET_STREAM, is_multipart=is_multipart)
+
+
+def frame_numbers(text: str) -> Sequence[int]:
+    """Return a list of frames as a URL names them.
+
+    Raises
+    ------
+    Problem
+        400 where it is none.
+    """
+    numbers = text.split(",")
+    if len(numbers) > _MOST_FRAMES or not all(
+        number.isascii() and number.isdigit() and len(number) < 10  # noqa: PLR2004 - an IS
+        for number in numbers
+    ):
+        raise Problem(400, "invalid-frames", "frames: numbers with a comma between them are needed")
+    return [int(number) for number in numbers]
+
+
+def _frames(found: Resource, numbers_of: Callable[[Pixels], Sequence[int]]) -> Response:
+    pixels = Pixels(_dataset(found), found.store, found.instance)
+    numbers = numbers_of(pixels)
+    as_stored, is_multipart = _how(found, is_one=len(numbers) == 1)
+    take = pixels.stored if as_stored else pixels.uncompressed
+    try:
+        frames = first_and_rest(take(number) for number in numbers)
+    except NoSuchValue:
+        raise _no_such_value() from None
+    except NotInStore:
+        raise gone() from None
+    except UndecodablePixels as error:
+        raise not_acceptable(str(error)) from None
+    return _answer(found, frames, _part_type(found, as_stored=as_stored), is_multipart=is_multipart)
+
+
+def _how(found: Resource, *, is_one: bool) -> tuple[bool, bool]:
+    """Return whether frames are to be sent as stored, and whether as parts."""
+    stored = found.instance.transfer_syntax_uid
+    is_native = not UID(stored).is_encapsulated
+    for each in found.accepted:
+        as_parts = _as_parts([each], OCTET_STREAM, is_one=is_one)
+        if as_parts is not None:
+            # Whoever takes octets is sent pixels, unless they ask for what is stored.
+            return is_native or each.transfer_syntax in ("*", stored), as_parts
+        as_parts = _as_parts([each], frame_media_type(stored), is_one=is_one)
+        if as_parts is not None and each.transfer_syntax in ("", "*", stored):
+            return True, as_parts
+    raise not_acceptable(f"{OCTET_STREAM} and {frame_media_type(stored)} are offered here")
+
+
+def _as_parts(accepted: Sequence[MediaType], name: str, *, is_one: bool) -> bool | None:
+    """Return whether ``name`` is taken as parts, else whole; ``None`` where it is not taken."""
+    for each in accepted:
+        if each.covers(MULTIPART) and covers(each.part, name):
+            return True
+        if is_one and each.covers(name):
+            return False
+    return None
+
+
+def _part_type(found: Resource, *, as_stored: bool) -> str:
+    stored = found.instance.transfer_syntax_uid
+    if as_stored and UID(stored).is_encapsulated:
+        return f"{frame_media_type(stored)}; transfer-syntax={stored}"
+    return f"{OCTET_STREAM}; transfer-syntax={ExplicitVRLittleEndian}"
+
+
+def _answer(
+    found: Resource, values: Iterator[bytes], media_type: str, *, is_multipart: bool
+) -> Response:
+    if not is_multipart:
+        return StreamingResponse(values, media_type=media_type)
+
+    def body() -> Iterator[bytes]:
+        location = instance_url(found.url, found.instance)
+        for value in values:
+            yield head_of_part(found.boundary, media_type, location)
+            yield value
+        yield end_of_parts(found.boundary)
+
+    return StreamingResponse(
+        body(), media_type=content_type(found.boundary, media_type.partition(";")[0])
+    )
+
+
+def _dataset(found: Resource) -> Dataset:
+    try:
+        return read_dataset(found.store, found.instance)
+    except NotInStore:
+        raise gone() from None
+    except UndecodablePixels as error:
+        raise not_acceptable(str(error)) from None
+
+
+def _no_such_value() -> Problem:
+    return Problem(404, "not-found", "the instance has no such frame or value")
