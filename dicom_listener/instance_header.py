@@ -15,8 +15,10 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
+from pydicom.tag import Tag
 
 from dicom_listener.character_set import decode, encodings_of
+from dicom_listener.element_scan import scan
 from dicom_listener.sop_classes import BIG_ENDIAN, DEFLATED, IMPLICIT_VR, is_read_by_no_model
 from service_runtime.errors import PermanentError
 
@@ -148,7 +150,21 @@ def _elements(
 ) -> tuple[dict[str, RawDataElement | DataElement], bool]:
     """Return the wanted elements by keyword, and whether the place behind the last was reached."""
     found: dict[str, RawDataElement | DataElement] = {}
+    is_implicit, is_little = (
+        transfer_syntax_uid in IMPLICIT_VR,
+        transfer_syntax_uid not in BIG_ENDIAN,
+    )
     reached_end = False
+    if is_little:
+        start = file.tell()
+        scanned = scan(file.read(PREFIX_BYTES), _WANTED, _LAST_WANTED, is_implicit_vr=is_implicit)
+        for tag, (vr, value) in scanned.values.items():
+            found[_WANTED[tag]] = RawDataElement(
+                Tag(tag), vr, len(value), value, 0, is_implicit, is_little
+            )
+        if scanned.reached_end:
+            return found, True
+        file.seek(start + scanned.length)
 
     def stop(tag: int, _vr: str | None, _length: int) -> bool:
         nonlocal reached_end
@@ -158,8 +174,8 @@ def _elements(
     try:
         for element in data_element_generator(
             file,
-            transfer_syntax_uid in IMPLICIT_VR,
-            transfer_syntax_uid not in BIG_ENDIAN,
+            is_implicit,
+            is_little,
             stop_when=stop,
             defer_size=_DEFER_BYTES,
             specific_tags=list(_WANTED),

@@ -52,7 +52,11 @@ class UnfinishedFile:
     @property
     def path(self) -> Path:
         """Where this process can read what has been written."""
-        return Path(self._name or f"/proc/self/fd/{self._descriptor}")
+        return Path(self._readable)
+
+    @property
+    def _readable(self) -> str:
+        return self._name or f"/proc/self/fd/{self._descriptor}"
 
     def write(self, pieces: Sequence[Bytes]) -> None:
         """Append ``pieces``."""
@@ -103,7 +107,7 @@ class UnfinishedFile:
             return
         # Without the descriptor of a directory Python would link the symbolic link itself.
         with suppress(FileExistsError):
-            os.link(self.path, name, dst_dir_fd=parent, follow_symlinks=True)
+            os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
 
     def discard(self) -> None:
         """Leave nothing but what was published."""

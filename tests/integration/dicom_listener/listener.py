@@ -110,8 +110,14 @@ class Listener:
         return (self.folder / "listener.log").read_text()
 
     def unfinished(self) -> list[Path]:
-        """Files that are not, or not yet, instances."""
-        return list((self.folder / "instances" / "incoming").iterdir())
+        """Files that are not, or not yet, instances: without a name, or in ``incoming``."""
+        incoming = self.folder / "instances" / "incoming"
+        unnamed = []
+        for child in self.children:
+            for descriptor in Path(f"/proc/{child}/fd").glob("*"):
+                with suppress(OSError):  # closed meanwhile, or its process has ended
+                    unnamed.append(descriptor.readlink())
+        return [*incoming.iterdir(), *(path for path in unnamed if path.parent == incoming)]
 
 
 @dataclass(frozen=True)

