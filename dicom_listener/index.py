@@ -5,19 +5,17 @@ for all that wait, the others wait for it, and whoever came meanwhile leads the 
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from dicom_listener.arrivals import Arrival, Outcome, enter
 from dicom_listener.purging import put_back
+from dicom_listener.quarantine import Quarantined, put
 from imaging_store.instances import FileInstanceStore, Kept
-from imaging_store.schema.ingest import quarantined_instance
-from service_runtime.database import Database
+from service_runtime.database import Database, DatabaseUnavailable
 
 _GROUP = 64
 _ATTEMPTS = 3
@@ -81,6 +79,9 @@ class Index:
         try:
             for entry, outcome in zip(group, self._enter([e.arrival for e in group]), strict=True):
                 entry.outcome = outcome
+        except DatabaseUnavailable as error:
+            for entry in group:
+                entry.error = error
         except Exception as error:  # noqa: BLE001 - told to whoever waits for it
             if len(group) == 1:
                 group[0].error = error
@@ -106,18 +107,6 @@ class Index:
         """Have what was purged count as kept again; return whether its bytes are there."""
         return put_back(self.database, store, kept.key, (sop_instance_uid, kept.sha256), at)
 
-    def quarantine(self, kept: Kept, reason: str, calling_ae_title: str, at: datetime) -> None:
-        """Enter what could not be understood; the same bytes again are entered once."""
-        row = {
-            "id": kept.sha256,
-            "reason": reason,
-            "calling_ae_title": calling_ae_title[:16],
-            "key": kept.key,
-            "size_bytes": kept.size_bytes,
-            "received_at": at,
-        }
-        known = select(quarantined_instance.c.id).where(quarantined_instance.c.id == kept.sha256)
-        # Between the two another process may have entered the same bytes, which is as good.
-        with suppress(IntegrityError), self.database.transaction() as transaction:
-            if transaction.connection.execute(known).first() is None:
-                transaction.connection.execute(quarantined_instance.insert(), row)
+    def quarantine(self, store: FileInstanceStore, thing: Quarantined) -> bool:
+        """Enter what could not be understood; return whether its bytes are there to be read."""
+        return put(self.database, store, thing)

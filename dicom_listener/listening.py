@@ -19,7 +19,8 @@ from dicom_listener.announcer import Announcer
 from dicom_listener.announcing import announce
 from dicom_listener.association_count import AssociationCount
 from dicom_listener.completion import Limits
-from dicom_listener.handlers import Intake, intake_handler, on_completion_requested
+from dicom_listener.deciding import intake_handlers
+from dicom_listener.handlers import Intake, intake_handler
 from dicom_listener.index import Index
 from dicom_listener.peers import Peer
 from dicom_listener.pre_fork import Body, PreFork
@@ -28,7 +29,6 @@ from dicom_listener.serving import serve
 from dicom_listener.settings import MEBIBYTE, ListenerSettings
 from dicom_listener.storage_scp import Service, application_entity
 from imaging_store.instances import FileInstanceStore, open_instance_store
-from message_contracts.intake import CompletionRequested
 from service_runtime.database import Database
 from service_runtime.process import SUPERVISOR_FD, service_of
 from service_runtime.settings import load
@@ -66,7 +66,7 @@ def run() -> None:
         for process in range(settings.receiving_processes)
     ]
     crew = PreFork(
-        [*bodies, announcing(settings, listener)],
+        [*bodies, announcing(settings, store, listener)],
         on_death=on_death,
         on_stop=listener.close,
         drain_timeout_s=_DRAIN_TIMEOUT_S,
@@ -133,10 +133,13 @@ def site_of(settings: ListenerSettings) -> Peer:
     )
 
 
-def announcing(settings: ListenerSettings, listener: socket.socket) -> Body:
+def announcing(
+    settings: ListenerSettings, store: FileInstanceStore, listener: socket.socket
+) -> Body:
     """Return the work of the process that announces complete studies.
 
-    It also tells how the listener is, and publishes what its processes have to say.
+    It also carries out what people decide, tells how the listener is, and publishes what its
+    processes have to say.
     """
 
     def body(wake: int) -> None:
@@ -145,13 +148,11 @@ def announcing(settings: ListenerSettings, listener: socket.socket) -> Body:
             association_timeout=timedelta(seconds=settings.association_idle_timeout_s),
             deadline=timedelta(seconds=settings.completion_deadline_s),
         )
-        handler = intake_handler({CompletionRequested: on_completion_requested(_now)})
-        with (
-            service_of("dicom_listener", settings, threading.Event()) as service,
-            Intake(service.messaging, handler),
-        ):
-            service.ready()
-            announce(service.database, Announcer(service.database, limits), wake, _now)
+        with service_of("dicom_listener", settings, threading.Event()) as service:
+            handlers = intake_handlers(service.database, store, site_of(settings), _now)
+            with Intake(service.messaging, intake_handler(handlers)):
+                service.ready()
+                announce(service.database, Announcer(service.database, limits), wake, _now)
 
     return body
 

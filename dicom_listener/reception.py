@@ -21,6 +21,8 @@ from dicom_listener.instance_header import (
 from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_studies
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
+from dicom_listener.quarantine import Quarantined, quarantine_key, reason_key
+from dicom_listener.rereading import Source
 from dicom_listener.sender import Sender
 from dicom_listener.storage_scp import Reception
 from dicom_listener.store_status import (
@@ -205,13 +207,21 @@ class InstanceReception:
         return rejected_studies(io.BytesIO(data), self._transfer_syntax_uid)
 
     def _quarantine(self, reason: str) -> StoreAnswer:
-        sink = self._open_sink()
-        key = f"quarantine/{sink.sha256}"
-        self._keeper.store.put_artifact(f"{key}.reason.txt", f"{reason}\n".encode())
-        kept = sink.commit(f"{key}.dcm")
-        self._keeper.index.quarantine(
-            kept, reason, self._sender.calling_ae_title, self._keeper.now()
+        sink, request, sender = self._open_sink(), self._request, self._sender
+        store = self._keeper.store
+        store.put_artifact(reason_key(sink.sha256), f"{reason}\n".encode())
+        kept = sink.commit(quarantine_key(sink.sha256))
+        thing = Quarantined(
+            kept,
+            reason,
+            request.affected_sop_class_uid,
+            request.affected_sop_instance_uid,
+            Source(self._transfer_syntax_uid, sender.calling_ae_title, sender.called_ae_title),
+            self._keeper.now(),
         )
+        if not self._keeper.index.quarantine(store, thing):
+            # What a person had discarded has just been removed: it is to be sent once more.
+            return self._refuse(PROCESSING_FAILURE)
         log.warning("instance.quarantined", reason=reason, key=kept.key)
         return cannot_understand(reason)
 

@@ -1,0 +1,37 @@
+"""Who reads what on the queue ``intake``, and what they read it with."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from dicom_listener.application_entities import look_up
+from dicom_listener.duplicates import Duplicates
+from dicom_listener.handlers import on_completion_requested
+from dicom_listener.peers import Peer, peer_of
+from dicom_listener.quarantine import Quarantine
+from dicom_listener.rereading import Rereader
+from dicom_listener.settlement import Settlement
+from imaging_store.instances import FileInstanceStore
+from message_contracts.intake import (
+    CompletionRequested,
+    ConflictDecided,
+    InstanceDuplicated,
+    QuarantineDecided,
+)
+from message_contracts.message import Message
+from service_runtime.database import Database
+from service_runtime.messaging.consumer import Handler
+
+
+def intake_handlers(
+    database: Database, store: FileInstanceStore, site: Peer, now: Callable[[], datetime]
+) -> dict[type[Message], Handler]:
+    """Return the handler of each message; ``site`` is a peer of which nothing is listed."""
+    rereader = Rereader(
+        store, lambda ae_title: peer_of(ae_title, look_up(database, ae_title).entry, site)
+    )
+    return {
+        CompletionRequested: on_completion_requested(now),
+        InstanceDuplicated: Duplicates(database, rereader, now).on_instance_duplicated,
+        ConflictDecided: Settlement(database, rereader, now).on_conflict_decided,
+        QuarantineDecided: Quarantine(database, rereader, now).on_quarantine_decided,
+    }

@@ -1,0 +1,210 @@
+"""What could not be understood: kept until a person has it received once more, or discards it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any, BinaryIO
+
+import structlog
+from pydicom.filereader import read_file_meta_info
+from sqlalchemy import Row, delete, select, update
+
+from dicom_listener.arrivals import Arrival, enter
+from dicom_listener.instance_header import InstanceHeader, NotUnderstood
+from dicom_listener.part10 import file_meta
+from dicom_listener.purging import discard
+from dicom_listener.rereading import Rereader, Source, skip_file_meta
+from dicom_listener.store_status import OTHER_SOP_CLASS, OTHER_SOP_INSTANCE
+from imaging_store.instances import FileInstanceStore, Kept, NotInStore, instance_key
+from imaging_store.removal import putting_back
+from imaging_store.schema.ingest import quarantined_instance, removal
+from message_contracts.envelope import Envelope
+from message_contracts.intake import QuarantineDecided, QuarantineDecision
+from service_runtime.database import Database, Transaction
+from service_runtime.messaging.consumer import Effect
+
+_PIECE_BYTES = 1024 * 1024
+
+log = structlog.get_logger()
+
+
+class QuarantineOutcome(StrEnum):
+    """What has become of something in quarantine."""
+
+    RELEASED = "released"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Something that could not be understood, and what the command said it was."""
+
+    kept: Kept
+    reason: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    source: Source
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """The handler of ``quarantine.decided``."""
+
+    database: Database
+    rereader: Rereader
+    now: Callable[[], datetime]
+
+    def on_quarantine_decided(self, envelope: Envelope) -> Effect:
+        """Receive something once more by the same checks, or have its bytes removed.
+
+        What still cannot be understood stays in quarantine, with the reason why.
+
+        Raises
+        ------
+        StorageFull
+            Try again when there is room.
+        """
+        decided = envelope.data(QuarantineDecided)
+        with self.database.reading() as connection:
+            row = connection.execute(
+                select(quarantined_instance).where(
+                    quarantined_instance.c.id == decided.quarantined_instance_id
+                )
+            ).first()
+        if row is None or row.outcome is not None:
+            return lambda _: None
+        at = self.now()
+        log.info("quarantine.decided", key=row.key, decision=decided.decision)
+        if decided.decision is QuarantineDecision.DISCARD:
+            return partial(_settle, row, QuarantineOutcome.DISCARDED, at)
+        try:
+            arrival = self._received_again(row, at)
+        except (NotUnderstood, NotInStore) as error:
+            log.warning("quarantine.not_released", key=row.key, reason=str(error))
+            return partial(_keep, row, str(error))
+
+        def effect(transaction: Transaction) -> None:
+            enter(transaction, [arrival])
+            _settle(row, QuarantineOutcome.RELEASED, at, transaction)
+
+        return effect
+
+    def _received_again(self, row: Row[Any], at: datetime) -> Arrival:
+        """Return it as it would arrive now, its bytes kept where an instance's are."""
+        store = self.rereader.store
+        with store.open(row.key) as file:
+            meta = _meta_of(file)
+            source = Source(
+                row.transfer_syntax_uid or meta.transfer_syntax_uid,
+                row.calling_ae_title,
+                row.called_ae_title,
+            )
+            header = self.rereader.header(row.key, source.transfer_syntax_uid)
+            _require_same(header, row.sop_class_uid or meta.sop_class_uid, row.sop_instance_uid)
+            with store.open_write(
+                file_meta(
+                    header.sop_class_uid,
+                    header.sop_instance_uid,
+                    source.transfer_syntax_uid,
+                    source.calling_ae_title,
+                )
+            ) as sink:
+                skip_file_meta(file)
+                while piece := file.read(_PIECE_BYTES):
+                    sink.write(piece)
+                key = instance_key(header.study_instance_uid, header.sop_instance_uid, sink.sha256)
+                kept = sink.commit(key)
+        return self.rereader.arrival_of(header, kept, source, at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    transfer_syntax_uid: str
+    sop_class_uid: str
+
+
+def _meta_of(file: BinaryIO) -> _Meta:
+    """Return what the command had said, where the row does not tell: it came before we kept it."""
+    try:
+        meta = read_file_meta_info(file.name)
+    except Exception as error:
+        raise NotUnderstood("the File Meta Information cannot be read") from error
+    return _Meta(
+        str(meta.get("TransferSyntaxUID", "")), str(meta.get("MediaStorageSOPClassUID", ""))
+    )
+
+
+def _require_same(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:
+    """Refuse what a C-STORE refuses: another instance, or class, than the command named."""
+    if header.sop_class_uid != sop_class_uid:
+        raise NotUnderstood(OTHER_SOP_CLASS.comment)
+    if sop_instance_uid and header.sop_instance_uid != sop_instance_uid:
+        raise NotUnderstood(OTHER_SOP_INSTANCE.comment)
+
+
+def _settle(
+    row: Row[Any], outcome: QuarantineOutcome, at: datetime, transaction: Transaction
+) -> None:
+    transaction.connection.execute(
+        update(quarantined_instance)
+        .where(quarantined_instance.c.id == row.id)
+        .values(outcome=str(outcome), settled_at=at)
+    )
+    discard(transaction, [row.key, reason_key(row.id)], at)
+
+
+def _keep(row: Row[Any], reason: str, transaction: Transaction) -> None:
+    transaction.connection.execute(
+        update(quarantined_instance)
+        .where(quarantined_instance.c.id == row.id)
+        .values(reason=reason[:200])
+    )
+
+
+def put(database: Database, store: FileInstanceStore, thing: Quarantined) -> bool:
+    """Enter what could not be understood; return whether its bytes are there to be read.
+
+    The same bytes again are entered once. What a person had settled before is open again.
+    """
+    source, at, key = thing.source, thing.at, thing.kept.key
+    row = {
+        "id": thing.kept.sha256,
+        "reason": thing.reason[:200],
+        "calling_ae_title": source.calling_ae_title[:16],
+        "called_ae_title": source.called_ae_title[:16],
+        "transfer_syntax_uid": source.transfer_syntax_uid[:64],
+        "sop_class_uid": thing.sop_class_uid[:64],
+        "sop_instance_uid": thing.sop_instance_uid[:64],
+        "key": key,
+        "size_bytes": thing.kept.size_bytes,
+        "received_at": at,
+    }
+    columns = quarantined_instance.c
+    with putting_back(store.root):
+        if not store.exists(key):
+            return False
+        with database.transaction() as transaction:
+            connection = transaction.connection
+            connection.execute(transaction.database.insert_new(quarantined_instance), row)
+            connection.execute(
+                update(quarantined_instance)
+                .where(columns.id == row["id"], columns.outcome.is_not(None))
+                .values({**row, "outcome": None, "settled_at": None})
+            )
+            connection.execute(
+                delete(removal).where(removal.c.key.in_([key, reason_key(thing.kept.sha256)]))
+            )
+    return True
+
+
+def quarantine_key(sha256: str) -> str:
+    """Return the key under which something in quarantine is kept."""
+    return f"quarantine/{sha256}.dcm"
+
+
+def reason_key(sha256: str) -> str:
+    """Return the key of the text beside it that says why."""
+    return f"quarantine/{sha256}.reason.txt"
