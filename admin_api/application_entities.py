@@ -20,6 +20,7 @@ from sqlalchemy import Row, delete, select, update
 
 from admin_api.identity import SignedIn, SignedInAdmin
 from admin_api.installation import ApiDependency
+from imaging_store.retention import Retention
 from imaging_store.schema.administration import application_entity
 from message_contracts.inference import Urgency
 from service_runtime.database import Database
@@ -88,6 +89,8 @@ class Entry(BaseModel):
     host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,253}$")] | None = None
     """Where it hears of commitments; none: only on the association it asked on."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tls: bool = False
+    """Whether it hears of them by DICOM TLS."""
 
     @model_validator(mode="after")
     def _host_and_port_come_together(self) -> Self:
@@ -120,6 +123,21 @@ def checked(**fields: object) -> Entry:
             reason = fault["msg"].removeprefix("Value error, ")
             lines.append(": ".join([*(str(part) for part in fault["loc"][:1]), reason]))
         raise InvalidApplicationEntity("\n".join(lines)) from None
+
+
+def require_a_commitment_period(entry: Entry, retention: Retention) -> None:
+    """Refuse a right to ask us for commitments that mean nothing yet.
+
+    Raises
+    ------
+    InvalidApplicationEntity
+        The installation does not say how long what we commit to is kept.
+    """
+    if entry.commitment and retention.commitment is None:
+        raise InvalidApplicationEntity(
+            "commitment: set COUNTERSIGN_COMMITMENT_DAYS first, which says how long what we "
+            "commit to is kept"
+        )
 
 
 def put(
@@ -199,6 +217,10 @@ def put_application_entity(
     ae_title: AETitlePath, entry: Entry, api: ApiDependency, user: SignedInAdmin
 ) -> ApplicationEntity:
     """List an AE title, or change what holds for it: from its next association on."""
+    try:
+        require_a_commitment_period(entry, api.retention)
+    except InvalidApplicationEntity as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "no-commitment-period", str(error)) from None
     listed = put(api.database, ae_title, entry, user.printed_name, api.clock())
     log.info("application_entity.listed", calling_ae_title=ae_title, user_id=user.id)
     return listed

@@ -45,6 +45,9 @@ def add(  # noqa: PLR0913, PLR0917 - each is a flag
         str | None, typer.Option(help="Where it hears of commitments; with --port.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Its port there.")] = None,
+    tls: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--tls", help="It hears of them by DICOM TLS.")
+    ] = False,
     data: DataOption = None,
 ) -> None:
     """List an AE title, or change what holds for it: from its next association on.
@@ -54,6 +57,8 @@ def add(  # noqa: PLR0913, PLR0917 - each is a flag
     from datetime import UTC, datetime
 
     from admin_api import application_entities
+    from imaging_store.retention import Retention
+    from service_runtime.settings import RetentionSettings, load
 
     entry = application_entities.checked(
         networks=tuple(network or ()),
@@ -65,8 +70,11 @@ def add(  # noqa: PLR0913, PLR0917 - each is a flag
         commitment=commitment,
         host=host,
         port=port,
+        tls=tls,
     )
     with open_database(data) as database:
+        retention = Retention.of(load(RetentionSettings))
+        application_entities.require_a_commitment_period(entry, retention)
         who = f"{getpass.getuser()} (command line)"
         listed = application_entities.put(database, ae_title, entry, who, datetime.now(UTC))
     typer.echo(f"{listed.ae_title} may send from {' '.join(listed.networks) or 'anywhere'}")
@@ -87,7 +95,7 @@ def list_all(data: DataOption = None) -> None:
             "associations": each.max_associations,
             "urgency": each.urgency,
             "commitment": each.commitment and "yes",
-            "at": each.host and f"{each.host}:{each.port}",
+            "at": each.host and f"{each.host}:{each.port}{' by TLS' if each.tls else ''}",
         }
         said = "  ".join(f"{name} {value}" for name, value in own.items() if value)
         typer.echo(f"{each.ae_title}  from {' '.join(each.networks) or 'anywhere'}  {said}")

@@ -50,6 +50,8 @@ class Retention:
     """Less free than this: ended cases are purged before their time."""
     reserve_bytes: int
     """Less free than this: nothing is received."""
+    commitment: timedelta | None = None
+    """How long what we commit to is kept at least; ``None``: we commit to nothing."""
 
     @property
     def days(self) -> float | None:
@@ -67,6 +69,9 @@ class Retention:
             if watermark_mib is None
             else watermark_mib * _MEBIBYTE,
             reserve_bytes=reserve_bytes,
+            commitment=None
+            if settings.commitment_days is None
+            else timedelta(days=settings.commitment_days),
         )
 
 

@@ -41,7 +41,12 @@ class Hospital(Ward):
             desk=self.desk,
             clock=self.tick,
             token_lifetime_s=900,
-            retention=Retention(timedelta(days=30), watermark_bytes=4096, reserve_bytes=1024),
+            retention=Retention(
+                timedelta(days=30),
+                watermark_bytes=4096,
+                reserve_bytes=1024,
+                commitment=timedelta(days=365),
+            ),
             room=lambda: room_of(store.root),
             checks={"database": database_check(database)},
         )

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from admin_api.application_entities import (
+    Entry,
+    InvalidApplicationEntity,
+    require_a_commitment_period,
+)
+from imaging_store.retention import Retention
 from tests.integration.admin_api.conftest import Hospital
 
 PATH = "/api/v1/application-entities"
@@ -15,6 +26,7 @@ EVERYTHING = {
     "commitment": True,
     "host": "ct1.hospital.example",
     "port": 104,
+    "tls": True,
 }
 
 
@@ -81,3 +93,14 @@ def test_who_is_no_admin_changes_nothing(hospital: Hospital) -> None:
 
 def test_nobody_sees_it_without_a_token(hospital: Hospital) -> None:
     assert hospital.anybody().get(PATH).status_code == 401
+
+
+def test_nobody_may_ask_for_commitments_before_they_mean_something() -> None:
+    entry = Entry(commitment=True)
+    without = Retention(None, watermark_bytes=0, reserve_bytes=0)
+
+    with pytest.raises(InvalidApplicationEntity, match="COUNTERSIGN_COMMITMENT_DAYS"):
+        require_a_commitment_period(entry, without)
+
+    require_a_commitment_period(Entry(), without)
+    require_a_commitment_period(entry, replace(without, commitment=timedelta(days=1)))

@@ -34,10 +34,12 @@ def test_nobody_is_listed_at_first(data: Path) -> None:
     )
 
 
-def test_what_was_added_is_listed(data: Path) -> None:
+def test_what_was_added_is_listed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNTERSIGN_COMMITMENT_DAYS", "365")
     entry = ["--network", "10.1.0.0/16", "--network", "::1", "--quiet-period-s", "5"]
     entry += ["--issuer", "CLINIC", "--time-zone", "Europe/Vienna", "--urgency", "urgent"]
     entry += ["--max-associations", "2", "--commitment", "--host", "ct1.example", "--port", "104"]
+    entry += ["--tls"]
 
     added = ae(data, "add", "CT1", *entry)
     ae(data, "add", "MR1")
@@ -48,9 +50,17 @@ def test_what_was_added_is_listed(data: Path) -> None:
     ct1, mr1 = output.splitlines()
     assert ct1 == (
         "CT1  from 10.1.0.0/16 ::1/128  quiet period 5 s  issuer CLINIC  zone Europe/Vienna  "
-        "associations 2  urgency urgent  commitment yes  at ct1.example:104"
+        "associations 2  urgency urgent  commitment yes  at ct1.example:104 by TLS"
     )
     assert mr1 == "MR1  from anywhere  urgency routine"
+
+
+def test_nobody_may_ask_for_commitments_before_they_mean_something(data: Path) -> None:
+    code, output = ae(data, "add", "CT1", "--commitment")
+
+    assert code == 1
+    assert "COUNTERSIGN_COMMITMENT_DAYS" in output
+    assert "nobody is listed" in ae(data, "list")[1]
 
 
 def test_the_last_one_removed_opens_loopback_again(data: Path) -> None:
