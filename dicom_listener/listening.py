@@ -18,17 +18,21 @@ import structlog
 from dicom_listener.announcer import Announcer
 from dicom_listener.announcing import announce
 from dicom_listener.association_count import AssociationCount
+from dicom_listener.commitment_report import Reporter
+from dicom_listener.commitment_telling import Teller, Telling
 from dicom_listener.completion import Limits
 from dicom_listener.deciding import intake_handlers
 from dicom_listener.handlers import Intake, intake_handler
 from dicom_listener.index import Index
 from dicom_listener.peers import Peer
 from dicom_listener.pre_fork import Body, PreFork
+from dicom_listener.purging import Purge, Purging
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.serving import serve
 from dicom_listener.settings import MEBIBYTE, ListenerSettings
 from dicom_listener.storage_scp import Service, application_entity
 from imaging_store.instances import FileInstanceStore, open_instance_store
+from imaging_store.retention import Retention
 from service_runtime.database import Database
 from service_runtime.process import SUPERVISOR_FD, service_of
 from service_runtime.settings import load
@@ -138,8 +142,8 @@ def announcing(
 ) -> Body:
     """Return the work of the process that announces complete studies.
 
-    It also carries out what people decide, tells how the listener is, and publishes what its
-    processes have to say.
+    It also carries out what people decide, purges what may go, tells peers what we have committed
+    to, tells how the listener is, and publishes what its processes have to say.
     """
 
     def body(wake: int) -> None:
@@ -150,7 +154,13 @@ def announcing(
         )
         with service_of("dicom_listener", settings, threading.Event()) as service:
             handlers = intake_handlers(service.database, store, site_of(settings), _now)
-            with Intake(service.messaging, intake_handler(handlers)):
+            purge = Purge(service.database, store, Retention.of(settings), _now)
+            report = Reporter(lambda: application_entity(settings.ae_title), None)
+            with (
+                Intake(service.messaging, intake_handler(handlers)),
+                Purging(purge),
+                Telling(Teller(service.database, report, _now)),
+            ):
                 service.ready()
                 announce(service.database, Announcer(service.database, limits), wake, _now)
 
