@@ -5,7 +5,15 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 
-from admin_api import application_entities, cases, identity, operations, sign_off, storage
+from admin_api import (
+    application_entities,
+    cases,
+    destinations,
+    identity,
+    operations,
+    sign_off,
+    storage,
+)
 from admin_api.installation import Api
 from service_runtime.http_log import RequestLog
 from service_runtime.problem_details import MEDIA_TYPE, Problem, answer_with_problems
@@ -56,6 +64,7 @@ def make_app(api: Api) -> FastAPI:
         cases.router,
         sign_off.router,
         application_entities.router,
+        destinations.router,
         storage.router,
     ):
         app.include_router(router, prefix="/api/v1", responses=_ERRORS)

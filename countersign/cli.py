@@ -15,6 +15,7 @@ import typer
 from countersign import (
     ae_commands,
     dead_letter_commands,
+    destination_commands,
     model_commands,
     storage_commands,
     user_commands,
@@ -33,6 +34,7 @@ app.add_typer(user_commands.app, name="users")
 app.add_typer(ae_commands.app, name="ae")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
+app.add_typer(destination_commands.app, name="destinations")
 app.add_typer(storage_commands.app, name="storage")
 audit = typer.Typer(help="What has been done, and by whom.", no_args_is_help=True)
 app.add_typer(audit, name="audit")

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pydicom
 
-from dicom_sender.association import Caller
 from dicom_sender.branches import Branch, Branches, Gate, Sorting, with_something_in_it
+from dicom_sender.caller import caller_of
 from dicom_sender.committing import Committer
 from dicom_sender.handlers import SOURCE, Sender
 from dicom_sender.send import send
@@ -15,7 +15,6 @@ from dicom_sender.settings import SenderSettings
 from imaging_store.instances import open_instance_store
 from message_contracts import topology
 from message_contracts.destination import PacsDestination
-from service_runtime.dicom_tls import Reloading, TlsFiles, client_context
 from service_runtime.messaging.consumer import Handling
 from service_runtime.process import Service, run_service
 
@@ -41,19 +40,6 @@ def serve(service: Service[SenderSettings]) -> None:
     Branches(service.messaging, branches, service.stop).run_beside(
         lambda: service.messaging.consume(queue, service.stop)
     )
-
-
-def caller_of(settings: SenderSettings) -> Caller:
-    """Return in whose name associations are asked for.
-
-    Raises
-    ------
-    BrokenTlsFiles
-        A certificate or key is set that cannot be used.
-    """
-    files = TlsFiles.of(settings)
-    tls = None if files is None else Reloading(files, client_context).context
-    return Caller(settings.ae_title, settings.pacs_timeout_s, tls)
 
 
 def _sender(service: Service[SenderSettings], destinations: dict[str, PacsDestination]) -> Sender:

@@ -21,6 +21,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
+from dicom_sender.caller import Caller
 from dicom_sender.presentation import Proposal
 from message_contracts.destination import DimsePriority, PacsDestination
 from service_runtime.errors import TransientError
@@ -40,16 +41,6 @@ _SUCCESS = 0x0000
 
 class PacsUnavailable(TransientError):
     """The PACS is not reached, rejects or aborts the association, or falls silent."""
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sends, how patiently, and with which certificate."""
-
-    ae_title: str
-    timeout_s: float
-    tls: Callable[[], ssl.SSLContext] | None = None
-    """Gives the context for the next connection to a destination that wants TLS."""
 
 
 @dataclass(frozen=True)

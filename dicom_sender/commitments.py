@@ -156,7 +156,7 @@ def keep_report(transaction: Transaction, report: CommitmentReported, at: dateti
         transaction_uid=report.transaction_uid,
         destination=asked.destination,
         instance_count=len(rows),
-        refused_count=sum(row["failure_reason"] is not None for row in rows),
+        count=sum(row["failure_reason"] is not None for row in rows),
     )
 
 

@@ -13,12 +13,12 @@ from pydicom import Dataset
 
 from dicom_sender import attachments, commitments
 from dicom_sender.association import (
-    Caller,
     PacsUnavailable,
     associated,
     propose_commitment,
 )
 from dicom_sender.attachments import Consignment
+from dicom_sender.caller import Caller
 from dicom_sender.commitments import Standing
 from dicom_sender.presentation import Stored
 from dicom_sender.store_outcome import StoreOutcome, outcome_of

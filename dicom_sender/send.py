@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_sender.association import Caller, Command, PacsAssociation, associated
+from dicom_sender.association import Command, PacsAssociation, associated
+from dicom_sender.caller import Caller
 from dicom_sender.presentation import Stored, batches, candidates
 from imaging_pixels.transcode import NotTranscodable, transcode
 from imaging_store.instances import InstanceStore

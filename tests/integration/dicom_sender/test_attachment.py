@@ -24,7 +24,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from sqlalchemy import select
 
-from dicom_sender.association import Caller, PacsUnavailable
+from dicom_sender.association import PacsUnavailable
+from dicom_sender.caller import Caller
 from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
 from dicom_sender.permission import NotNow
 from dicom_sender.send import send
