@@ -4,7 +4,7 @@ All that is waited for is in the database: a killed process forgets nothing, and
 made twice has the same id twice.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 _BATCH = 20
 """As many are announced in one transaction; on SQLite receiving waits for it."""
+_AT_ONCE = 500
+"""As many are looked for at one time."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_WAIT = timedelta(minutes=1)
 
@@ -42,34 +44,28 @@ class Announcer:
         early_conflicts.tell_of_arrived(self._database, now)
         found: dict[str, int | None] = {**self._listed.complete()}
         with self._database.reading() as connection:
-            quiet = self._quiet(connection, now)
+            silent = now - self._limits.association_timeout
+            quiet = connection.execute(_QUIET, {"now": now, "silent": silent}).scalars().all()
             late = self._late(connection, now)
             next_quiet = connection.execute(_NEXT_QUIET, {"now": now}).scalar()
             is_one_sent_to = connection.execute(_SENT_TO, {"now": now}).first() is not None
         for uid in (*quiet, *late):
             found.setdefault(uid, None)
-        uids = sorted(found)
-        for start in range(0, len(uids), _BATCH):
-            self._announce({uid: found[uid] for uid in uids[start : start + _BATCH]}, now)
+        self._announce(found, now)
         if is_one_sent_to:
             open_associations.forget_dead(self._database, now)
-        if _BATCH in {len(quiet), len(late)}:
+        if _AT_ONCE in {len(quiet), len(late)}:
             return 0.0
         due = min(self._next_deadline, next_quiet or self._next_deadline)
         return max(0.0, (due - now).total_seconds())
 
-    def _quiet(self, connection: Connection, now: datetime) -> list[str]:
-        """Return studies that are quiet, and to which nobody may be sending."""
-        silent = now - self._limits.association_timeout
-        return list(connection.execute(_QUIET, {"now": now, "silent": silent}).scalars())
-
-    def _late(self, connection: Connection, now: datetime) -> list[str]:
+    def _late(self, connection: Connection, now: datetime) -> Sequence[str]:
         """Return studies that are past their deadline; looks only when one may be."""
         if now < self._next_deadline:
             return []
         deadline = self._limits.deadline
-        late = list(connection.execute(_LATE, {"since": now - deadline}).scalars())
-        if len(late) < _BATCH:
+        late = connection.execute(_LATE, {"since": now - deadline}).scalars().all()
+        if len(late) < _AT_ONCE:
             earliest = connection.execute(_EARLIEST, {"since": now - deadline}).scalar() or now
             # What arrives from now on has all of its time before it. Clocks jump: look again soon.
             self._next_deadline = min(earliest + deadline, now + _LONGEST_WAIT)
@@ -77,6 +73,11 @@ class Announcer:
 
     def _announce(self, found: Mapping[str, int | None], now: datetime) -> None:
         """Announce studies; with each the version after which its steps list all of the next."""
+        uids = sorted(found)
+        for start in range(0, len(uids), _BATCH):
+            self._announce_batch({uid: found[uid] for uid in uids[start : start + _BATCH]}, now)
+
+    def _announce_batch(self, found: Mapping[str, int | None], now: datetime) -> None:
         with self._database.transaction() as transaction:
             announced = [
                 _announce(transaction, uid, progress, reason, now)
@@ -180,7 +181,7 @@ _QUIET = (
         or_(study.c.quiet_until <= bindparam("silent"), ~_IS_SENT_TO),
     )
     .order_by(study.c.quiet_until)
-    .limit(_BATCH)
+    .limit(_AT_ONCE)
 )
 _NEXT_QUIET = select(func.min(study.c.quiet_until)).where(study.c.quiet_until > _NOW)
 _SENT_TO = (
@@ -190,6 +191,6 @@ _LATE = (
     select(study.c.study_instance_uid)
     .where(_WAITS, study.c.pending_since <= _SINCE)
     .order_by(study.c.pending_since)
-    .limit(_BATCH)
+    .limit(_AT_ONCE)
 )
 _EARLIEST = select(func.min(study.c.pending_since)).where(_WAITS, study.c.pending_since > _SINCE)

@@ -18,6 +18,8 @@ _STEP_S = 0.05
 _SHORTEST_WAIT_S = 0.005
 _AGAIN_S = 0.25
 """However much is committed, it looks no more often for that."""
+_REST = 10
+"""Nor sooner than after this many times as long as looking took."""
 _LONGEST_WAIT_S = 5.0
 """Clocks jump: a wait is never long."""
 _WAIT_AFTER_ERROR_S = 1.0
@@ -30,12 +32,12 @@ def announce(
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     watch = database.watch()
-    looked = due = 0.0
+    again = due = 0.0
     is_first = True
     try:
         while not poll.poll(1000 * _wait_s(due - time.monotonic())):
             moment = time.monotonic()
-            if moment < due and not (moment >= looked + _AGAIN_S and watch.changed()):
+            if moment < due and not (moment >= again and watch.changed()):
                 continue
             try:
                 if is_first:
@@ -47,6 +49,7 @@ def announce(
                 wait_s = _WAIT_AFTER_ERROR_S
             looked = time.monotonic()
             due = looked + min(wait_s, _LONGEST_WAIT_S)
+            again = looked + max(_AGAIN_S, _REST * (looked - moment))
     finally:
         watch.close()
 

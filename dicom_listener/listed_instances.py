@@ -13,6 +13,8 @@ from imaging_store.schema.ingest import instance, performed_procedure_step, step
 from service_runtime.database import Database
 
 _CHUNK = 500
+_AT_ONCE = 500
+"""As many studies are looked at in one go; the others are a moment later."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Ended = tuple[tuple[str, str], ...]
@@ -56,9 +58,13 @@ class ListedInstances:
             )
             remembered, self._missing = self._missing, {}
             found = {}
+            looked = 0
             for uid, steps in ended.items():
                 missing = remembered.get(uid)
                 if missing is None or missing.steps != steps or missing.awaited in arrived:
+                    if looked == _AT_ONCE:
+                        continue
+                    looked += 1
                     version, missing = _look(connection, uid, steps)
                     if missing is None:
                         found[uid] = version
