@@ -74,7 +74,8 @@ def _by_extended_offsets(
 def _by_basic_offsets(value: bytes, first: int, frame: int, offsets: Sequence[int]) -> bytes | None:
     start = first + offsets[frame]
     end = first + offsets[frame + 1] if frame + 1 < len(offsets) else len(value)
-    if value[start : start + 4] != _ITEM or not start < end <= len(value):
+    before = first + offsets[frame - 1] if frame else first - 1
+    if value[start : start + 4] != _ITEM or not before < start < end <= len(value):
         return None
     parts, at = [], start
     while at < end and value[at : at + 4] == _ITEM:

@@ -17,8 +17,8 @@ from pydicom.uid import (
 
 from service_runtime.errors import PermanentError
 
-MOST_BYTES = 2**29
-"""Of one decoded frame. The largest radiograph has a tenth of it; what claims more is broken."""
+MOST_BYTES = 2**28
+"""Of one decoded frame. The largest radiograph has a quarter of it; what claims more is broken."""
 
 _PIXEL_KEYWORDS = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
 """And the Bits Allocated that the element implies (PS3.3 §C.7.6.24, §C.7.6.25)."""

@@ -1,158 +1,172 @@
-"""What we show is what DCMTK shows, within one level of gray where nothing lossy is between."""
+"""What we show of instances that nobody has is what DCMTK shows, within one level of gray.
+
+Where the two differ, the Standard is followed: see the comments on what is left out here.
+"""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.data import get_testdata_file
-from pydicom.uid import JPEGLSTransferSyntaxes
+from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging_pixels.decode import UndecodablePixels, frame_count
+from imaging_pixels.decode import decode
 from imaging_pixels.render import render
-from tests.peers.processes import find_program, require
+from tests.drawn_images import NATIVE, a_table, cells_and_values, transformations, with_cells
+from tests.peers.pixel_readers import as_dcmtk_shows_it
 from tests.synthetic_images import a_gradient, an_image, write
 
-PYDICOM_FILES = [
-    "CT_small.dcm",
-    "ExplVR_BigEnd.dcm",
-    "JPEGLSNearLossless_08.dcm",
-    "JPEGLSNearLossless_16.dcm",
-    "MR_small.dcm",
-    "MR_small_RLE.dcm",
-    "MR_small_bigendian.dcm",
-    "MR_small_jpeg_ls_lossless.dcm",
-    "SC_jpeg_no_color_transform.dcm",
-    "SC_rgb_dcmtk_+eb+cy+s2.dcm",
-    "SC_rgb_jpeg_dcmtk.dcm",
-    "SC_rgb_rle_2frame.dcm",
-    "SC_rgb_rle_16bit.dcm",
-    "SC_rgb_small_odd.dcm",
-    "SC_ybr_full_422_uncompressed.dcm",
-    "examples_overlay.dcm",
-    "examples_palette.dcm",
-    "examples_rgb_color.dcm",
-    "rtdose.dcm",
-]
-# What one level of the inverse cosine transform makes of a value, the rescale and window multiply.
-LOSSY = {"JPGExtended.dcm": 2, "ct_chest_jpeg_baseline.dcm": 24}
+# One process of DCMTK per example: a handful in each run, and others in the next.
+handful = settings(
+    max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=False
+)
+GRAY = ["MONOCHROME1", "MONOCHROME2"]
 
 
-def as_dcmtk_shows_it(file: Path, frame: int, folder: Path) -> Any:
-    """Return DCMTK's rendering, or ``None`` where it has no decoder."""
-    dataset = pydicom.dcmread(file, stop_before_pixels=True)
-    if "VOILUTSequence" in dataset:
-        how = ["+Wl", "1"]
-    elif dataset.get("WindowCenter") not in (None, ""):
-        how = ["+Wi", "1"]
-    else:
-        how = ["+Wm"] if dataset.BitsStored > 8 else []
-    is_jpeg_ls = dataset.file_meta.TransferSyntaxUID in JPEGLSTransferSyntaxes
-    program = "dcml2pnm" if is_jpeg_ls else "dcmj2pnm"
-    picture = folder / "dcmtk.pnm"
-    picture.unlink(missing_ok=True)
-    subprocess.run(
-        [
-            require(find_program(program), program, "dcmtk"),
-            *("+F", str(frame + 1), *how, "-O", "+op", str(file), str(picture)),
-        ],
-        check=False,
-        capture_output=True,
-    )
-    if not picture.exists():
-        return None
-    pixels = cv2.imread(str(picture), cv2.IMREAD_UNCHANGED)
-    return pixels[..., ::-1] if pixels.ndim == 3 else pixels
-
-
-def greatest_difference(file: Path, folder: Path, frame: int = 0) -> int:
-    wanted = as_dcmtk_shows_it(file, frame, folder)
+def greatest_difference(image: Dataset, folder: Path, frame: int = 0, *options: str) -> int:
+    file = write(image, folder / "image.dcm")
+    wanted = as_dcmtk_shows_it(file, frame, folder, *options)
     assert wanted is not None
     ours = render(pydicom.dcmread(file), frame)
     assert ours.shape == wanted.shape
     return int(np.abs(ours.astype(int) - wanted.astype(int)).max())
 
 
-@pytest.mark.parametrize("name", [*PYDICOM_FILES, "JPGExtended.dcm"])
-def test_pydicoms_own_files_look_the_same(name: str, tmp_path: Path) -> None:
-    file = Path(str(get_testdata_file(name)))
+# Of frames of an odd number of bytes in words, DCMTK takes the last byte from the wrong word.
+@handful
+@given(drawn=cells_and_values(widths=(8, 12, 16, 24, 32), most_frames=1))
+def test_cells_of_any_width_hold_the_same_values(
+    drawn: tuple[Dataset, Any], tmp_path: Path
+) -> None:
+    image, _ = drawn
+    image.PhotometricInterpretation = "MONOCHROME2"
 
-    assert greatest_difference(file, tmp_path) <= LOSSY.get(name, 1)
+    wanted = as_dcmtk_shows_it(write(image, tmp_path / "image.dcm"), 0, tmp_path, "-W")
+
+    # DCMTK shifts what has fewer than 8 bits up, so that white is not white, where the P-Values of
+    # PS3.3 §C.11.6 span the whole range. What it has read can be told from it all the same.
+    bits = image.BitsStored
+    stored = decode(image).astype(float)
+    fraction = (stored + (2 ** (bits - 1) if image.PixelRepresentation else 0)) / 2**bits
+    assert np.abs(fraction * 256 - wanted).max() <= 2
 
 
-def a_table(first: int) -> Dataset:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [256, first, 10])
-    item.add_new("LUTData", "US", [round(1023 * (step / 255) ** 2) for step in range(256)])
-    return item
-
-
-@pytest.mark.parametrize("photometric_interpretation", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("photometric_interpretation", GRAY)
 @pytest.mark.parametrize(
     ("kind", "bits_stored"), [("u1", 8), ("u2", 10), ("u2", 12), ("u2", 16), ("i2", 12), ("i2", 16)]
 )
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        {},
-        {"WindowCenter": 100, "WindowWidth": 150},
-        {"WindowCenter": 100, "WindowWidth": 150, "VOILUTFunction": "SIGMOID"},
-        {"RescaleSlope": 2.5, "RescaleIntercept": -40, "WindowCenter": 60, "WindowWidth": 333},
-        {"ModalityLUTSequence": [a_table(10)], "WindowCenter": 300, "WindowWidth": 400},
-        {"VOILUTSequence": [a_table(20)]},
-    ],
-    ids=["plain", "window", "sigmoid", "rescale", "modality_lut", "voi_lut"],
-)
-def test_every_grayscale_pipeline_looks_the_same(
-    kind: str,
-    bits_stored: int,
-    photometric_interpretation: str,
-    attributes: dict[str, Any],
-    tmp_path: Path,
+def test_what_has_no_window_looks_the_same(
+    kind: str, bits_stored: int, photometric_interpretation: str, tmp_path: Path
 ) -> None:
     low = -(2 ** (bits_stored - 1)) if kind == "i2" else 0
-    stored = a_gradient(64, 64, low=low, high=low + 2**bits_stored - 1).astype(kind)
     image = an_image(
-        stored,
+        a_gradient(64, 64, low=low + 3, high=low + 2**bits_stored - 9).astype(kind),
         BitsStored=bits_stored,
         HighBit=bits_stored - 1,
         PhotometricInterpretation=photometric_interpretation,
+    )
+
+    assert greatest_difference(image, tmp_path) <= 1
+
+
+@handful
+@given(
+    # DCMTK cuts what a rescale gives to whole numbers, of which PS3.3 §C.11.1 knows nothing.
+    attributes=transformations(functions=("LINEAR", "SIGMOID"), slopes=("1", "2", "-1")),
+    photometric_interpretation=st.sampled_from(GRAY),
+    signed=st.booleans(),
+    transfer_syntax_uid=st.sampled_from(NATIVE),
+)
+def test_every_grayscale_pipeline_looks_the_same(
+    attributes: dict[str, Any],
+    photometric_interpretation: str,
+    signed: bool,
+    transfer_syntax_uid: Any,
+    tmp_path: Path,
+) -> None:
+    low = -2048 if signed else 0
+    image = an_image(
+        a_gradient(64, 64, low=low, high=low + 4095).astype("i2" if signed else "u2"),
+        BitsStored=12,
+        HighBit=11,
+        PhotometricInterpretation=photometric_interpretation,
         **attributes,
     )
-    if "ModalityLUTSequence" in attributes:
-        image.ModalityLUTSequence[0].ModalityLUTType = "US"
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = pydicom.dcmread(write(image, tmp_path / "drawn.dcm"))
+    if transfer_syntax_uid.is_little_endian:
+        image.file_meta.TransferSyntaxUID = transfer_syntax_uid
 
-    assert greatest_difference(write(image, tmp_path / "image.dcm"), tmp_path) <= 1
-
-
-def test_real_instances_look_the_same(test_data: Path, tmp_path: Path) -> None:
-    compared, differing = 0, {}
-    for file in sorted((test_data / "dicom").rglob("*.dcm")):
-        dataset = pydicom.dcmread(file, force=True, defer_size=1024) if _is_read(file) else None
-        # Segmentations are masks, not pictures: a single bit has no gray to agree on.
-        if dataset is None or dataset.get("Modality") == "SEG":
-            continue
-        frame = frame_count(dataset) // 2
-        if as_dcmtk_shows_it(file, frame, tmp_path) is None:
-            continue  # JPEG 2000: Debian's DCMTK has no decoder.
-        compared += 1
-        difference = greatest_difference(file, tmp_path, frame)
-        if difference > LOSSY.get(file.name, 1):
-            differing[file.name] = difference
-
-    assert differing == {}
-    assert compared >= 35
+    assert greatest_difference(image, tmp_path) <= 1
 
 
-def _is_read(file: Path) -> bool:
-    try:
-        render(pydicom.dcmread(file, force=True))
-    except (UndecodablePixels, OSError):
-        return False
-    return True
+@pytest.mark.parametrize("transfer_syntax_uid", NATIVE, ids=lambda uid: uid.name)
+@pytest.mark.parametrize("is_planar", [False, True], ids=["by_pixel", "by_plane"])
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("photometric_interpretation", ["RGB", "YBR_FULL"])
+def test_colors_look_the_same(
+    photometric_interpretation: str,
+    width: int,
+    is_planar: bool,
+    transfer_syntax_uid: Any,
+    tmp_path: Path,
+) -> None:
+    colored = np.random.default_rng(5).integers(0, 2**width, (9, 11, 3))
+    image = an_image(colored.astype(f"u{width // 8}"), PlanarConfiguration=int(is_planar))
+    image.PhotometricInterpretation = photometric_interpretation
+    cells = colored.transpose(2, 0, 1) if is_planar else colored
+
+    image = with_cells(image, cells, transfer_syntax_uid)
+
+    # Of YBR with 8 bits DCMTK cuts each product to a whole number (PS3.3 §C.7.6.3.1.2 has none).
+    assert greatest_difference(image, tmp_path) <= (2 if photometric_interpretation != "RGB" else 1)
+
+
+@pytest.mark.parametrize("photometric_interpretation", ["YBR_FULL_422", "YBR_PARTIAL_422"])
+def test_shared_colors_look_the_same(photometric_interpretation: str, tmp_path: Path) -> None:
+    cells = np.random.default_rng(6).integers(16, 236, 12 * 10 * 2)
+    image = an_image(np.zeros((12, 10, 3), "u1"))
+    image.PhotometricInterpretation = photometric_interpretation
+
+    image = with_cells(image, cells, ExplicitVRLittleEndian)
+
+    assert greatest_difference(image, tmp_path) <= 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2"])
+def test_palettes_look_the_same(kind: str, bits: int, tmp_path: Path) -> None:
+    first = -20 if kind == "i2" else 20
+    stored = (np.arange(120).reshape(10, 12) + first - 10).astype(kind)
+    image = an_image(stored, PhotometricInterpretation="PALETTE COLOR")
+    entries = np.random.default_rng(7).integers(0, 2**bits, (3, 100)).astype(f"<u{bits // 8}")
+    for color, table in zip(("Red", "Green", "Blue"), entries, strict=True):
+        keyword = f"{color}PaletteColorLookupTable"
+        image.add_new(f"{keyword}Descriptor", "SS" if first < 0 else "US", [100, first, bits])
+        image.add_new(f"{keyword}Data", "OW", table.tobytes())
+
+    assert greatest_difference(image, tmp_path) <= 1
+
+
+def test_overlays_in_unused_bits_are_left_out(tmp_path: Path) -> None:
+    stored = a_gradient(32, 32, high=1023).astype("u2")
+    image = an_image(stored | 0xA000, BitsStored=10, HighBit=9, WindowCenter=500, WindowWidth=900)
+    image.add_new(0x60000100, "US", 16)
+    image.add_new(0x60000102, "US", 13)
+
+    assert greatest_difference(image, tmp_path) <= 1
+
+
+def test_a_table_whose_first_value_has_the_wrong_sign_looks_the_same(tmp_path: Path) -> None:
+    image = an_image(
+        a_gradient(32, 32, low=-1000, high=1000).astype("i2"),
+        VOILUTSequence=[a_table(range(0, 1000, 2), 2**16 - 250, 10)],
+    )
+
+    assert greatest_difference(image, tmp_path) <= 1

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import XRayAngiographicImageStorage
 
 from imaging_pixels.modality_voi import Window, gray, modality_transformation
+from tests.drawn_images import transformations
 from tests.synthetic_images import a_gradient, an_image
 
 
@@ -212,3 +216,108 @@ def test_floating_point_values_that_are_no_numbers_do_no_harm() -> None:
     picture = gray(an_image(np.zeros((1, 4), "u2")), stored)
 
     assert picture.tolist()[0][2:] == [0, 255]
+
+
+def looked_up(item: Dataset, value: float) -> int:
+    """Look one value up as PS3.3 §C.11.1.1 says."""
+    count, first, _ = item.LUTDescriptor
+    place = min(max(round(value) - first, 0), count - 1)
+    return int(item.LUTData[place])
+
+
+def windowed(value: float, center: float, width: float, function: str) -> float:
+    """Follow the pseudo-code of PS3.3 §C.11.2.1.2 and §C.11.2.1.3 for one value."""
+    if function == "SIGMOID":
+        return 1 / (1 + math.exp(-4 * (value - center) / width))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if value <= center - width / 2:
+        return 0
+    if value > center + width / 2:
+        return 1
+    return (value - center) / width + 0.5
+
+
+def by_the_standard(image: Dataset, value: float) -> float:
+    """Return the brightness of one stored value, 0 to 255."""
+    if "ModalityLUTSequence" in image:
+        value = looked_up(image.ModalityLUTSequence[0], value)
+    elif "RescaleSlope" in image:
+        value = value * float(image.RescaleSlope) + float(image.RescaleIntercept)
+    if "VOILUTSequence" in image:
+        item = image.VOILUTSequence[0]
+        fraction = looked_up(item, value) / (2 ** item.LUTDescriptor[2] - 1)
+    else:
+        window = float(image.WindowCenter), float(image.WindowWidth)
+        fraction = windowed(value, *window, image.VOILUTFunction)
+    inverted = image.PhotometricInterpretation == "MONOCHROME1"
+    return 255 * (1 - fraction if inverted else fraction)
+
+
+@given(
+    transformations(
+        functions=("LINEAR", "LINEAR_EXACT", "SIGMOID"), slopes=("1", "2.5", "0.25", "-1")
+    ),
+    st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+    st.sampled_from(["u2", "i2", "u4", "i4", "f4", "f8"]),
+    st.lists(st.integers(0, 4095), min_size=1, max_size=12),
+)
+def test_every_pipeline_follows_the_formulas_of_the_standard(
+    attributes: dict[str, Any],
+    photometric_interpretation: str,
+    kind: str,
+    values: list[int],
+) -> None:
+    stored = (np.array([values]) - (0 if kind[0] == "u" else 1000)).astype(kind)
+    image = an_image(
+        np.zeros((1, 1), "u2"),
+        PhotometricInterpretation=photometric_interpretation,
+        PixelRepresentation=int(kind[0] != "u"),
+        **attributes,
+    )
+
+    picture = gray(image, stored)
+
+    wanted = [by_the_standard(image, float(value)) for value in stored[0]]
+    assert np.abs(picture[0] - np.array(wanted)).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("padding", [63536, -2000])
+def test_padding_may_be_written_as_if_it_were_unsigned(padding: int) -> None:
+    stored = np.array([[-2000, 0, 100]], "i2")
+    image = an_image(stored, PhotometricInterpretation="MONOCHROME1")
+    image.add_new("PixelPaddingValue", "US" if padding > 0 else "SS", padding)
+
+    assert shown(image, stored).tolist() == [[0, 255, 0]]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("f4", "Float"), ("f8", "DoubleFloat")])
+def test_floating_point_values_have_padding_of_their_own(kind: str, name: str) -> None:
+    stored = np.array([[-99.5, -98, 2, 4, np.nan, np.inf]], kind)
+    image = an_image(np.zeros((1, 1), "u2"), PixelPaddingValue=2)
+    setattr(image, f"{name}PixelPaddingValue", -99.5)
+    setattr(image, f"{name}PixelPaddingRangeLimit", -98.0)
+
+    assert shown(image, stored).tolist() == [[0, 0, 0, 255, 0, 0]]
+
+
+def test_a_picture_of_padding_alone_is_black() -> None:
+    stored = np.full((2, 2), 7, "u2")
+
+    assert shown(an_image(stored, PixelPaddingValue=7), stored).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7])
+def test_few_bits_span_the_whole_range(bits: int) -> None:
+    stored = np.array([[0, 2**bits - 1]], "u1")
+    image = an_image(stored, BitsStored=bits)
+
+    assert shown(image, stored).tolist() == [[0, 255]]
+
+
+def test_a_large_frame_is_shown_as_a_small_one_is() -> None:
+    stored = np.arange(300 * 300).reshape(300, 300) - 45_000
+    image = an_image(np.zeros((1, 1), "u2"), WindowCenter=100, WindowWidth=30_000)
+    below = shown(image, stored[:100].astype("i4")), shown(image, stored[100:].astype("i4"))
+
+    np.testing.assert_array_equal(shown(image, stored.astype("i4")), np.concatenate(below))
