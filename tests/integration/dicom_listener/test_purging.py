@@ -124,7 +124,13 @@ def test_what_still_arrives_or_contradicts_keeps_its_study(kept: KeptStudies) ->
         kept.add(uid)
     kept.change(study, study.c.study_instance_uid == "1.1", pending_since=NOW)
     kept.write(
-        conflict, id=uuid4(), study_instance_uid="1.2", claimed={}, differing=[], opened_at=NOW
+        conflict,
+        id=uuid4(),
+        study_instance_uid="1.2",
+        known={},
+        claimed={},
+        differing=[],
+        opened_at=NOW,
     )
     kept.write(open_association, id="a", study_instance_uid="1.3", since=NOW)
 

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
-from imaging_store.schema.ingest import duplicate_instance, instance, study
+from imaging_store.schema.ingest import conflict, duplicate_instance, instance, study
 from imaging_store.schema.results import model, result_object
 from message_contracts.ingest import (
     CompletionReason,
@@ -206,11 +206,14 @@ def test_other_bytes_are_kept_beside_the_first_and_told_once(listener: Listener)
     [beside] = listener.rows(duplicate_instance)
     assert listener.store.read(kept.key).endswith(sendable(first).data)
     assert listener.store.read(beside.key).endswith(sendable(other).data)
+    wait_until(lambda: listener.rows(conflict), timeout_s=10, what="the comparison")
+    [found] = listener.rows(conflict)
     assert listener.messages(StudyConflicted) == [
         StudyConflicted(
             study_instance_uid=first.StudyInstanceUID,
             sop_instance_uid=first.SOPInstanceUID,
             reason=ConflictReason.INSTANCE_CONFLICT,
+            conflict_id=found.id,
         )
     ]
 
@@ -227,11 +230,13 @@ def test_another_patient_is_kept_and_told(listener: Listener, changes: dict[str,
     assert statuses == [0x0000] * 2
     assert len(listener.rows(instance)) == 2
     assert listener.rows(study)[0].patient_id == "P1"
+    [found] = listener.rows(conflict)
     assert listener.messages(StudyConflicted) == [
         StudyConflicted(
             study_instance_uid=first.StudyInstanceUID,
             sop_instance_uid=other.SOPInstanceUID,
             reason=ConflictReason.IDENTITY_CONFLICT,
+            conflict_id=found.id,
         )
     ]
 

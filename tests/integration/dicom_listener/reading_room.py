@@ -1,0 +1,127 @@
+"""A listener's work without its processes: instances arrive, people decide, messages are handled.
+
+What is sent is handled when the test says so, as the intake process would.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydicom.dataset import Dataset
+from sqlalchemy import Table, select
+
+from dicom_listener.announcer import Announcer
+from dicom_listener.c_store import StoreRequest
+from dicom_listener.completion import Limits
+from dicom_listener.deciding import intake_handlers
+from dicom_listener.handlers import intake_handler
+from dicom_listener.index import Index
+from dicom_listener.peers import Peer
+from dicom_listener.reception import InstanceKeeper
+from dicom_listener.sender import Sender
+from imaging_store.instances import FileInstanceStore
+from message_contracts import catalogue, topology
+from message_contracts.envelope import Envelope
+from message_contracts.identifiers import derived_id
+from message_contracts.intake import ConflictDecided, ConflictDecision
+from message_contracts.message import Message
+from service_runtime.database import Database
+from service_runtime.messaging import outbox
+from service_runtime.messaging.tables import delivery, message
+from tests.integration.dicom_listener.listener import Sendable, sendable
+
+NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
+SITE = Peer("", timedelta(seconds=30), "LOCAL", UTC)
+SENDER = Sender(Peer("MODALITY", timedelta(seconds=30), "LOCAL", UTC), "COUNTERSIGN")
+LIMITS = Limits(association_timeout=timedelta(seconds=300), deadline=timedelta(hours=4))
+
+
+class ReadingRoom:
+    """One installation's store and index."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.store = FileInstanceStore(folder)
+        self.time = NOON
+        self.keeper = InstanceKeeper(self.store, Index(database), self.now)
+        self.handler = intake_handler(intake_handlers(database, self.store, SITE, self.now))
+        self.announcer = Announcer(database, LIMITS)
+
+    def now(self) -> datetime:
+        self.time += timedelta(milliseconds=1)
+        return self.time
+
+    def arrive(self, *sent: Dataset | Sendable) -> list[int]:
+        """Receive instances; return the statuses."""
+        statuses = []
+        for each in sent:
+            it = sendable(each) if isinstance(each, Dataset) else each
+            request = StoreRequest(1, it.sop_class_uid, it.sop_instance_uid, has_data_set=True)
+            reception = self.keeper(request, it.transfer_syntax_uid, SENDER)
+            reception.write(memoryview(it.data))
+            statuses.append(int(reception.finish().status))
+        return statuses
+
+    def become_quiet(self) -> None:
+        """Let the quiet period pass, and announce."""
+        self.time += SITE.quiet_period
+        self.announcer.look(self.now())
+
+    def handle(self) -> None:
+        """Handle what waits for the intake process, until nothing does."""
+        while waiting := self._waiting():
+            for message_id, envelope in waiting:
+                effect = self.handler(envelope)
+                with self.database.transaction() as transaction:
+                    if outbox.first_time(transaction, topology.INTAKE, message_id):
+                        effect(transaction)
+                    transaction.connection.execute(
+                        delivery.delete().where(
+                            delivery.c.queue == topology.INTAKE,
+                            delivery.c.message_id == message_id,
+                        )
+                    )
+
+    def _waiting(self) -> list[tuple[str, Envelope]]:
+        with self.database.reading() as connection:
+            rows = connection.execute(
+                select(message.c.id, message.c.body)
+                .join(delivery, delivery.c.message_id == message.c.id)
+                .where(delivery.c.queue == topology.INTAKE)
+                .order_by(message.c.created_at)
+            ).all()
+        return [(row.id, catalogue.decode(row.body)) for row in rows]
+
+    def decide(self, conflict_id: UUID, decision: ConflictDecision, uid: str) -> None:
+        """Have a person's decision carried out."""
+        body = ConflictDecided(
+            conflict_id=conflict_id, study_instance_uid=uid, decision=decision, decided_by="ada"
+        )
+        self.send(body, derived_id(ConflictDecided.TYPE, conflict_id))
+        self.handle()
+
+    def send(self, body: Message, message_id: UUID | None = None) -> None:
+        envelope = Envelope.of(body, source="test", time=self.now(), id=message_id)
+        with self.database.transaction() as transaction:
+            outbox.send(transaction, envelope)
+
+    def rows(self, table: Table, **values: object) -> list[Any]:
+        """Return all rows of a table that have these values."""
+        where = [table.c[name] == value for name, value in values.items()]
+        with self.database.reading() as connection:
+            return list(connection.execute(select(table).where(*where)).all())
+
+    def row(self, table: Table, **values: object) -> Any:
+        """Return the only such row."""
+        [row] = self.rows(table, **values)
+        return row
+
+    def said(self, *kinds: type[Message]) -> list[Any]:
+        """Bodies of the messages sent, of some kinds only, the oldest first."""
+        with self.database.reading() as connection:
+            rows = connection.execute(select(message.c.body).order_by(message.c.created_at))
+            bodies = [catalogue.decode(row.body).body for row in rows]
+        return [body for body in bodies if type(body) in kinds]

@@ -1,0 +1,420 @@
+"""What contradicts a study, and what becomes of it when a person has decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from dicom_listener.differences import Kind
+from dicom_listener.settlement import CannotBeSettled
+from imaging_store.schema.ingest import (
+    conflict,
+    conflicting_instance,
+    duplicate_instance,
+    instance,
+    study,
+)
+from message_contracts.ingest import (
+    CompletionReason,
+    ConflictReason,
+    StudyConflicted,
+    StudyReceived,
+    StudyUpdated,
+)
+from message_contracts.intake import ConflictDecision, ConflictSettled
+from service_runtime.database import Database
+from tests.integration.dicom_listener.listener import a_slice, sendable
+from tests.integration.dicom_listener.reading_room import ReadingRoom
+
+KEEP, REPLACE, EXCLUDE = ConflictDecision
+
+
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    opened = Database(request.getfixturevalue(request.param))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def room(database: Database, tmp_path: Path) -> ReadingRoom:
+    return ReadingRoom(database, tmp_path / "store")
+
+
+def of(ds: Dataset, **changes: object) -> Dataset:
+    """Draw a further instance of the same study."""
+    same = {name: ds[name].value for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    return a_slice(**{**same, "SOPInstanceUID": generate_uid(), **changes})
+
+
+def again(ds: Dataset, **changes: object) -> Dataset:
+    return of(ds, **{"SOPInstanceUID": ds.SOPInstanceUID, **changes})
+
+
+def completed(room: ReadingRoom) -> list[tuple[int, int, CompletionReason]]:
+    return [
+        (body.study_version, body.instance_count, body.reason)
+        for body in room.said(StudyReceived, StudyUpdated)
+    ]
+
+
+# Whose study is it
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"PatientID": "P2"}, ["PatientID"]),
+        ({"PatientID": ""}, ["PatientID"]),
+        ({"IssuerOfPatientID": "ELSEWHERE"}, ["IssuerOfPatientID"]),
+        ({"PatientName": "Roe^Jane"}, ["PatientName"]),
+    ],
+)
+def test_another_patient_is_kept_and_asked_about_once(
+    room: ReadingRoom, changes: dict[str, str], differing: list[str]
+) -> None:
+    first = a_slice()
+    others = [of(first, **changes) for _ in range(3)]
+
+    statuses = room.arrive(first, *others)
+
+    assert statuses == [0x0000] * 4
+    assert len(room.rows(instance)) == 4
+    found = room.row(conflict)
+    assert (found.kind, found.holds, found.differing) == ("identity", True, differing)
+    assert found.known["PatientID"] == "P1"
+    assert found.claimed["PatientID"] == changes.get("PatientID", "P1")
+    assert {row.sop_instance_uid for row in room.rows(conflicting_instance)} == {
+        each.SOPInstanceUID for each in others
+    }
+    assert room.said(StudyConflicted) == [
+        StudyConflicted(
+            study_instance_uid=first.StudyInstanceUID,
+            sop_instance_uid=others[0].SOPInstanceUID,
+            reason=ConflictReason.IDENTITY_CONFLICT,
+            conflict_id=found.id,
+        )
+    ]
+    assert room.row(study).patient_id == "P1"
+
+
+def test_two_other_patients_are_two_conflicts(room: ReadingRoom) -> None:
+    first = a_slice()
+
+    room.arrive(first, of(first, PatientID="P2"), of(first, PatientID="P3"))
+
+    assert len({body.conflict_id for body in room.said(StudyConflicted)}) == 2
+
+
+def test_a_study_without_a_patient_id_is_a_conflict_from_the_start(room: ReadingRoom) -> None:
+    room.arrive(a_slice(PatientID=""))
+
+    assert len(room.said(StudyConflicted)) == 1
+
+
+def test_harmless_variants_are_no_conflict(room: ReadingRoom) -> None:
+    first = a_slice(PatientName="Müller^Jane", PatientBirthDate="19700101")
+    latin = of(first, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jane")
+    shouted = of(first, PatientName="MÜLLER^JANE^^^", PatientBirthDate="")
+
+    room.arrive(first, latin, shouted)
+
+    assert room.rows(conflict) == []
+
+
+def test_what_is_known_of_a_patient_grows(room: ReadingRoom) -> None:
+    first = a_slice(PatientName="")
+    room.arrive(first, of(first, PatientBirthDate="19700101"), of(first))
+
+    known = room.row(study)
+
+    assert (known.patient_name, known.patient_birth_date) == ("Doe^Jane", "19700101")
+
+
+def test_kept_means_that_later_ones_raise_nothing(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first, of(first, PatientID="P2"))
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, KEEP, first.StudyInstanceUID)
+    room.arrive(of(first, PatientID="P2"))
+
+    found = room.row(conflict)
+    assert (found.decision, found.decided_by) == ("keep", "ada")
+    assert len(room.said(StudyConflicted)) == 1
+    assert [body.study_version for body in room.said(ConflictSettled)] == [None]
+    room.become_quiet()
+    assert completed(room) == [(1, 2, CompletionReason.QUIET), (2, 3, CompletionReason.QUIET)]
+
+
+def test_replaced_means_that_the_study_is_the_newcomers(room: ReadingRoom) -> None:
+    first = a_slice(AccessionNumber="A1")
+    room.arrive(first, of(first, PatientID="P2", PatientName="Roe^Jo", AccessionNumber="A2"))
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+
+    known = room.row(study)
+    assert (known.patient_id, known.patient_name) == ("P2", "Roe^Jo")
+    assert (known.accession_number, known.issuer_of_patient_id) == ("A2", "LOCAL")
+    assert completed(room)[1:] == [(2, 2, CompletionReason.SETTLED)]
+    assert [body.study_version for body in room.said(ConflictSettled)] == [2]
+    # Instances with the identity that was put right are this study's, and with the new one too.
+    room.arrive(of(first), of(first, PatientID="P2", PatientName="Roe^Jo"))
+    assert len(room.said(StudyConflicted)) == 1
+    assert room.arrive(of(first, PatientID="P3")) == [0x0000]
+    assert len(room.said(StudyConflicted)) == 2
+
+
+def test_excluded_means_that_nobody_counts_or_reads_them(room: ReadingRoom) -> None:
+    first = a_slice()
+    wrong = of(first, PatientID="P2")
+    room.arrive(first, wrong)
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, EXCLUDE, first.StudyInstanceUID)
+    late = of(first, PatientID="P2")
+    room.arrive(late)
+    room.become_quiet()
+
+    excluded = {row.sop_instance_uid for row in room.rows(instance) if row.excluded_at}
+    assert excluded == {wrong.SOPInstanceUID, late.SOPInstanceUID}
+    assert completed(room) == [(1, 2, CompletionReason.QUIET), (2, 1, CompletionReason.SETTLED)]
+    assert len(room.said(StudyConflicted)) == 1
+
+
+def test_a_study_of_which_all_is_excluded_has_a_version_of_nothing(room: ReadingRoom) -> None:
+    only = a_slice(PatientID="")
+    room.arrive(only)
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, EXCLUDE, only.StudyInstanceUID)
+
+    assert completed(room)[1:] == [(2, 0, CompletionReason.SETTLED)]
+
+
+def test_excluding_what_nobody_has_seen_makes_no_version(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first)
+    room.become_quiet()
+    room.arrive(of(first, PatientID="P2"))
+
+    room.decide(room.row(conflict).id, EXCLUDE, first.StudyInstanceUID)
+    room.become_quiet()
+
+    assert [version for version, _, _ in completed(room)] == [1]
+    assert [body.study_version for body in room.said(ConflictSettled)] == [None]
+
+
+def test_a_pending_version_has_the_correction_too(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first)
+    room.become_quiet()
+    room.arrive(of(first, PatientID="P2"))
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+
+    assert [body.study_version for body in room.said(ConflictSettled)] == [2]
+    assert len(completed(room)) == 1
+    room.become_quiet()
+    assert completed(room)[1:] == [(2, 2, CompletionReason.QUIET)]
+
+
+def test_decided_while_the_first_version_arrives_it_makes_none(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first, of(first, PatientID="P2"))
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+
+    assert [body.study_version for body in room.said(ConflictSettled)] == [None]
+    room.become_quiet()
+    assert completed(room) == [(1, 2, CompletionReason.QUIET)]
+    assert room.row(study).patient_id == "P2"
+
+
+def test_a_conflict_is_settled_once(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first, of(first, PatientID="P2"))
+    found = room.row(conflict)
+    room.decide(found.id, KEEP, first.StudyInstanceUID)
+
+    room.decide(found.id, EXCLUDE, first.StudyInstanceUID)
+
+    assert room.row(conflict).decision == "keep"
+    assert len(room.said(ConflictSettled)) == 1
+
+
+def test_a_conflict_that_nobody_has_opened_cannot_be_settled(room: ReadingRoom) -> None:
+    room.arrive(a_slice(PatientID=""))
+    other = room.row(conflict).id.__class__(int=1)
+
+    with pytest.raises(CannotBeSettled):
+        room.decide(other, KEEP, "1.2.3")
+
+
+# Duplicates
+
+
+def test_the_same_in_another_encoding_is_noted_only(room: ReadingRoom) -> None:
+    first = a_slice()
+    other = again(first, SpecificCharacterSet="ISO_IR 100")
+
+    assert room.arrive(first, other, other) == [0x0000] * 3
+    room.handle()
+
+    assert room.row(duplicate_instance).difference == Kind.ENCODING
+    assert room.rows(conflict) == []
+
+
+def test_an_update_of_the_order_is_shown_and_does_not_hold(room: ReadingRoom) -> None:
+    first = a_slice(AccessionNumber="A1")
+    room.arrive(first, again(first, AccessionNumber="A2", PatientName="DOE^JANE"))
+    room.handle()
+
+    found = room.row(conflict)
+
+    assert room.row(duplicate_instance).difference == Kind.ATTRIBUTES
+    assert (found.kind, found.holds) == ("update", False)
+    assert found.differing == ["AccessionNumber", "PatientName"]
+    assert (found.known["AccessionNumber"], found.claimed["AccessionNumber"]) == ("A1", "A2")
+    assert room.said(StudyConflicted) == []
+
+
+def test_an_update_of_the_patient_holds_once_for_a_whole_study(room: ReadingRoom) -> None:
+    firsts = [first := a_slice(), of(first), of(first)]
+    room.arrive(*firsts, *(again(each, PatientID="P2") for each in firsts))
+    room.handle()
+
+    found = room.row(conflict)
+
+    assert (found.kind, found.holds, found.differing) == ("update", True, ["PatientID"])
+    assert len(room.rows(conflicting_instance)) == 3
+    assert [body.reason for body in room.said(StudyConflicted)] == [
+        ConflictReason.IDENTITY_CONFLICT
+    ]
+
+
+def test_an_accepted_update_takes_the_place(room: ReadingRoom) -> None:
+    firsts = [first := a_slice(), of(first)]
+    updates = [again(each, PatientID="P2", PatientName="Roe^Jo") for each in firsts]
+    room.arrive(*firsts, *updates)
+    room.handle()
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+
+    for old, new in zip(firsts, updates, strict=True):
+        kept = room.row(instance, sop_instance_uid=old.SOPInstanceUID)
+        beside = room.row(duplicate_instance, sop_instance_uid=old.SOPInstanceUID)
+        assert room.store.read(kept.key).endswith(sendable(new).data)
+        assert room.store.read(beside.key).endswith(sendable(old).data)
+    assert room.row(study).patient_name == "Roe^Jo"
+    assert completed(room)[1:] == [(2, 2, CompletionReason.SETTLED)]
+    # Either may come again: both are known.
+    assert room.arrive(*firsts, *updates) == [0x0000] * 4
+    room.handle()
+    assert len(room.rows(conflict)) == 1
+    assert len(room.rows(duplicate_instance)) == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"PixelData": b"\1" * 128}, {"SeriesInstanceUID": "1.2"}, {"InstanceNumber": 7}]
+)
+def test_other_content_holds_the_case(room: ReadingRoom, changes: dict[str, object]) -> None:
+    first = a_slice()
+    room.arrive(first, again(first, **changes))
+    room.handle()
+
+    found = room.row(conflict)
+
+    assert (found.kind, found.holds, found.differing) == ("instance", True, list(changes))
+    assert [body.reason for body in room.said(StudyConflicted)] == [
+        ConflictReason.INSTANCE_CONFLICT
+    ]
+
+
+@pytest.mark.parametrize("decision", [KEEP, EXCLUDE])
+def test_the_first_stays_where_the_newcomer_is_not_believed(
+    room: ReadingRoom, decision: ConflictDecision
+) -> None:
+    first = a_slice()
+    room.arrive(first, again(first, InstanceNumber=7))
+    room.handle()
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, decision, first.StudyInstanceUID)
+
+    assert room.store.read(room.row(instance).key).endswith(sendable(first).data)
+    assert room.row(conflict).decision == decision
+    assert len(completed(room)) == 1
+
+
+def test_the_newcomers_content_takes_the_place(room: ReadingRoom) -> None:
+    first = a_slice()
+    newcomer = again(first, InstanceNumber=7, SeriesInstanceUID="1.2.3", Modality="MR")
+    room.arrive(first, newcomer)
+    room.handle()
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+
+    kept = room.row(instance)
+    assert room.store.read(kept.key).endswith(sendable(newcomer).data)
+    assert (kept.series_instance_uid, kept.modality, kept.study_version) == ("1.2.3", "MR", 2)
+    beside = room.row(duplicate_instance)
+    assert room.store.read(beside.key).endswith(sendable(first).data)
+    room.become_quiet()
+    assert completed(room)[1:] == [(2, 1, CompletionReason.QUIET)]
+    assert [body.study_version for body in room.said(ConflictSettled)] == [2]
+
+
+def test_an_instance_may_move_to_the_study_that_it_names_now(room: ReadingRoom) -> None:
+    first = a_slice()
+    other = of(first)
+    moved = again(first, StudyInstanceUID="1.9.9")
+    room.arrive(first, other, moved)
+    room.handle()
+    room.become_quiet()
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+    room.become_quiet()
+
+    assert room.row(instance, sop_instance_uid=first.SOPInstanceUID).study_instance_uid == "1.9.9"
+    assert [
+        (body.study_instance_uid, body.study_version, body.instance_count)
+        for body in room.said(StudyReceived, StudyUpdated)
+    ] == [
+        (first.StudyInstanceUID, 1, 2),
+        (first.StudyInstanceUID, 2, 1),
+        ("1.9.9", 1, 1),
+    ]
+
+
+def test_a_first_that_cannot_be_read_any_more_is_for_a_person(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first)
+    room.store.path(room.row(instance).key).unlink()
+
+    room.arrive(again(first, SpecificCharacterSet="ISO_IR 100"))
+    room.handle()
+
+    assert (room.row(conflict).kind, room.row(conflict).holds) == ("instance", True)
+
+
+def test_no_value_of_a_patient_travels(
+    room: ReadingRoom, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = a_slice(PatientName="Xylograph^Zebedee", PatientID="ZQ77")
+    room.arrive(first, of(first, PatientID="ZQ78"), again(first, PatientID="ZQ79"))
+    room.handle()
+    for row in room.rows(conflict):
+        room.decide(row.id, REPLACE, first.StudyInstanceUID)
+
+    told = str(room.said(StudyConflicted, ConflictSettled, StudyReceived)) + str(capfd.readouterr())
+
+    assert "ZQ7" not in told
+    assert "Xylograph" not in told
