@@ -18,6 +18,7 @@ from countersign import (
     destination_commands,
     model_commands,
     storage_commands,
+    study_commands,
     user_commands,
 )
 from countersign.installation import DataOption, PlainErrors, open_database, use
@@ -36,6 +37,7 @@ app.add_typer(model_commands.app, name="models")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(destination_commands.app, name="destinations")
 app.add_typer(storage_commands.app, name="storage")
+app.add_typer(study_commands.app, name="studies")
 audit = typer.Typer(help="What has been done, and by whom.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 db = typer.Typer(help="The database.", no_args_is_help=True)

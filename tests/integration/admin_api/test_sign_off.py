@@ -5,13 +5,16 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from admin_api import passwords, users
 from imaging_store.schema.delivery import ehr_submission
+from imaging_store.schema.ingest import study
 from message_contracts.delivery import ReportRequested
 from message_contracts.identifiers import case_id_of
+from message_contracts.intake import CompletionRequested
 from tests.integration.admin_api.conftest import PASSWORD, Hospital
+from tests.workflow_journey import NOON
 
 UID = "1.2.826.0.1.1"
 CASE = f"/api/v1/cases/{case_id_of(UID)}"
@@ -196,6 +199,7 @@ def test_an_account_that_changes_while_its_password_is_checked_signs_nothing(
         ("rejection", REVIEW | {"reason_code": "other"}, 403, "wrong-role"),
         ("return", REVIEW | {"reason_code": "other"}, 403, "wrong-role"),
         ("hold-release", REVIEW | {"reason_code": "other"}, 403, "wrong-role"),
+        ("completion", REVIEW | {"reason_code": "other"}, 403, "wrong-role"),
         ("pharmacist-review", REVIEW | {"revision": 1}, 409, "stale-case"),
         ("pharmacist-review", {"password": PASSWORD}, 422, "invalid-request"),
         ("pharmacist-review", REVIEW | {"notes": "  "}, 422, "invalid-request"),
@@ -246,6 +250,22 @@ def test_a_case_that_is_not_there_is_not_found(hospital: Hospital) -> None:
         doctor.post(f"{CASE}/doctor-verification", json=AGREE),
     ):
         problem(answer, 404, "unknown-case")
+
+
+def test_a_study_that_is_waited_for_is_taken_as_complete(analyzed: Hospital) -> None:
+    admin = analyzed.hire("admin")
+    code = admin.get("/api/v1/reason-codes").json()["completion"][0]["code"]
+    body = REVIEW | {"reason_code": code}
+
+    is_complete = admin.post(f"{CASE}/completion", json=body)
+    with analyzed.database.transaction() as transaction:
+        transaction.connection.execute(update(study).values(pending_since=NOON, quiet_until=NOON))
+    accepted = admin.post(f"{CASE}/completion", json=body)
+
+    problem(is_complete, 409, "wrong-state")
+    assert accepted.status_code == 202
+    assert accepted.json()["interventions"][-1]["act"] == "completion"
+    assert CompletionRequested(study_instance_uid=UID) in [each.body for each in analyzed.sent()]
 
 
 def test_a_case_is_returned_rejected_and_released(analyzed: Hospital) -> None:

@@ -1,0 +1,49 @@
+"""``countersign studies``: what is done to a study by hand."""
+
+# ruff: noqa: PLC0415 - --help must answer at once
+
+from typing import Annotated
+
+import typer
+
+from countersign.installation import DataOption, open_database
+
+app = typer.Typer(help="Studies that arrive.", no_args_is_help=True)
+
+
+@app.callback()
+def studies() -> None:
+    """Keep the name of the one command that there is."""
+
+
+@app.command()
+def complete(
+    study_instance_uid: Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")],
+    why: Annotated[str, typer.Option(help="Kept with the case.")],
+    reason: Annotated[
+        str, typer.Option(help="all_has_arrived, rest_will_not_come, cannot_wait or other.")
+    ] = "other",
+    data: DataOption = None,
+) -> None:
+    """Have what has arrived of a study taken as all of it; the listener carries it out."""
+    from datetime import UTC, datetime
+
+    from countersign.shell_user import shell_user
+    from message_contracts.identifiers import case_id_of
+    from workflow_engine.commands import (
+        CompletionRequestReason,
+        Desk,
+        Request,
+        Words,
+        force_completion,
+    )
+
+    try:
+        words = Words(CompletionRequestReason(reason), why)
+    except ValueError:
+        known = ", ".join(CompletionRequestReason)
+        raise typer.BadParameter(f"one of {known}", param_hint="--reason") from None
+    request = Request(case_id_of(study_instance_uid), shell_user(), datetime.now(UTC))
+    with open_database(data) as database:
+        force_completion(Desk(database), request, words)
+    typer.echo(f"{study_instance_uid} is taken as complete")
