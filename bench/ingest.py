@@ -76,7 +76,7 @@ def send(folders: Sequence[Path], receiver: Receiver, associations: int) -> floa
     shares = [folders[start::associations] for start in range(associations)]
     senders = [
         subprocess.Popen(
-            ["storescu", "--scan-directories", "-aec", "ANY", "127.0.0.1", str(receiver.port)]
+            ["storescu", "--scan-directories", "-aec", "COUNTERSIGN", "127.0.0.1", str(receiver.port)]
             + [str(folder) for folder in share],
             env=_ENVIRONMENT,
         )

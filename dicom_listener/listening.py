@@ -1,7 +1,8 @@
 """The listener: a parent and its processes.
 
-The parent owns the listening socket and forks the receiving processes and the one that announces
-complete studies. Whichever dies is started again; the socket, and whoever waits in its queue, stay.
+The parent owns the listening sockets and forks the receiving processes and the one that announces
+complete studies. Whichever dies is started again; the sockets, and whoever waits in their queues,
+stay.
 """
 
 import os
@@ -9,33 +10,39 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from dicom_listener.announcer import Announcer
 from dicom_listener.announcing import announce
-from dicom_listener.association_count import AssociationCount
+from dicom_listener.application_entities import look_up
+from dicom_listener.association_count import AssociationCount, AssociationsOfProcess
 from dicom_listener.commitment_report import Reporter
 from dicom_listener.commitment_telling import Teller, Telling
 from dicom_listener.completion import Limits
 from dicom_listener.deciding import intake_handlers
 from dicom_listener.handlers import Intake, intake_handler
 from dicom_listener.index import Index
+from dicom_listener.negotiation import FrontDoor, application_entity
 from dicom_listener.peers import Peer
 from dicom_listener.pre_fork import Body, PreFork
 from dicom_listener.purging import Purge, Purging
 from dicom_listener.reception import InstanceKeeper
-from dicom_listener.serving import serve
+from dicom_listener.services import event_receivers, normalized_services
+from dicom_listener.serving import Secure, serve
 from dicom_listener.settings import MEBIBYTE, ListenerSettings
-from dicom_listener.storage_scp import Service, application_entity
+from dicom_listener.storage_scp import Service
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.retention import Retention
 from service_runtime.database import Database
+from service_runtime.dicom_tls import BrokenTlsFiles, Reloading, TlsFiles, server_context
 from service_runtime.process import SUPERVISOR_FD, service_of
-from service_runtime.settings import load
+from service_runtime.settings import EXIT_CODE, load
 from service_runtime.telemetry import log as logs
 
 log = structlog.get_logger()
@@ -49,16 +56,17 @@ def run() -> None:
     settings = load(ListenerSettings)
     logs.configure("dicom_listener", settings.log_level)
     store = open_instance_store(settings.store, reserve_bytes=settings.store_reserve_mib * MEBIBYTE)
-    listener = listen(settings.dicom_host, settings.dicom_port)
+    listeners = listeners_of(settings)
     count = AssociationCount(settings.receiving_processes, settings.max_associations)
     discarded = store.discard_unfinished()
-    log.info(
-        "listener.started",
-        host=settings.dicom_host,
-        port=listener.getsockname()[1],
-        ae_title=settings.ae_title,
-        count=discarded,
-    )
+    for listener, secure in listeners.items():
+        log.info(
+            "listener.started" if secure is None else "listener.secured",
+            host=settings.dicom_host,
+            port=listener.getsockname()[1],
+            ae_title=settings.ae_title,
+            count=discarded,
+        )
 
     def on_death(process: int) -> None:
         if process < settings.receiving_processes:
@@ -66,21 +74,39 @@ def run() -> None:
             store.discard_unfinished()
 
     bodies = [
-        receiving(settings, store, listener, count, process)
+        receiving(settings, store, listeners, count.of_process(process))
         for process in range(settings.receiving_processes)
     ]
     crew = PreFork(
-        [*bodies, announcing(settings, store, listener)],
+        [*bodies, announcing(settings, store, list(listeners))],
         on_death=on_death,
-        on_stop=listener.close,
+        on_stop=lambda: close_all(listeners),
         drain_timeout_s=_DRAIN_TIMEOUT_S,
     )
     crew.run(stop_descriptors())
     log.info("listener.stopped")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return the listening socket that all receiving processes share."""
+def listeners_of(settings: ListenerSettings) -> dict[socket.socket, Secure | None]:
+    """Return the listening sockets that all receiving processes share, and what secures each."""
+    listeners: dict[socket.socket, Secure | None] = {}
+    if settings.dicom_plain:
+        listeners[listen(settings.dicom_host, settings.dicom_port, "DICOM_PORT")] = None
+    files = TlsFiles.of(settings)
+    if files is not None:
+        try:
+            # Made here, so that a process that is forked later has what worked last.
+            contexts = Reloading(files, server_context)
+        except BrokenTlsFiles as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(EXIT_CODE) from None
+        port = settings.dicom_tls_port
+        listeners[listen(settings.dicom_host, port, "DICOM_TLS_PORT")] = contexts.context
+    return listeners
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """Return a listening socket."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -90,39 +116,46 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         sys.stderr.write(
-            f"COUNTERSIGN_DICOM_HOST, COUNTERSIGN_DICOM_PORT: cannot listen: {error.strerror}\n"
+            f"COUNTERSIGN_DICOM_HOST, COUNTERSIGN_{setting}: cannot listen: {error.strerror}\n"
         )
         raise SystemExit(1) from None
     listener.listen(_BACKLOG)
     return listener
 
 
+def close_all(listeners: Iterable[socket.socket]) -> None:
+    """Listen no more, as far as this process goes."""
+    for listener in listeners:
+        listener.close()
+
+
 def receiving(
     settings: ListenerSettings,
     store: FileInstanceStore,
-    listener: socket.socket,
-    count: AssociationCount,
-    process: int,
+    listeners: Mapping[socket.socket, Secure | None],
+    count: AssociationsOfProcess,
 ) -> Body:
     """Return the work of a receiving process."""
 
     def receive(wake: int) -> None:
-        keeper = InstanceKeeper(
-            store,
-            Index(Database(settings.database, via_relay=settings.via_broker)),
-            _now,
-        )
+        database = Database(settings.database, via_relay=settings.via_broker)
         service = Service(
             ae=application_entity(settings.ae_title),
-            keep=keeper,
-            site=site_of(settings),
-            admission=count.of_process(process),
+            keep=InstanceKeeper(store, Index(database), _now),
+            front_door=FrontDoor(
+                ae_title=settings.ae_title,
+                site=site_of(settings),
+                look_up=partial(look_up, database),
+                count=count,
+                services=normalized_services(settings, database, store, _now),
+                receivers=event_receivers(database, _now),
+            ),
             wake=wake,
             acse_timeout_s=settings.acse_timeout_s,
             idle_timeout_s=settings.association_idle_timeout_s,
             dimse_timeout_s=settings.dimse_timeout_s,
         )
-        serve(listener, service)
+        serve(listeners, service)
 
     return receive
 
@@ -138,7 +171,7 @@ def site_of(settings: ListenerSettings) -> Peer:
 
 
 def announcing(
-    settings: ListenerSettings, store: FileInstanceStore, listener: socket.socket
+    settings: ListenerSettings, store: FileInstanceStore, listeners: Sequence[socket.socket]
 ) -> Body:
     """Return the work of the process that announces complete studies.
 
@@ -147,7 +180,7 @@ def announcing(
     """
 
     def body(wake: int) -> None:
-        listener.close()
+        close_all(listeners)
         limits = Limits(
             association_timeout=timedelta(seconds=settings.association_idle_timeout_s),
             deadline=timedelta(seconds=settings.completion_deadline_s),

@@ -8,6 +8,9 @@ INSTANCES = Counter(
 ASSOCIATIONS = Counter(
     "countersign_associations_ended", "Associations that ended, by how.", ["outcome"]
 )
+REJECTIONS = Counter(
+    "countersign_associations_rejected", "Associations that were not accepted, by why.", ["reason"]
+)
 STORE_SECONDS = Histogram(
     "countersign_store_seconds",
     "Time from the command of a C-STORE to its answer, in seconds.",

@@ -1,6 +1,6 @@
 """The DIMSE-N services beside Storage: what is asked, what is answered (PS3.7 §10.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,12 +13,14 @@ ATTRIBUTE_LIST_ERROR = 0x0107
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_SOP_INSTANCE = 0x0111
 NO_SUCH_SOP_INSTANCE = 0x0112
+NO_SUCH_SOP_CLASS = 0x0118
 NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
 MISSING_ATTRIBUTE = 0x0120
 MISSING_ATTRIBUTE_VALUE = 0x0121
 INVALID_ATTRIBUTE_VALUE = 0x0106
 INVALID_ARGUMENT_VALUE = 0x0115
+UNRECOGNIZED_OPERATION = 0x0211
 RESOURCE_LIMITATION = 0x0213
 
 
@@ -32,8 +34,9 @@ class Request:
     sop_instance_uid: str
     """Affected or Requested SOP Instance UID; empty where an N-CREATE leaves it to us."""
     data_set: Dataset
-    """Attribute List, Modification List or Action Information; decoded, empty where none came."""
+    """Attribute or Modification List, Action or Event Information; empty where none came."""
     action_type_id: int | None = None
+    """Action Type ID of an N-ACTION, Event Type ID of an N-EVENT-REPORT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,9 @@ class Answer:
 class NormalizedService(Protocol):
     """Answers the DIMSE-N requests of one SOP Class; never raises."""
 
-    sop_class_uid: str
+    @property
+    def sop_class_uid(self) -> str:
+        """Which SOP Class it is."""
 
     def is_offered_to(self, peer: Peer) -> bool:
         """Whether a presentation context for it is accepted."""
@@ -81,3 +86,47 @@ class NormalizedService(Protocol):
 
     def n_action(self, request: Request) -> Answer:
         """Answer an N-ACTION-RQ."""
+
+
+class EventReceiver(Protocol):
+    """Takes the N-EVENT-REPORTs of one SOP Class whose SCU we are; never raises.
+
+    The peer that requests the association is its SCP, by role selection (PS3.7 §D.3.3.4).
+    """
+
+    @property
+    def sop_class_uid(self) -> str:
+        """Which SOP Class it is."""
+
+    def is_heard_from(self, peer: Peer) -> bool:
+        """Whether a presentation context for it is accepted."""
+
+    def n_event_report(self, request: Request) -> Answer:
+        """Answer an N-EVENT-REPORT-RQ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What there is beside Storage, and what of it one peer may use."""
+
+    services: Mapping[str, NormalizedService]
+    """By SOP Class UID, whose SCP we are for this peer."""
+    receivers: Mapping[str, EventReceiver]
+    """By SOP Class UID, whose SCU we are for this peer."""
+    known: frozenset[str]
+    """SOP Classes that some peer may use."""
+
+
+NOTHING = Offer({}, {}, frozenset())
+
+
+def offer_to(
+    peer: Peer, services: Sequence[NormalizedService], receivers: Sequence[EventReceiver]
+) -> Offer:
+    """Return what of all services a peer may use."""
+    return Offer(
+        {each.sop_class_uid: each for each in services if each.is_offered_to(peer)},
+        {each.sop_class_uid: each for each in receivers if each.is_heard_from(peer)},
+        frozenset(each.sop_class_uid for each in services)
+        | {each.sop_class_uid for each in receivers},
+    )

@@ -18,13 +18,13 @@ from dicom_listener.instance_header import (
     NotUnderstood,
     parse_header,
 )
+from dicom_listener.keeping import Reception
 from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_studies
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
 from dicom_listener.quarantine import Quarantined, quarantine_key, reason_key
 from dicom_listener.rereading import Source
 from dicom_listener.sender import Sender
-from dicom_listener.storage_scp import Reception
 from dicom_listener.store_status import (
     OTHER_SOP_CLASS,
     OTHER_SOP_INSTANCE,

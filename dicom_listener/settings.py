@@ -1,10 +1,10 @@
 """Settings of the listener."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from service_runtime.settings import RetentionSettings, ServiceSettings
+from service_runtime.settings import DicomTlsSettings, RetentionSettings, ServiceSettings
 
 MEBIBYTE = 1024 * 1024
 
@@ -26,7 +26,7 @@ class ReceptionSettings(RetentionSettings):
     )
 
 
-class ListenerSettings(ServiceSettings, ReceptionSettings):
+class ListenerSettings(ServiceSettings, ReceptionSettings, DicomTlsSettings):
     """Where and how instances are received."""
 
     dicom_host: str = Field(
@@ -38,11 +38,29 @@ class ListenerSettings(ServiceSettings, ReceptionSettings):
         le=65535,
         description="Port on which DICOM associations are accepted. 0 takes a free port.",
     )
+    dicom_plain: bool = Field(
+        default=True,
+        description=(
+            "Whether associations are accepted in the clear; without, by DICOM over TLS only."
+        ),
+    )
+    dicom_tls_port: int = Field(
+        default=2762,
+        ge=0,
+        le=65535,
+        description=(
+            "Port on which associations are accepted by DICOM over TLS, once its certificate, key "
+            "and authorities are set. 0 takes a free port."
+        ),
+    )
     max_associations: int = Field(
         default=64,
         ge=1,
         le=4096,
-        description="More associations than this at one time are rejected.",
+        description=(
+            "More associations than this at one time are rejected; an application entity may be "
+            "listed with fewer for itself."
+        ),
     )
     receiving_processes: int = Field(
         default=2, ge=1, le=64, description="Processes that share the work of receiving."
@@ -50,7 +68,10 @@ class ListenerSettings(ServiceSettings, ReceptionSettings):
     acse_timeout_s: float = Field(
         default=30,
         gt=0,
-        description="A connection that does not ask for an association is closed after this.",
+        description=(
+            "A connection that has not asked for an association in so many seconds, the TLS "
+            "handshake included, is closed."
+        ),
     )
     association_idle_timeout_s: float = Field(
         default=300,
@@ -70,3 +91,12 @@ class ListenerSettings(ServiceSettings, ReceptionSettings):
         gt=0,
         description="A sender that falls silent in the middle of a message is cut off after this.",
     )
+
+    @model_validator(mode="after")
+    def _something_is_listened_on(self) -> Self:
+        if not self.dicom_plain and self.dicom_tls_certificate is None:
+            raise ValueError(
+                "COUNTERSIGN_DICOM_PLAIN: without it associations are accepted by TLS only, which "
+                "needs COUNTERSIGN_DICOM_TLS_CERTIFICATE, _KEY and _AUTHORITIES"
+            )
+        return self

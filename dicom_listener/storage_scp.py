@@ -1,23 +1,24 @@
 """The Storage and Verification SCP (PS3.4 Annexes A and B): one blocking thread per association."""
 
-import logging
 import socket
+import ssl
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import structlog
 from prometheus_client import Counter
-from pynetdicom import AE, _config
-from pynetdicom.acse import ACSE
+from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
+from dicom_listener import dimse_n
+from dicom_listener.admission import AssociationRequest
 from dicom_listener.c_store import (
     C_STORE_RQ,
     InvalidCommand,
@@ -29,63 +30,23 @@ from dicom_listener.c_store import (
     has_data_set,
     p_data_tf,
 )
-from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, STORE_SECONDS
-from dicom_listener.open_associations import OpenAssociation, open_for
-from dicom_listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_listener.keeping import Keep, Reception, Refusal
+from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, REJECTIONS, STORE_SECONDS
+from dicom_listener.negotiation import FrontDoor, Negotiation
+from dicom_listener.normalized import NOTHING, EventReport
+from dicom_listener.open_associations import open_for
 from dicom_listener.peers import Peer
 from dicom_listener.sender import Sender
-from dicom_listener.sop_classes import TRANSFER_SYNTAXES, VERIFICATION, is_storage
-from dicom_listener.store_status import OTHER_CONTEXT, StoreAnswer
+from dicom_listener.store_status import OTHER_CONTEXT
+from dicom_listener.tls_connection import NotSecured, TlsSocket
 from dicom_listener.upper_layer import BufferedSocket, InlineUpperLayer
 
-MAXIMUM_PDU_BYTES = 131_072
-"""What is announced (PS3.8 §D.1); DCMTK sends no longer ones."""
-
 _COMMAND_LIMIT_BYTES = 64 * 1024
-_FORWARDED_LIMIT_BYTES = 64 * 1024
+_OTHER_DATA_SET_LIMIT_BYTES = 64 * 1024
 _COMMAND, _LAST = 0x01, 0x02
-_ACCEPTED, _NO_SUCH_SYNTAX, _NO_TRANSFER_SYNTAX = 0x00, 0x03, 0x04
-_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT_EXCEEDED = 0x02, 0x03, 0x02
+_HIGHEST_MESSAGE_ID = 0xFFFF
 
 log = structlog.get_logger()
-
-
-class Reception(Protocol):
-    """Keeps one data set while it arrives. Never raises; ends with ``finish`` or ``abandon``."""
-
-    def write(self, *fragments: memoryview) -> None:
-        """Take the next bytes; they are only valid during the call."""
-
-    def finish(self) -> StoreAnswer:
-        """All bytes are there: make them durable and findable, or say why not."""
-
-    def abandon(self) -> None:
-        """Leave nothing, because the rest will not come."""
-
-
-class Keep(Protocol):
-    """Begins to keep a data set that is about to arrive."""
-
-    def __call__(
-        self, request: StoreRequest, transfer_syntax_uid: str, sender: Sender
-    ) -> Reception:
-        """Return what takes the data set."""
-
-    def association_ended(self, association: OpenAssociation) -> None:
-        """Nothing more will come over an association."""
-
-
-class Admission(Protocol):
-    """Counts associations over all receiving processes."""
-
-    def enter(self) -> bool:
-        """Count one more, unless there are as many as there may be."""
-
-    def leave(self) -> None:
-        """Count one less."""
-
-    def has_more_than_others(self) -> bool:
-        """Whether another process should rather accept the next connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +55,7 @@ class Service:
 
     ae: AE
     keep: Keep
-    site: Peer
-    """What holds for a peer of which nothing is listed."""
-    admission: Admission
+    front_door: FrontDoor
     wake: int
     """Descriptor that becomes readable when the process drains."""
     acse_timeout_s: float
@@ -104,68 +63,6 @@ class Service:
     """Between two messages."""
     dimse_timeout_s: float
     """Between two pieces of one message."""
-
-
-def application_entity(ae_title: str) -> AE:
-    """Return the local AE, and have pynetdicom neither log nor print what passes through it."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    ae = AE(ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
-    return ae
-
-
-def accept_contexts(proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
-    """Answer the proposed presentation contexts (PS3.8 §7.1.1.13).
-
-    Of the transfer syntaxes of a context the first that the Standard defines is accepted.
-    """
-    return [_answer_context(context) for context in proposed]
-
-
-def _answer_context(proposed: PresentationContext) -> PresentationContext:
-    context = PresentationContext()
-    context.context_id = proposed.context_id
-    context.abstract_syntax = proposed.abstract_syntax
-    context.transfer_syntax = proposed.transfer_syntax[:1]
-    abstract_syntax = str(proposed.abstract_syntax)
-    if abstract_syntax != VERIFICATION and not is_storage(abstract_syntax):
-        context.result = _NO_SUCH_SYNTAX
-        return context
-    context.result = _NO_TRANSFER_SYNTAX
-    for transfer_syntax in proposed.transfer_syntax:
-        if transfer_syntax in TRANSFER_SYNTAXES:
-            context.transfer_syntax = [transfer_syntax]
-            context.result = _ACCEPTED
-            break
-    context._as_scp, context._as_scu = True, False  # noqa: SLF001 - the default roles
-    return context
-
-
-class _Negotiation(ACSE):  # type: ignore[misc]
-    """Accepts by rule instead of by a list of contexts that would be copied each time."""
-
-    def _negotiate_as_acceptor(self) -> None:
-        association: Acceptor = self.assoc
-        request = self.requestor.primitive
-        self.requestor.ae_title = request.calling_ae_title
-        if not association.admitted:
-            self.send_reject(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT_EXCEEDED)
-            log.warning(
-                "association.rejected",
-                reason="too many associations",
-                peer=self.requestor.address_info.address,
-            )
-            association.is_rejected = True
-            association.kill()
-            return
-        contexts = accept_contexts(request.presentation_context_definition_list)
-        association._accepted_cx = {c.context_id: c for c in contexts if c.result == _ACCEPTED}  # noqa: SLF001
-        association._rejected_cx = [c for c in contexts if c.result != _ACCEPTED]  # noqa: SLF001
-        self.send_accept()
-        association.is_established = True
 
 
 class Acceptor(Association):  # type: ignore[misc]
@@ -179,14 +76,20 @@ class Acceptor(Association):  # type: ignore[misc]
     ) -> None:
         super().__init__(service.ae, mode="acceptor")
         self._service = service
-        self.admitted = False
-        self.acse = _Negotiation(self)
+        self.front_door = service.front_door
+        self.sender: Sender | None = None
+        """Who has asked for this association, once it has been accepted."""
+        self.offer = NOTHING
+        self.acse = Negotiation(self)
         self.dul = InlineUpperLayer(self, self)
         self.acse_timeout = service.acse_timeout_s
         self.dimse_timeout = service.dimse_timeout_s
         self.network_timeout = service.idle_timeout_s
-        buffered = BufferedSocket(self, connection, service.wake, self.release_fragments)
-        self.set_socket(buffered)
+        kind = TlsSocket if isinstance(connection, ssl.SSLSocket) else BufferedSocket
+        self._connection = kind(
+            self, connection, service.wake, self.release_fragments, service.dimse_timeout_s
+        )
+        self.set_socket(self._connection)
         self.name = "association"
         self.acceptor.maximum_length = service.ae.maximum_pdu_size
         self.acceptor.ae_title = service.ae.ae_title
@@ -199,43 +102,72 @@ class Acceptor(Association):  # type: ignore[misc]
         self._fragments: list[memoryview] = []
         self._is_forwarding = False
         self._forwarded_bytes = 0
+        self._forwarded_limit_bytes = 0
+        self._message = DIMSEMessage()
+        self._reports: dict[int, EventReport] = {}
+        self._last_message_id = 0
         self._instances = 0
 
-    @cached_property
-    def sender(self) -> Sender:
-        """Who has asked for this association."""
-        calling_ae_title = str(self.requestor.ae_title).strip()
-        return Sender(
-            peer=replace(self._service.site, ae_title=calling_ae_title),
-            called_ae_title=str(self.requestor.primitive.called_ae_title).strip(),
-            association=open_for(calling_ae_title),
+    @property
+    def request(self) -> AssociationRequest:
+        """What the A-ASSOCIATE-RQ says."""
+        return AssociationRequest(
+            calling_ae_title=self.dul.calling_ae_title,
+            called_ae_title=self.dul.called_ae_title,
+            application_context_name=str(self.requestor.primitive.application_context_name or ""),
+            address=self.requestor.address_info.address,
         )
+
+    def enter(self, peer: Peer) -> None:
+        """Be the association of a peer that has been let in."""
+        self.requestor.ae_title = peer.ae_title
+        self.offer = self.front_door.offer_to(peer)
+        self.sender = Sender(peer, self.dul.called_ae_title, open_for(peer.ae_title))
+
+    def cut(self) -> None:
+        """End the connection, from another thread."""
+        self._connection.cut()
 
     def run_reactor(self) -> None:
         """Serve the association; whatever happens, leave nothing half-written and close."""
-        self.admitted = self._service.admission.enter()
+        self.front_door.count.connect()
         try:
+            self._connection.deadline = time.monotonic() + self._service.acse_timeout_s
+            self._connection.shake_hands()
             super().run_reactor()
+        except NotSecured as error:
+            REJECTIONS.labels("tls").inc()
+            log.warning("association.not_secured", reason=str(error), peer=self._address)
         except Exception:
             log.exception("association.failed")
             self._abort_at_once()
         finally:
-            if self._store:
-                self._store[2].abandon()
-            self.dul.stop_dul()
-            if self.admitted:
-                self._service.admission.leave()
+            self._end()
+
+    def _end(self) -> None:
+        if self._store:
+            self._store[2].abandon()
+        self.is_established = False
+        self.dul.stop_dul()
+        self.front_door.count.disconnect()
+        if self.sender is not None:
+            self.front_door.leave(self.sender.peer)
             if self._instances and self.sender.association:
                 self._service.keep.association_ended(self.sender.association)
-            ASSOCIATIONS.labels(self._outcome()).inc()
-            calling_ae_title = str(self.requestor.ae_title or "").strip()
-            log.info(
-                "association.ended",
-                calling_ae_title=calling_ae_title,
-                peer=self.requestor.address_info.address,
-                count=self._instances,
-                outcome=self._outcome(),
-            )
+        for event in self._reports.values():
+            event.on_answer(None)
+        ASSOCIATIONS.labels(self._outcome()).inc()
+        log.info(
+            "association.ended",
+            calling_ae_title=self.sender.calling_ae_title if self.sender else None,
+            peer=self._address,
+            count=self._instances,
+            outcome=self._outcome(),
+        )
+
+    @property
+    def _address(self) -> str:
+        return str(self.requestor.address_info.address)
 
     def _outcome(self) -> str:
         if self.is_rejected:
@@ -305,7 +237,7 @@ class Acceptor(Association):  # type: ignore[misc]
                 self._finish_store()
         elif self._is_forwarding:
             self._forwarded_bytes += len(fragment)
-            if self._forwarded_bytes > _FORWARDED_LIMIT_BYTES:
+            if self._forwarded_bytes > self._forwarded_limit_bytes:
                 raise ValueError("a data set of no end for a service that is not offered")
             self._forward(context_id, control if not left else 0, bytes(fragment))
             self._is_forwarding = not is_last
@@ -337,6 +269,11 @@ class Acceptor(Association):  # type: ignore[misc]
                 self._begin_store(context, decode_request(elements))
                 return
             self._is_forwarding, self._forwarded_bytes = has_data_set(elements), 0
+            self._forwarded_limit_bytes = (
+                dimse_n.DATA_SET_LIMIT_BYTES
+                if context.abstract_syntax in self.offer.known
+                else _OTHER_DATA_SET_LIMIT_BYTES
+            )
         except InvalidCommand as error:
             raise ValueError(str(error)) from error
         self._forward(context_id, _COMMAND | _LAST, command_set)
@@ -344,6 +281,7 @@ class Acceptor(Association):  # type: ignore[misc]
     def _begin_store(self, context: PresentationContext, request: StoreRequest) -> None:
         if request.affected_sop_class_uid == context.abstract_syntax:
             transfer_syntax_uid = str(context.transfer_syntax[0])
+            assert self.sender is not None  # noqa: S101 - it has been accepted
             reception = self._service.keep(request, transfer_syntax_uid, self.sender)
         else:
             reception = Refusal(OTHER_CONTEXT)
@@ -367,32 +305,43 @@ class Acceptor(Association):  # type: ignore[misc]
         STORE_SECONDS.observe(time.monotonic() - self._store_began)
 
     def _forward(self, context_id: int, control: int, value: bytes) -> None:
-        """Give a fragment of any other service's message to pynetdicom."""
-        primitive = P_DATA()
-        primitive.presentation_data_value_list = [[context_id, bytes([control]) + value]]
+        """Have a message of any other service put together and decoded by pynetdicom."""
+        fragment = P_DATA()
+        fragment.presentation_data_value_list = [[context_id, bytes([control]) + value]]
         try:
-            self.dimse.receive_primitive(primitive)
+            if not self._message.decode_msg(fragment):
+                return
+            message, self._message = self._message.message_to_primitive(), DIMSEMessage()
         except Exception as error:
             raise ValueError("a message that cannot be decoded") from error
+        self.dimse.msg_queue.put((context_id, message))
+
+    def _serve_request(self, message: Any, context_id: int) -> None:
+        """Have a request of another service than Storage answered."""
+        context = self._accepted_cx[context_id]
+        if dimse_n.is_report_answer(message):
+            event = self._reports.pop(message.MessageIDBeingRespondedTo, None)
+            if event is not None:
+                event.on_answer(message.Status)
+        elif dimse_n.is_request(message) and self.sender is not None:
+            response, answer = dimse_n.respond(message, context, self.offer, self.sender.peer)
+            self.dimse.send_msg(response, context_id)
+            if answer.event is not None:
+                self._report(answer.event, message, context)
+        else:
+            super()._serve_request(message, context_id)
+
+    def _report(self, event: EventReport, about: Any, context: PresentationContext) -> None:
+        """Tell the peer of an event; what it answers is heard in its turn, among its requests."""
+        self._last_message_id = self._last_message_id % _HIGHEST_MESSAGE_ID + 1
+        request = dimse_n.report(event, about, context, self._last_message_id)
+        if request is None:
+            event.on_answer(None)
+            return
+        self._reports[self._last_message_id] = event
+        self.dimse.send_msg(request, context.context_id)
 
 
 @cache
 def _answered(status: int) -> Counter:
     return INSTANCES.labels(f"{status:04X}")
-
-
-class Refusal:
-    """Takes a data set that is refused, and drops it."""
-
-    def __init__(self, answer: StoreAnswer) -> None:
-        self._answer = answer
-
-    def write(self, *fragments: memoryview) -> None:
-        """Drop the bytes."""
-
-    def finish(self) -> StoreAnswer:
-        """Refuse."""
-        return self._answer
-
-    def abandon(self) -> None:
-        """There is nothing to leave."""

@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING, Protocol
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
 
+from dicom_listener.admission import is_ae_title
+
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 BUFFER_BYTES = 256 * 1024
 _OTHER_PDU_LIMIT_BYTES = 1024 * 1024
 _A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
-_AE_TITLES = slice(10, 42)
-"""Where an A-ASSOCIATE-RQ has the called and the calling AE title (PS3.8 §9.3.2)."""
+_CALLED, _CALLING = slice(10, 26), slice(26, 42)
+"""Where an A-ASSOCIATE-RQ has its AE titles (PS3.8 §9.3.2)."""
 _PDU_HEADER = struct.Struct(">BBL")
 _PDV_HEADER = struct.Struct(">LBB")
 _ITEM_LENGTH_SIZE = 4
 _LINGER_S = 2.0
+_LAST_CALL_S = 1.0
 
 
 class ConnectionEnded(OSError):
@@ -67,31 +70,56 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         client_socket: socket.socket,
         wake: int,
         before_reuse: Callable[[], None],
+        message_timeout_s: float,
     ) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._before_reuse = before_reuse
+        self._message_timeout_s = message_timeout_s
+        self.deadline: float | None = None
+        """By when (monotonic) an association has to be asked for, every byte of the request."""
+        self.is_draining = False
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        self._poll = select.poll()
-        self._poll.register(client_socket, select.POLLIN)
+        self._peer = client_socket.fileno()
+        self._poll_peer, self._poll = select.poll(), select.poll()
+        for poll in (self._poll_peer, self._poll):
+            poll.register(self._peer, select.POLLIN)
         self._poll.register(wake, select.POLLIN)
         self._wake = wake
 
-    def wait(self, timeout_s: float | None) -> tuple[bool, bool]:
-        """Wait until the peer has sent or the process drains; return whether each is so.
+    def shake_hands(self) -> None:
+        """Agree on nothing: what is sent goes in the clear."""
 
-        That the process drains is said once.
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until there is something to read; return whether there is.
+
+        There may be nothing before the time is over, because the process is to drain.
         """
-        if self._start < self._end:
-            return True, False
+        return self.has_more or self._has_come(timeout_s)
+
+    def _has_come(self, timeout_s: float | None) -> bool:
         if self.socket is None:
-            return False, False
+            return False
         events = dict(self._poll.poll(None if timeout_s is None else max(0, timeout_s * 1000)))
-        is_draining = events.pop(self._wake, 0) != 0
-        if is_draining:
+        if events.pop(self._wake, 0):
+            self.is_draining = True
             self._poll.unregister(self._wake)
-        return bool(events), is_draining
+            if self.deadline is not None and not events:
+                # Who has just connected is to hear why not, instead of being cut off.
+                self.deadline = min(self.deadline, time.monotonic() + _LAST_CALL_S)
+                return self._has_come(self.left_s())
+        return bool(events)
+
+    def left_s(self) -> float | None:
+        """Return how long it is until the deadline, where there is one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def cut(self) -> None:
+        """End the connection, from another thread than the one that serves it."""
+        if self.socket is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def available(self, at_most: int) -> memoryview:
         """Return 1 to ``at_most`` received bytes, waiting for them; valid until the next call."""
@@ -137,7 +165,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         try:
             if self.socket is None:
                 raise ConnectionEnded
-            self.socket.sendall(bytestream)
+            self._send(bytestream)
         except OSError:
             self.event_queue.put("Evt17")
 
@@ -145,7 +173,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         """Read and drop what still comes, so that closing does not reset what was sent last."""
         deadline = time.monotonic() + timeout_s
         try:
-            while (left_s := deadline - time.monotonic()) > 0 and self.wait(left_s)[0]:
+            while (left_s := deadline - time.monotonic()) > 0 and self.wait(left_s):
                 self.available(BUFFER_BYTES)
         except ConnectionEnded:
             pass
@@ -163,7 +191,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         if at == 0:
             self._before_reuse()
         try:
-            received = self.socket.recv_into(self._view[at:])
+            received = self._receive(self._view[at:])
         except OSError as error:
             raise ConnectionEnded from error
         if not received:
@@ -171,6 +199,15 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         if at == 0:
             self._start = 0
         self._end = at + received
+
+    def _receive(self, view: memoryview) -> int:
+        if self.deadline is not None and not self._has_come(self.left_s()):
+            raise ConnectionEnded
+        received: int = self.socket.recv_into(view)
+        return received
+
+    def _send(self, data: bytes) -> None:
+        self.socket.sendall(data)
 
 
 class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
@@ -181,9 +218,15 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
     def __init__(self, assoc: "Association", receiver: TakesFragments) -> None:
         super().__init__(assoc)
         self._receiver = receiver
-        self.is_draining = False
+        self.called_ae_title = self.calling_ae_title = ""
+        """As the request has them, whatever stands there."""
         self.has_only_data = False
         """Whether the last step brought fragments and nothing else."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is to end."""
+        return self.socket is not None and self.socket.is_draining
 
     def start(self) -> None:
         """Begin; there is no thread to start."""
@@ -211,11 +254,14 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
 
     def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> object:  # noqa: FBT001, FBT002
         """Return the next primitive of the peer's, taking steps until there is one."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while wait and self.to_user_queue.empty() and not self._is_over():
-            left_s = None if deadline is None else deadline - time.monotonic()
-            if (left_s is not None and left_s <= 0) or not self.step(left_s):
-                break
+        connection = self.socket
+        if wait and connection is not None:
+            if connection.deadline is None and timeout is not None:
+                connection.deadline = time.monotonic() + timeout
+            while self.to_user_queue.empty() and not self._is_over():
+                if not self.step(connection.left_s()):
+                    break
+            connection.deadline = None
         return super().receive_pdu(wait=False)
 
     def _is_over(self) -> bool:
@@ -250,9 +296,7 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         timer = self.artim_timer
         if timer.timeout is not None and timer._start_time and not timer._end_time:  # noqa: SLF001
             timeout_s = min(timer.remaining + 0.001, math.inf if timeout_s is None else timeout_s)
-        has_come, is_draining = self.socket.wait(timeout_s)
-        self.is_draining |= is_draining
-        return has_come
+        return self.socket.wait(timeout_s)
 
     def _read_pdu_data(self) -> None:
         """Read one PDU: P-DATA-TF of an established association here, any other by pynetdicom."""
@@ -264,10 +308,10 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             if length > _OTHER_PDU_LIMIT_BYTES:
                 self.event_queue.put("Evt19")
             else:
-                if pdu_type == _A_ASSOCIATE_RQ and length >= _AE_TITLES.stop - _PDU_HEADER.size:
-                    # Padded with NUL instead of spaces by some; pynetdicom would abort.
-                    titles = self.socket.peek(_AE_TITLES.stop)[_AE_TITLES]
-                    titles[:] = bytes(titles).replace(b"\0", b" ")
+                if pdu_type == _A_ASSOCIATE_RQ and length >= _CALLING.stop - _PDU_HEADER.size:
+                    request = self.socket.peek(_CALLING.stop)
+                    self.called_ae_title = _ae_title(request[_CALLED])
+                    self.calling_ae_title = _ae_title(request[_CALLING])
                 super()._read_pdu_data()
         except ConnectionEnded:
             self.event_queue.put("Evt17")
@@ -300,3 +344,15 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
                 piece = connection.available(value_left)
                 value_left -= len(piece)
                 self._receiver.on_fragment(context_id, control, piece, value_left)
+
+
+def _ae_title(field: memoryview) -> str:
+    """Return what stands in a field of the request, and leave there what pynetdicom takes.
+
+    Some pad with NUL instead of spaces; others send nothing but spaces. pynetdicom would abort,
+    where the one is to be understood and the other to be rejected.
+    """
+    padded = bytes(field).replace(b"\0", b" ")
+    title = padded.decode("latin-1").strip(" ")
+    field[:] = padded if is_ae_title(title) else b"?".ljust(len(field))
+    return title

@@ -28,7 +28,7 @@ def item(kind: int, content: bytes) -> bytes:
 
 
 def associate_rq(
-    contexts: Iterable[tuple[str, str]], calling_ae_title: str = "RAW", called: str = "ANY"
+    contexts: Iterable[tuple[str, str]], calling_ae_title: str = "RAW", called: str = "COUNTERSIGN"
 ) -> bytes:
     """Encode an A-ASSOCIATE-RQ that proposes pairs of abstract and transfer syntax."""
     content = struct.pack(

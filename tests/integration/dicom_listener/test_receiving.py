@@ -43,7 +43,7 @@ UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"
 def dcmtk(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     path = require(find_program(program), program, "dcmtk")
     return subprocess.run(
-        [path, *map(str, arguments)],
+        [path, "-aec", "COUNTERSIGN", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -108,7 +108,7 @@ def test_every_real_file_is_kept_as_it_is(listener: Listener, test_data: Path) -
 
 
 def test_echoscu_is_answered(listener: Listener) -> None:
-    assert dcmtk("echoscu", "-aec", "COUNTERSIGN", LOOPBACK, listener.port).returncode == 0
+    assert dcmtk("echoscu", LOOPBACK, listener.port).returncode == 0
 
 
 def test_storescu_is_answered_and_the_file_is_a_part_10_file(
@@ -128,7 +128,7 @@ def test_storescu_is_answered_and_the_file_is_a_part_10_file(
     assert kept.file_meta.SourceApplicationEntityTitle == "CT1"
     assert kept.SOPInstanceUID == ds.SOPInstanceUID
     assert row.sop_instance_uid == ds.SOPInstanceUID
-    assert (row.calling_ae_title, row.called_ae_title) == ("CT1", "ANY-SCP")
+    assert (row.calling_ae_title, row.called_ae_title) == ("CT1", "COUNTERSIGN")
 
 
 def test_the_index_says_what_the_data_set_says(listener: Listener) -> None:
@@ -172,7 +172,7 @@ def test_the_first_transfer_syntax_of_the_standard_is_accepted(listener: Listene
     ae.add_requested_context(
         CT, ["1.2.840.113619.5.2", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2"]
     )
-    association = ae.associate(LOOPBACK, listener.port)
+    association = ae.associate(LOOPBACK, listener.port, ae_title="COUNTERSIGN")
 
     [context] = association.accepted_contexts
 

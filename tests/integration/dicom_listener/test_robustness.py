@@ -339,7 +339,8 @@ def test_300_mb_are_not_held_in_memory(listener: Listener, tmp_path: Path) -> No
     before = [memory_peak_kib(child) for child in listener.children]
     storescu = require(find_program("storescu"), "storescu", "dcmtk")
 
-    subprocess.run([storescu, LOOPBACK, str(listener.port), path], check=True, timeout=60)
+    to = ["-aec", "COUNTERSIGN", LOOPBACK, str(listener.port)]
+    subprocess.run([storescu, *to, path], check=True, timeout=60)
 
     grown = [
         memory_peak_kib(child) - peak for child, peak in zip(listener.children, before, strict=True)

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_listener.commitment_report import Reporter
 from dicom_listener.commitment_telling import Address, Event, Teller
+from dicom_listener.negotiation import application_entity as local_ae
 from dicom_listener.normalized import Answer, Request
 from dicom_listener.peers import Peer
 from dicom_listener.purging import Purge
@@ -21,7 +22,6 @@ from dicom_listener.storage_commitment import (
     STORAGE_COMMITMENT_INSTANCE,
     StorageCommitment,
 )
-from dicom_listener.storage_scp import application_entity as local_ae
 from imaging_store.instances import FileInstanceStore
 from imaging_store.retention import Retention
 from imaging_store.schema.administration import application_entity
