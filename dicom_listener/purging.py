@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection, Select, delete, select, update
 
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
+from imaging_store.ballast import Ballast
 from imaging_store.holdings import Amount
 from imaging_store.instances import FileInstanceStore
 from imaging_store.removal import putting_back, remove, removing
@@ -29,7 +30,7 @@ from imaging_store.retention import (
     room_of,
 )
 from imaging_store.schema.ingest import duplicate_instance, instance, removal, study
-from service_runtime.database import Database, Transaction
+from service_runtime.database import Database, DatabaseUnavailable, Transaction
 from service_runtime.errors import TransientError
 
 _STUDIES = 20
@@ -59,12 +60,23 @@ class Purge:
         free_bytes = room_of(self.store.root).free_bytes
         return self._some(early(self.retention, free_bytes, self.now()), 1)
 
+    @property
+    def ballast(self) -> Ballast:
+        """What the database may need to write when there is no room at all."""
+        return Ballast.of(self.store.root, self.retention.reserve_bytes)
+
     def _some(self, moment: Moment | None, limit: int) -> Amount:
         if moment is None:
             return Amount(0, 0)
         with self.database.reading() as connection:
             ended = ended_studies(connection, moment, limit)
-        marked = [self._mark(each.study_instance_uid, moment) for each in ended]
+        try:
+            marked = [self._mark(each.study_instance_uid, moment) for each in ended]
+        except DatabaseUnavailable:
+            if not self.ballast.drop():
+                raise
+            log.warning("purging.ballast_dropped")
+            marked = [self._mark(each.study_instance_uid, moment) for each in ended]
         self.remove_marked()
         return Amount(
             sum(each.instances for each in marked), sum(each.size_bytes for each in marked)
@@ -214,7 +226,10 @@ class Purging:
                 return
 
     def _step(self) -> None:
-        STORE_FREE_BYTES.set(room_of(self._purge.store.root).free_bytes)
+        free_bytes = room_of(self._purge.store.root).free_bytes
+        STORE_FREE_BYTES.set(free_bytes)
+        if free_bytes > self._purge.retention.reserve_bytes + self._purge.ballast.size_bytes:
+            self._purge.ballast.hold()
         while self._purge.some_early().instances and not self._stopping.is_set():
             pass
         if self._purge.now() >= self._due_at:
