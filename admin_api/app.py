@@ -8,9 +8,11 @@ from fastapi import FastAPI, Request, Response
 from admin_api import (
     application_entities,
     cases,
+    conflicts,
     destinations,
     identity,
     operations,
+    quarantine,
     sign_off,
     storage,
 )
@@ -63,6 +65,8 @@ def make_app(api: Api) -> FastAPI:
         identity.router,
         cases.router,
         sign_off.router,
+        conflicts.router,
+        quarantine.router,
         application_entities.router,
         destinations.router,
         storage.router,

@@ -15,6 +15,7 @@ from admin_api.case_views import (
     DeliveryView,
     Finding,
     HistoryItem,
+    HoldView,
     InterventionView,
     ModelReading,
     Patient,
@@ -28,6 +29,7 @@ from imaging_store.schema.workflow import (
     cases,
     destination_delivery,
     history,
+    hold,
     inference_result,
     intervention,
     signature,
@@ -169,6 +171,7 @@ def detail(connection: Connection, row: Row[Any], links: dict[str, str]) -> Case
         readings=[_reading(result) for result in results],
         signatures=_signatures(connection, row.id, version),
         interventions=_interventions(connection, row.id),
+        holds=_holds(connection, row.id),
         deliveries=[
             DeliveryView(
                 destination=each.destination,
@@ -189,7 +192,9 @@ def _study(connection: Connection, uid: str) -> tuple[Patient | None, Study | No
     if row is None:
         return None, None
     count = connection.execute(
-        select(func.count()).select_from(instance).where(instance.c.study_instance_uid == uid)
+        select(func.count())
+        .select_from(instance)
+        .where(instance.c.study_instance_uid == uid, instance.c.excluded_at.is_(None))
     ).scalar_one()
     patient = Patient(
         patient_id=row.patient_id,
@@ -240,6 +245,24 @@ def _interventions(connection: Connection, case_id: UUID) -> list[InterventionVi
     )
     return [
         InterventionView(name=row.printed_name, **_fields(InterventionView, row)) for row in rows
+    ]
+
+
+def _holds(connection: Connection, case_id: UUID) -> list[HoldView]:
+    rows = connection.execute(
+        select(hold)
+        .where(hold.c.case_id == case_id, hold.c.ended_at.is_(None))
+        .order_by(hold.c.began_at, hold.c.id)
+    )
+    return [
+        HoldView(
+            reason=row.reason,
+            conflict_id=row.id if row.needs_decision else None,
+            sop_instance_uid=row.sop_instance_uid,
+            began_at=row.began_at,
+            decided_at=row.decided_at,
+        )
+        for row in rows
     ]
 
 

@@ -112,7 +112,7 @@ class SignatureView(BaseModel):
 
 
 class InterventionView(BaseModel):
-    """A return, rejection or hold release."""
+    """A return, rejection, hold release or decision."""
 
     act: str
     name: str
@@ -120,6 +120,19 @@ class InterventionView(BaseModel):
     reason_code: str
     notes: str
     at: datetime
+
+
+class HoldView(BaseModel):
+    """Why the case is on hold; it is until the last of these has ended."""
+
+    reason: str
+    conflict_id: UUID | None
+    """Which conflict has to be decided; null where an admin may release the hold."""
+    sop_instance_uid: str
+    """Of the instance that was the reason."""
+    began_at: datetime
+    decided_at: datetime | None
+    """Since when a decision is being carried out."""
 
 
 class DeliveryView(BaseModel):
@@ -141,6 +154,7 @@ class CaseDetail(CaseSummary):
     readings: list[ModelReading]
     signatures: list[SignatureView]
     interventions: list[InterventionView]
+    holds: list[HoldView]
     deliveries: list[DeliveryView]
     links: dict[str, str]
     """What else there is of it now, by name."""

@@ -27,6 +27,7 @@ from workflow_engine import commands
 from workflow_engine.commands import (
     CompletionRequestReason,
     Decision,
+    DecisionReason,
     HoldReleaseReason,
     Refusal,
     RejectionReason,
@@ -58,6 +59,9 @@ _PROBLEMS: dict[type[Refusal], tuple[HTTPStatus, str]] = {
     commands.SameSigner: (HTTPStatus.CONFLICT, "same-signer"),
     commands.StaleCase: (HTTPStatus.CONFLICT, "stale-case"),
     commands.NothingToAgreeWith: (HTTPStatus.CONFLICT, "nothing-to-agree-with"),
+    commands.UndecidedConflict: (HTTPStatus.CONFLICT, "undecided-conflict"),
+    commands.UnknownConflict: (HTTPStatus.NOT_FOUND, "unknown-conflict"),
+    commands.AlreadyDecided: (HTTPStatus.CONFLICT, "already-decided"),
 }
 
 
@@ -146,6 +150,7 @@ def list_reason_codes(_user: SignedIn) -> dict[str, list[ReasonCode]]:
         "rejection": RejectionReason,
         "hold_release": HoldReleaseReason,
         "completion": CompletionRequestReason,
+        "conflict_decision": DecisionReason,
     }
     return {
         act: [ReasonCode(code=each, meaning=commands.meaning(each)) for each in codes]
@@ -158,9 +163,9 @@ def verify_as_doctor(
     user: SignedIn, api: ApiDependency, case_id: CaseId, body: DoctorVerification
 ) -> CaseDetail:
     """Sign the finding: agree with the model, override it, or call the study uninterpretable."""
-    request = _request(api, user, case_id, body, Stage.DOCTOR)
+    request = request_of(api, user, case_id, body, Stage.DOCTOR)
     verification = Verification(body.decision, body.finding, body.notes)
-    return _answer(api, commands.verify_as_doctor(api.desk, request, verification), user)
+    return answer(api, commands.verify_as_doctor(api.desk, request, verification), user)
 
 
 @router.post("/cases/{case_id}/pharmacist-review")
@@ -168,15 +173,15 @@ def review_as_pharmacist(
     user: SignedIn, api: ApiDependency, case_id: CaseId, body: PharmacistReview
 ) -> CaseDetail:
     """Sign the medication notes."""
-    request = _request(api, user, case_id, body, Stage.PHARMACIST)
-    return _answer(api, commands.review_as_pharmacist(api.desk, request, body.notes), user)
+    request = request_of(api, user, case_id, body, Stage.PHARMACIST)
+    return answer(api, commands.review_as_pharmacist(api.desk, request, body.notes), user)
 
 
 @router.post("/cases/{case_id}/approval")
 def approve(user: SignedIn, api: ApiDependency, case_id: CaseId, body: Approval) -> CaseDetail:
     """Sign the report; it is final, and its delivery begins."""
-    request = _request(api, user, case_id, body, Stage.ADMIN)
-    return _answer(api, commands.approve(api.desk, request), user)
+    request = request_of(api, user, case_id, body, Stage.ADMIN)
+    return answer(api, commands.approve(api.desk, request), user)
 
 
 @router.post("/cases/{case_id}/return")
@@ -184,16 +189,16 @@ def send_back(
     user: SignedIn, api: ApiDependency, case_id: CaseId, body: ReturnToStage
 ) -> CaseDetail:
     """Send a case that waits for one's own role back to an earlier stage."""
-    request = _request(api, user, case_id, body)
+    request = request_of(api, user, case_id, body)
     words = Words(body.reason_code, body.notes)
-    return _answer(api, commands.send_back(api.desk, request, words, body.stage), user)
+    return answer(api, commands.send_back(api.desk, request, words, body.stage), user)
 
 
 @router.post("/cases/{case_id}/rejection")
 def reject(user: SignedIn, api: ApiDependency, case_id: CaseId, body: Rejection) -> CaseDetail:
     """End a case that waits for one's own role; a signed report stays in force."""
-    request = _request(api, user, case_id, body)
-    return _answer(
+    request = request_of(api, user, case_id, body)
+    return answer(
         api, commands.reject(api.desk, request, Words(body.reason_code, body.notes)), user
     )
 
@@ -203,8 +208,8 @@ def release_hold(
     user: SignedIn, api: ApiDependency, case_id: CaseId, body: HoldRelease
 ) -> CaseDetail:
     """Let a case go on that was on hold."""
-    request = _request(api, user, case_id, body, Stage.ADMIN)
-    return _answer(
+    request = request_of(api, user, case_id, body, Stage.ADMIN)
+    return answer(
         api, commands.release_hold(api.desk, request, Words(body.reason_code, body.notes)), user
     )
 
@@ -214,9 +219,9 @@ def complete(
     user: SignedIn, api: ApiDependency, case_id: CaseId, body: CompletionRequest
 ) -> CaseDetail:
     """Have what has arrived of a study taken as all of it; the receiving service carries it out."""
-    request = _request(api, user, case_id, body, Stage.ADMIN)
+    request = request_of(api, user, case_id, body, Stage.ADMIN)
     words = Words(body.reason_code, body.notes)
-    return _answer(api, commands.force_completion(api.desk, request, words), user)
+    return answer(api, commands.force_completion(api.desk, request, words), user)
 
 
 async def on_refusal(_request: Request, error: Exception) -> JSONResponse:
@@ -227,7 +232,7 @@ async def on_refusal(_request: Request, error: Exception) -> JSONResponse:
     raise error
 
 
-def _request(
+def request_of(
     api: Api, user: User, case_id: str, body: Act, stage: Stage | None = None
 ) -> commands.Request:
     """Make sure of role, case and person, in this order, before anything is asked of the case."""
@@ -240,7 +245,7 @@ def _request(
     return commands.Request(UUID(case_id), signer, api.clock(), body.revision)
 
 
-def _answer(api: Api, case: commands.Case, user: User) -> CaseDetail:
+def answer(api: Api, case: commands.Case, user: User) -> CaseDetail:
     _LOG.info(
         "case.acted_on",
         case_id=case.id,

@@ -14,9 +14,11 @@ import typer
 
 from countersign import (
     ae_commands,
+    conflict_commands,
     dead_letter_commands,
     destination_commands,
     model_commands,
+    quarantine_commands,
     storage_commands,
     study_commands,
     user_commands,
@@ -38,6 +40,8 @@ app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(destination_commands.app, name="destinations")
 app.add_typer(storage_commands.app, name="storage")
 app.add_typer(study_commands.app, name="studies")
+app.add_typer(conflict_commands.app, name="conflicts")
+app.add_typer(quarantine_commands.app, name="quarantine")
 audit = typer.Typer(help="What has been done, and by whom.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 db = typer.Typer(help="The database.", no_args_is_help=True)

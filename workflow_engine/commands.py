@@ -26,7 +26,7 @@ from workflow_engine.desk import (
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading, agreed_label, findings_digest
 from workflow_engine.history import Entry
-from workflow_engine.hold_commands import decide_conflict, release_hold
+from workflow_engine.hold_commands import decide_conflict, decision_id, release_hold
 from workflow_engine.reasons import (
     MEANINGS,
     CompletionRequestReason,
@@ -84,6 +84,7 @@ __all__ = [
     "WrongRole",
     "approve",
     "decide_conflict",
+    "decision_id",
     "force_completion",
     "meaning",
     "reject",

@@ -76,7 +76,7 @@ def decide_conflict(
         connection = transaction.connection
         require_role(request.signer, Stage.ADMIN)
         case, request = case_of(connection, request)
-        act_id = derived_id(Act.DECISION, conflict_id)
+        act_id = decision_id(conflict_id)
         _require_undecided(connection, case, conflict_id, act_id)
         holds.decided(connection, conflict_id, request.at)
         after = replace(case, revision=case.revision + 1, changed_at=request.at)
@@ -105,6 +105,11 @@ def decide_conflict(
             ),
         )
         return after
+
+
+def decision_id(conflict_id: UUID) -> UUID:
+    """Return the id of the act by which a conflict is decided; there is one at most."""
+    return derived_id(Act.DECISION, conflict_id)
 
 
 def _require_undecided(connection: Connection, case: Case, conflict_id: UUID, act_id: UUID) -> None:
