@@ -7,7 +7,16 @@ from imaging_pixels.stored_bits import StoredValues
 _ROWS_AT_ONCE = 128
 _BYTE_DEPTH = 8
 
-_FULL = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]])
+# The weights of red and blue in the luminance give the rest.
+_RED, _BLUE = 0.299, 0.114
+_GREEN = 1 - _RED - _BLUE
+_FULL = np.array(
+    [
+        [1, 0, 2 * (1 - _RED)],
+        [1, -2 * (1 - _BLUE) * _BLUE / _GREEN, -2 * (1 - _RED) * _RED / _GREEN],
+        [1, 2 * (1 - _BLUE), 0],
+    ]
+)
 _PARTIAL = np.array([[1.1644, 0, 1.596], [1.1644, -0.3917, -0.8130], [1.1644, 2.0173, 0]])
 
 

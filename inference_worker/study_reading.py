@@ -11,6 +11,7 @@ import pydicom
 from pydicom import Dataset
 
 from imaging_pixels.decode import UndecodablePixels, frame_count
+from imaging_pixels.inflation import check_inflated_size
 from imaging_pixels.render import Picture, render
 from inference_worker.heatmap import Float32Array
 from inference_worker.preprocessing import to_network_geometry
@@ -93,8 +94,9 @@ def parse(content: bytes) -> Dataset:
     Raises
     ------
     UndecodablePixels
-        It cannot be parsed as far as its pixels.
+        It cannot be parsed as far as its pixels, or would inflate to more than there is memory.
     """
+    check_inflated_size(content)
     try:
         return pydicom.dcmread(BytesIO(content), force=True)
     except Exception as error:
