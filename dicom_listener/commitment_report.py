@@ -9,6 +9,7 @@ from pynetdicom.association import Association
 
 from dicom_listener.commitment_telling import Address, Event
 from dicom_listener.storage_commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from service_runtime.dicom_tls import BrokenTlsFiles
 
 _TIMEOUT_S = 30
 _IMPLICIT_VR, _EXPLICIT_VR = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -25,8 +26,14 @@ class Reporter:
 
     def __call__(self, address: Address, events: Sequence[Event]) -> list[int | str]:
         """Return for each event the status that was answered, or why none was."""
-        if address.tls and self.tls is None:
-            return ["DICOM TLS is not set up"] * len(events)
+        context = None
+        if address.tls:
+            if self.tls is None:
+                return ["DICOM TLS is not set up"] * len(events)
+            try:
+                context = self.tls()
+            except BrokenTlsFiles as error:
+                return [str(error)] * len(events)
         ae = self.new_ae()
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_S
         ae.connection_timeout = _TIMEOUT_S
@@ -36,7 +43,7 @@ class Reporter:
             address.port,
             ae_title=address.ae_title,
             ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
-            tls_args=(self.tls(), None) if address.tls and self.tls is not None else None,
+            tls_args=None if context is None else (context, None),
         )
         if not association.is_established:
             why = "rejected" if association.is_rejected else "not reached, or aborted"

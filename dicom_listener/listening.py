@@ -40,7 +40,13 @@ from dicom_listener.storage_scp import Service
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.retention import Retention
 from service_runtime.database import Database
-from service_runtime.dicom_tls import BrokenTlsFiles, Reloading, TlsFiles, server_context
+from service_runtime.dicom_tls import (
+    BrokenTlsFiles,
+    Reloading,
+    TlsFiles,
+    client_context,
+    server_context,
+)
 from service_runtime.process import SUPERVISOR_FD, service_of
 from service_runtime.settings import EXIT_CODE, load
 from service_runtime.telemetry import log as logs
@@ -188,7 +194,11 @@ def announcing(
         with service_of("dicom_listener", settings, threading.Event()) as service:
             handlers = intake_handlers(service.database, store, site_of(settings), _now)
             purge = Purge(service.database, store, Retention.of(settings), _now)
-            report = Reporter(lambda: application_entity(settings.ae_title), None)
+            files = TlsFiles.of(settings)
+            report = Reporter(
+                partial(application_entity, settings.ae_title),
+                None if files is None else partial(client_context, files),
+            )
             with (
                 Intake(service.messaging, intake_handler(handlers)),
                 Purging(purge),

@@ -163,6 +163,20 @@ class Orthanc(Peer):
         body = {"Resources": [study], "Synchronous": True}
         self._rest.post(f"/modalities/{modality}/store", json=body).raise_for_status()
 
+    def ask_for_commitment(self, study_instance_uid: str, modality: str) -> str:
+        """Send a study, ask for storage commitment, and return the transaction's UID."""
+        [study] = self.find("Study", StudyInstanceUID=study_instance_uid)
+        body = {"Resources": [study], "Synchronous": True, "StorageCommitment": True}
+        answer = self._rest.post(f"/modalities/{modality}/store", json=body).raise_for_status()
+        uid: str = answer.json()["StorageCommitmentTransactionUID"]
+        return uid
+
+    def commitment(self, transaction_uid: str) -> dict[str, Any]:
+        """Return what it has heard of a storage commitment: ``Status`` and which instances."""
+        answer = self._rest.get(f"/storage-commitment/{transaction_uid}").raise_for_status()
+        said: dict[str, Any] = answer.json()
+        return said
+
     def delete_study(self, study_instance_uid: str) -> None:
         """Forget a study."""
         for study in self.find("Study", StudyInstanceUID=study_instance_uid):
