@@ -47,13 +47,13 @@ def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
         if parsed is None:
             if not whole and len(head) < _LONGEST_BYTES:
                 return None
-            if position == len(head):
+            if whole and position == len(head):
                 break
             raise NotPart10("a part is no DICOM file: its File Meta Information is cut off")
         group, element, value, following = parsed
         if group != _META_GROUP:
             break
-        if element == _GROUP_LENGTH and len(value) == struct.calcsize("<L"):
+        if element == _GROUP_LENGTH and len(value) == struct.calcsize("<L") and any(value):
             end = following + struct.unpack("<L", value)[0]
         values[element] = value
         position = following

@@ -13,11 +13,11 @@ from dicom_listener.c_store import StoreRequest
 from dicom_listener.dicomweb.file_meta import FileMeta, NotPart10, parse_file_meta
 from dicom_listener.dicomweb.multipart import MalformedMultipart, Mark, MultipartReader
 from dicom_listener.instance_header import NotUnderstood
+from dicom_listener.keeping import Reception
 from dicom_listener.metrics import INSTANCES
 from dicom_listener.reception import InstanceKeeper, InstanceReception
 from dicom_listener.sender import Sender
 from dicom_listener.sop_classes import TRANSFER_SYNTAXES, is_storage
-from dicom_listener.storage_scp import Reception
 from dicom_listener.store_status import StoreAnswer, StoreStatus
 
 CALLING_AE_TITLE = "DICOMWEB"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, or_, select, true
 
 from dicom_listener.dicomweb.offered import (
     instances_offered,
@@ -45,6 +45,8 @@ _OFFERED_COLUMNS = {
     "InstanceNumber": "instance_number",
 }
 _NUMBERS = {"SeriesNumber", "InstanceNumber"}
+_MOST_STUDIES = 5000
+_OF_STUDY = {*_STUDY_COLUMNS, *_NAMES, "StudyDate", "StudyTime", "ModalitiesInStudy"}
 _ESCAPE = "\\"
 
 
@@ -104,7 +106,7 @@ def find_series(connection: Connection, search: Search, role: str) -> Rows:
             func.min(columns.transfer_syntax_uid).label("transfer_syntax_uid"),
             func.count().label("instance_count"),
         )
-        .where(*_of_instance(columns, search.matches, role))
+        .where(*_of_instance(columns, search), _of_studies(connection, columns, search, role))
         .group_by(*grouped)
         .order_by(*grouped)
         .limit(search.limit + 1)
@@ -119,7 +121,7 @@ def find_instances(connection: Connection, search: Search, role: str) -> Rows:
     columns = table.c
     statement = (
         select(table)
-        .where(*_of_instance(columns, search.matches, role))
+        .where(*_of_instance(columns, search), _of_studies(connection, columns, search, role))
         .order_by(
             columns.study_instance_uid,
             columns.series_instance_uid,
@@ -169,27 +171,45 @@ def _of_study(matches: Mapping[str, Match]) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _of_instance(
-    columns: Any, matches: Mapping[str, Match], role: str
-) -> list[ColumnElement[bool]]:
+def _of_instance(columns: Any, search: Search) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     for keyword, name in _OFFERED_COLUMNS.items():
-        match = matches.get(keyword)
+        match = search.matches.get(keyword)
         if isinstance(match, OneOf) and keyword in _NUMBERS:
             conditions.append(columns[name].in_([int(value) for value in match.values]))
         elif match is not None:
             conditions.append(_matching(columns[name], match))
-    in_path = matches.get("StudyInstanceUID")
-    if isinstance(in_path, OneOf):
-        conditions.append(columns.study_instance_uid.in_(in_path.values))
-    others = {keyword: match for keyword, match in matches.items() if keyword != "StudyInstanceUID"}
-    of_study = _of_study(others)
-    if "ModalitiesInStudy" in others:
-        of_study.append(_has_content(others, role))
-    if of_study:
-        found = select(study.c.study_instance_uid).where(*of_study)
-        conditions.append(columns.study_instance_uid.in_(found))
     return conditions
+
+
+def _of_studies(
+    connection: Connection, columns: Any, search: Search, role: str
+) -> ColumnElement[bool]:
+    """Return what holds of rows whose study is asked for.
+
+    The studies are looked up first, as far as they are not too many: databases do not see by
+    themselves that a few studies are a small part of a table of everything.
+    """
+    wanted: ColumnElement[str] = columns.study_instance_uid
+    matches = search.matches
+    uids = matches.get("StudyInstanceUID")
+    of_study = {keyword: each for keyword, each in matches.items() if keyword in _OF_STUDY}
+    if isinstance(uids, OneOf) and of_study.keys() == {"StudyInstanceUID"}:
+        return wanted.in_(uids.values)
+    if not of_study and len(matches) > 0:
+        return true()
+    found = select(study.c.study_instance_uid).where(*_of_study(of_study))
+    if "ModalitiesInStudy" in of_study or not matches:
+        found = found.where(_has_content(of_study, role))
+    most = _MOST_STUDIES + 1
+    if not matches:
+        # Every study has one at least, so that a page is of no more studies than this.
+        found = found.order_by(study.c.study_instance_uid)
+        most = min(most, search.offset + search.limit + 1)
+    known = connection.execute(found.limit(most)).scalars().all()
+    if len(known) > _MOST_STUDIES:
+        return wanted.in_(found)
+    return wanted.in_(known)
 
 
 def _matching(column: ColumnElement[Any], match: Match) -> ColumnElement[bool]:
