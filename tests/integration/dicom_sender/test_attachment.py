@@ -5,35 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import (
-    UID,
-    Comprehensive3DSRStorage,
     ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
-from pynetdicom import AE, evt
 from sqlalchemy import select
 
 from dicom_sender.association import PacsUnavailable
-from dicom_sender.caller import Caller
 from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
 from dicom_sender.permission import NotNow
-from dicom_sender.send import send
 from dicom_sender.store_outcome import PENDING
-from imaging_store.instances import open_instance_store
-from imaging_store.schema.delivery import attachment
-from imaging_store.schema.results import result_object
-from inference_worker import secondary_capture, structured_report
 from inference_worker.result_attributes import ResultObject
 from message_contracts import catalogue
 from message_contracts.case import CaseStatus
@@ -42,22 +30,16 @@ from message_contracts.delivery import (
     AttachmentFailed,
     AttachmentRequested,
 )
-from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
-from message_contracts.identifiers import derived_uid
 from service_runtime.database import Database
 from service_runtime.messaging import dead_letters, outbox
 from service_runtime.messaging.tables import message
+from tests.integration.dicom_sender.a_pacs import a_pacs, answers, recorded
 from tests.integration.dicom_sender.kept_case import (
-    CASE,
-    NOON,
     change_case,
-    keep_case,
-    keep_doctors_signature,
 )
 from tests.peers.orthanc import Orthanc
 from tests.peers.processes import (
-    LOOPBACK,
     ServerProcess,
     accepts_connections,
     find_program,
@@ -65,140 +47,6 @@ from tests.peers.processes import (
     require,
     wait_until,
 )
-from tests.readings import a_reading
-from tests.synthetic_images import a_gradient, an_image
-
-
-@pytest.fixture
-def study_instance_uid(request: pytest.FixtureRequest) -> str:
-    return derived_uid("test", request.node.nodeid)
-
-
-@pytest.fixture
-def results(study_instance_uid: str) -> list[ResultObject]:
-    source = an_image(
-        a_gradient().astype("u2"),
-        StudyInstanceUID=study_instance_uid,
-        SpecificCharacterSet="ISO_IR 192",
-        PatientName="Müller^Jörg",
-        PatientID="SENDER-1",
-    )
-    reading = a_reading(study_instance_uid=study_instance_uid)
-    overlay = np.zeros((40, 60, 3), np.uint8)
-    return [
-        secondary_capture.make(source, overlay, reading),
-        structured_report.make([source], reading, [[0]]),
-    ]
-
-
-@pytest.fixture
-def database(sqlite_url: str) -> Iterator[Database]:
-    opened = Database(sqlite_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def sender_to(
-    database: Database,
-    tmp_path: Path,
-    study_instance_uid: str,
-    results: list[ResultObject],
-) -> Callable[[int], Sender]:
-    """Give a sender that knows one destination on this port of loopback, and has the results."""
-    store = open_instance_store(f"file:{tmp_path / 'store'}")
-    keep_case(database, study_instance_uid)
-    keep_doctors_signature(database)
-    with database.transaction() as transaction:
-        for number, result in enumerate(results):
-            store.put_artifact(f"results/{number}.dcm", result.content)
-            transaction.connection.execute(
-                result_object.insert(),
-                {
-                    "sop_instance_uid": result.sop_instance_uid,
-                    "sop_class_uid": result.sop_class_uid,
-                    "study_instance_uid": study_instance_uid,
-                    "series_instance_uid": result.series_instance_uid,
-                    "case_id": CASE,
-                    "case_version": 1,
-                    "model_name": "shapes",
-                    "model_version": "1.2.3",
-                    "key": f"results/{number}.dcm",
-                    "sha256": "0" * 64,
-                    "made_at": NOON,
-                },
-            )
-
-    def make(port: int, ae_title: str = "ORTHANC") -> Sender:
-        caller = Caller("COUNTERSIGN", timeout_s=10)
-        archive = PacsDestination(name="archive", ae_title=ae_title, host=LOOPBACK, port=port)
-        return Sender(
-            database,
-            store,
-            {"archive": archive},
-            lambda destination, batch: send(destination, caller, store, batch),
-            lambda: NOON,
-            UTC,
-            commit=never_asked,
-        )
-
-    return make
-
-
-def never_asked(*_arguments: object) -> bool:
-    raise AssertionError("commitment was not wanted")
-
-
-@pytest.fixture
-def request_of(study_instance_uid: str, results: list[ResultObject]) -> Envelope:
-    return Envelope.of(
-        AttachmentRequested(
-            case_id=CASE,
-            case_version=1,
-            study_instance_uid=study_instance_uid,
-            destination="archive",
-            sop_instance_uids=tuple(result.sop_instance_uid for result in results),
-        ),
-        source="workflow_engine",
-        time=NOON,
-    )
-
-
-@contextmanager
-def a_pacs(
-    answer: Callable[[Any], int],
-    *,
-    sop_classes: Sequence[UID] = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage),
-    require_called_ae_title: bool = False,
-) -> Iterator[int]:
-    """Run a Storage SCP that answers each C-STORE with a Status of the test's choice."""
-    entity = AE("ORTHANC")
-    for sop_class in sop_classes:
-        entity.add_supported_context(sop_class, [ImplicitVRLittleEndian])
-    entity.require_called_aet = require_called_ae_title
-    port = free_port()
-    server = entity.start_server(
-        (LOOPBACK, port), block=False, evt_handlers=[(evt.EVT_C_STORE, answer)]
-    )
-    try:
-        yield port
-    finally:
-        server.shutdown()
-
-
-def answers(database: Database, effect: Callable[[Any], None]) -> list[Any]:
-    """Run an effect and return the messages that it sent."""
-    with database.transaction() as transaction:
-        effect(transaction)
-    with database.reading() as connection:
-        bodies = connection.execute(select(message.c.body)).scalars().all()
-    return [catalogue.decode(body).body for body in bodies]
-
-
-def recorded(database: Database) -> dict[str, int]:
-    with database.reading() as connection:
-        rows = connection.execute(select(attachment)).all()
-    return {row.sop_instance_uid: row.status for row in rows}
 
 
 def test_orthanc_holds_what_was_sent(
