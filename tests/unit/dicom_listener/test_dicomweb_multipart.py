@@ -50,7 +50,10 @@ def cut_bodies(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
         st.sampled_from([b"\r", b"\n", b"-", b"\r\n--b", b"\r\n--b0x", b"0", b"\r\n--", b"\0x"]),
         max_size=12,
     ).map(b"".join)
-    clean = near.filter(lambda part: b"\r\n--b0\r\n" not in part and b"\r\n--b0--" not in part)
+    # What follows a part is a line end, which would make a delimiter line of its last bytes.
+    clean = near.filter(
+        lambda part: not any(end in part + b"\r\n" for end in (b"\r\n--b0\r\n", b"\r\n--b0--"))
+    )
     parts = draw(st.lists(clean, max_size=4))
     whole = body(parts)
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=20)))
@@ -97,7 +100,7 @@ def test_a_body_without_its_delimiters_is_malformed(text: bytes) -> None:
         read([text])
 
 
-@pytest.mark.parametrize("boundary", ["", "x" * 71, "Grenze–"])
+@pytest.mark.parametrize("boundary", ["", "x" * 71, "Größe"])
 def test_a_boundary_has_a_length(boundary: str) -> None:
     with pytest.raises(MalformedMultipart):
         MultipartReader(boundary)

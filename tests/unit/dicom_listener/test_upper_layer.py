@@ -4,7 +4,18 @@ import inspect
 
 import pynetdicom
 import pytest
-from pynetdicom import _config, acse, association, dul, fsm, presentation, timer, transport
+from pynetdicom import (
+    _config,
+    acse,
+    association,
+    dimse,
+    dimse_messages,
+    dul,
+    fsm,
+    presentation,
+    timer,
+    transport,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +28,9 @@ from pynetdicom import _config, acse, association, dul, fsm, presentation, timer
         (association.Association, {"run_reactor", "_run_reactor", "_serve_request", "kill"}),
         (transport.AssociationSocket, {"_shutdown_socket", "recv", "send", "close"}),
         (fsm.StateMachine, {"do_action"}),
+        (dimse_messages.DIMSEMessage, {"decode_msg", "message_to_primitive"}),
+        (dimse.DIMSEServiceProvider, {"send_msg", "get_msg"}),
+        (association.ServiceUser, {"add_negotiation_item", "role_selection"}),
         (timer.Timer, {"expired", "remaining"}),
     ],
 )
