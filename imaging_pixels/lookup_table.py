@@ -89,7 +89,7 @@ def each_value_once(shown: Callable[[StoredValues], Picture], stored: StoredValu
             def look_up(values: StoredValues) -> Picture:
                 # Modulo the width of the cell, which takes the sign out of the difference.
                 place = values.view(unsigned) - np.array(least).astype(unsigned)
-                looked_up: Picture = table[place]
+                looked_up: Picture = table.take(place, axis=0)
                 return looked_up
 
     parts = range(0, len(stored), _ROWS_AT_ONCE)
