@@ -246,6 +246,7 @@ def request_of(
 
 
 def answer(api: Api, case: commands.Case, user: User) -> CaseDetail:
+    """Log who has acted, and return the case as it is now."""
     _LOG.info(
         "case.acted_on",
         case_id=case.id,

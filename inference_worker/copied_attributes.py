@@ -7,7 +7,7 @@ the study stays as it came, wrong or not, for without it a PACS would file the r
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
@@ -28,6 +28,7 @@ _TYPE_3 = (
     *("EthnicGroup", "PatientAge", "PatientSize", "PatientWeight", "Occupation", "AdmissionID"),
     *("StudyDescription", "PhysiciansOfRecord", "TimezoneOffsetFromUTC"),
 )
+_MOMENT = ("StudyDate", "StudyTime", "TimezoneOffsetFromUTC")
 _ISSUERS = ("IssuerOfAccessionNumberSequence", "IssuerOfPatientIDQualifiersSequence")
 _ISSUER_ATTRIBUTES = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
 _ENUMERATED = {
@@ -57,11 +58,15 @@ class Copied:
     """Keywords of those that break their VR; to be counted, their values to be logged nowhere."""
 
 
-def copy_patient_and_study(source: Dataset) -> Copied:
+def copy_patient_and_study(source: Dataset, known_as: Mapping[str, str] | None = None) -> Copied:
     """Return the Patient, General Study and Patient Study attributes of ``source`` (PS3.3 §C.7).
 
-    Type 2 attributes are always there, empty where the source has none.
+    Type 2 attributes are always there, empty where the source has none. Where instances of the
+    study contradict each other, ``known_as`` has the values by keyword that the study is known by:
+    then nothing but dates and times is taken of the source, which may be another patient's.
     """
+    if known_as is not None:
+        source = _as_known(source, known_as)
     taken, left_out = Dataset(), []
     with warnings.catch_warnings():
         # pydicom warns with the value, which belongs in no log.
@@ -78,6 +83,16 @@ def copy_patient_and_study(source: Dataset) -> Copied:
         for keyword in _ISSUERS:
             _copy_issuer(source, taken, keyword, left_out)
     return Copied(taken, tuple(left_out))
+
+
+def _as_known(source: Dataset, known_as: Mapping[str, str]) -> Dataset:
+    known = Dataset()
+    for keyword in ("StudyInstanceUID", *_MOMENT):
+        if keyword in source:
+            known[keyword] = source.get_item(keyword)
+    for keyword, value in known_as.items():
+        put(known, keyword, [value] if value else [])
+    return known
 
 
 def valid_values(source: Dataset, keyword: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from imaging_store.instances import InstanceStore, NotInStore
 from imaging_store.schema.ingest import instance as instance_table
 from imaging_store.schema.results import result_object
 from inference_worker.heatmap import heatmap_png, source_png
+from inference_worker.known_study import known_as
 from inference_worker.result_attributes import ResultObject
 from inference_worker.results import LoadedModel, Results, make_results
 from inference_worker.study_reading import (
@@ -76,7 +77,9 @@ class Worker:
         try:
             model = self._model(request.model)
             study = read_study(self._instances(request), model.description, model.predict)
-            made = make_results(request, envelope.time, self.time_zone, model, study)
+            with self.database.reading() as connection:
+                known = known_as(connection, request.study_instance_uid)
+            made = make_results(request, envelope.time, self.time_zone, model, study, known)
         except PermanentError as error:
             return self._failed(envelope, request, str(error))
         _log_read(request, study, made)
@@ -166,6 +169,8 @@ class Worker:
             rows = connection.execute(
                 select(columns.sop_instance_uid, columns.key, columns.purged_at).where(
                     columns.study_instance_uid == request.study_instance_uid,
+                    # A person may have excluded one since the model was asked.
+                    columns.excluded_at.is_(None),
                 )
             ).all()
         keys = {row.sop_instance_uid: row.key for row in rows}

@@ -1,5 +1,6 @@
 """What the Secondary Capture and the Structured Report of one reading have in common."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from enum import StrEnum
@@ -54,6 +55,8 @@ class Reading:
     probabilities: tuple[ClassProbability, ...]
     """Most probable first."""
     uncertain: bool
+    known_as: Mapping[str, str] | None = None
+    """What the study is known by, by keyword, where its instances contradict each other."""
 
     def uid(self, kind: Kind, level: str) -> str:
         """Return the UID that this reading's object of a kind always has."""
@@ -89,7 +92,7 @@ def begin(
     Patient, Study, General Series, General Equipment and SOP Common modules, in ISO_IR 192, with
     Contributing Equipment (PS3.3 §C.12.1.1.5) that names the model, its version and device UID.
     """
-    copied = copy_patient_and_study(source)
+    copied = copy_patient_and_study(source, reading.known_as)
     made = copied.attributes
     put(made, "StudyInstanceUID", [reading.study_instance_uid])
     at = reading.requested_at.astimezone(time_zone_of(made) or reading.time_zone)

@@ -1,6 +1,7 @@
 """What is made of a reading: pictures, Secondary Capture and Structured Report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 
 from imaging_pixels.render import render
@@ -37,9 +38,13 @@ def make_results(
     time_zone: tzinfo,
     model: LoadedModel,
     study: StudyReading,
+    known_as: Mapping[str, str] | None = None,
 ) -> Results:
-    """Draw the heat map and make the result objects; the same every time it is done."""
-    reading = _reading(request, requested_at, time_zone, model, study)
+    """Draw the heat map and make the result objects; the same every time it is done.
+
+    ``known_as`` are the patient and the order by keyword, where the sources do not agree on them.
+    """
+    reading = replace(_reading(request, requested_at, time_zone, model, study), known_as=known_as)
     described, explained = model.description, study.explained
     source = parse(explained.instance.read())
     heatmap = draw_heatmap(

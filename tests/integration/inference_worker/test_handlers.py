@@ -19,7 +19,7 @@ from pydicom import Dataset
 from sqlalchemy import select, update
 
 from imaging_store.instances import FileInstanceStore, open_instance_store
-from imaging_store.schema.ingest import instance, study
+from imaging_store.schema.ingest import conflict, instance, study
 from imaging_store.schema.results import result_object
 from inference_worker.handlers import Worker
 from inference_worker.results import LoadedModel
@@ -299,6 +299,51 @@ def test_what_is_left_of_a_purged_study_does_not_pass_for_the_study(
     answer = answer_of(database, effect)
     assert isinstance(answer, InferenceFailed)
     assert "1 of its 2 instances are not kept any more" in answer.reason
+
+
+def test_an_excluded_instance_is_not_read(
+    worker: Worker, database: Database, keep: Callable[..., None]
+) -> None:
+    keep(an_instance())
+    with database.transaction() as transaction:
+        transaction.connection.execute(update(instance).values(excluded_at=NOON))
+
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    assert isinstance(answer, InferenceFailed)
+
+
+def test_results_of_a_contradicted_study_carry_the_patient_it_is_known_by(
+    worker: Worker, database: Database, keep: Callable[..., None], store: FileInstanceStore
+) -> None:
+    keep(an_instance(PatientID="WRONG", PatientName="Wrong^Patient", PatientAge="042Y"))
+    with database.transaction() as transaction:
+        connection = transaction.connection
+        connection.execute(update(study).values(patient_id="P1", patient_name="Doe^Jane"))
+        connection.execute(
+            conflict.insert(),
+            {
+                "id": UUID(int=7),
+                "study_instance_uid": STUDY_INSTANCE_UID,
+                "kind": "identity",
+                "sop_instance_uid": "2.25.103",
+                "sha256": "0" * 64,
+                "known": {},
+                "claimed": {},
+                "differing": ["PatientID"],
+                "holds": True,
+                "opened_at": NOON,
+            },
+        )
+
+    answer_of(database, worker.on_inference_requested(a_request()))
+
+    with database.reading() as connection:
+        rows = connection.execute(select(result_object)).all()
+    for row in rows:
+        made = read(store.read(row.key))
+        assert (made.PatientID, str(made.PatientName)) == ("P1", "Doe^Jane")
+        assert "PatientAge" not in made
 
 
 @pytest.mark.parametrize(

@@ -248,3 +248,25 @@ def test_an_element_that_cannot_be_parsed_is_left_out(keyword: str, vr: str) -> 
 
     assert taken.attributes.PatientID == "P-1"
     assert taken.left_out == (keyword,)
+
+
+def test_of_a_source_that_contradicts_its_study_only_the_times_are_taken() -> None:
+    source = an_image(
+        a_gradient().astype("u2"),
+        PatientID="WRONG",
+        PatientName="Wrong^Patient",
+        PatientAge="042Y",
+        OtherPatientNames="Wrong^Other",
+        StudyDate="20260704",
+        StudyInstanceUID="1.2.3",
+    )
+
+    taken = copy_patient_and_study(
+        source, {"PatientID": "P1", "PatientName": "Müller^Jane", "PatientSex": "", "StudyID": "7"}
+    ).attributes
+
+    assert (taken.PatientID, str(taken.PatientName), taken.StudyID) == ("P1", "Müller^Jane", "7")
+    assert (taken.StudyDate, taken.StudyInstanceUID) == ("20260704", "1.2.3")
+    assert {"PatientAge", "OtherPatientNames"}.isdisjoint(taken.dir())
+    for keyword in TYPE_2:
+        assert keyword in taken
