@@ -40,6 +40,8 @@ class Listener:
         self.folder = folder
         self.database_url = database_url
         self.port = free_port()
+        is_plain = settings.get("dicom_plain", True)
+        self._ready_port = self.port if is_plain else int(str(settings["dicom_tls_port"]))
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(CHECKOUT),
@@ -74,7 +76,7 @@ class Listener:
         """Start it and wait until it listens."""
         self.process.start()
         self.process.wait_until_ready(
-            lambda: accepts_connections(self.port) and len(self.children) == 3, timeout_s=30
+            lambda: accepts_connections(self._ready_port) and len(self.children) == 3, timeout_s=30
         )
 
     @property
