@@ -30,6 +30,7 @@ def a_pacs(
     answer: Callable[[Any], int],
     *,
     sop_classes: Sequence[UID] = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage),
+    also: Sequence[str] = (),
     transfer_syntaxes: Sequence[str] = (ImplicitVRLittleEndian,),
     require_called_ae_title: bool = False,
     handlers: Sequence[Any] = (),
@@ -39,6 +40,8 @@ def a_pacs(
     entity = AE("ORTHANC")
     for sop_class in sop_classes:
         entity.add_supported_context(sop_class, list(transfer_syntaxes))
+    for sop_class in also:
+        entity.add_supported_context(sop_class)
     entity.require_called_aet = require_called_ae_title
     port = port or free_port()
     server = entity.start_server(
