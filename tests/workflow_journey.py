@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import insert, select
 
-from imaging_store.schema.ingest import instance, study
+from imaging_store.schema.ingest import conflict, instance, study
 from imaging_store.schema.results import model
 from message_contracts import catalogue, topology
 from message_contracts.coding import CodedConcept
@@ -29,6 +29,7 @@ from message_contracts.ingest import (
     StudyReceived,
     StudyUpdated,
 )
+from message_contracts.intake import ConflictDecision, ConflictSettled
 from message_contracts.message import Message
 from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database
@@ -162,6 +163,52 @@ class Ward:
                 study_instance_uid=uid,
                 sop_instance_uid=f"{uid}.666",
                 reason=ConflictReason.IDENTITY_CONFLICT,
+            )
+        )
+
+    def contradict(
+        self, uid: str, *, holds: bool = True, sop_instance_uid: str = "", heard: bool = True
+    ) -> UUID:
+        """Open a conflict that a person has to decide, as the listener does; return its id."""
+        instance_uid = sop_instance_uid or f"{uid}.{uuid4().int % 10**9}"
+        conflict_id = derived_id("conflict", uid, instance_uid)
+        with self.database.transaction() as transaction:
+            transaction.connection.execute(
+                insert(conflict),
+                {
+                    "id": conflict_id,
+                    "study_instance_uid": uid,
+                    "kind": "identity" if holds else "update",
+                    "sop_instance_uid": instance_uid,
+                    "sha256": "0" * 64,
+                    "known": {"PatientID": "P1"},
+                    "claimed": {"PatientID": "P2"},
+                    "differing": ["PatientID"],
+                    "holds": holds,
+                    "opened_at": NOON,
+                },
+            )
+        if holds and heard:
+            self.deliver(self.conflicted(uid, conflict_id, instance_uid))
+        return conflict_id
+
+    def conflicted(self, uid: str, conflict_id: UUID, sop_instance_uid: str) -> StudyConflicted:
+        return StudyConflicted(
+            study_instance_uid=uid,
+            sop_instance_uid=sop_instance_uid,
+            reason=ConflictReason.IDENTITY_CONFLICT,
+            conflict_id=conflict_id,
+        )
+
+    def settle(self, uid: str, conflict_id: UUID, version: int | None = None) -> Envelope:
+        """Say that what was decided has been carried out, and which version that makes."""
+        return self.deliver(
+            ConflictSettled(
+                conflict_id=conflict_id,
+                study_instance_uid=uid,
+                decision=ConflictDecision.KEEP if version is None else ConflictDecision.REPLACE,
+                decided_by="admin",
+                study_version=version,
             )
         )
 
