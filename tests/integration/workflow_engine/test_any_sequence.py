@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
@@ -14,12 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select
 
 from imaging_store.migrations import upgrade
-from imaging_store.schema.workflow import cases, destination_delivery, signature
+from imaging_store.schema.workflow import cases, destination_delivery, hold, signature
 from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.delivery import AttachmentRequested, ReportRequested
 from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import case_id_of
+from message_contracts.intake import ConflictDecision
 from service_runtime.database import Database
 from tests.workflow_journey import Ward, a_model
 from workflow_engine.audit import verify
@@ -27,6 +29,7 @@ from workflow_engine.commands import (
     Verification,
     Words,
     approve,
+    decide_conflict,
     reject,
     release_hold,
     review_as_pharmacist,
@@ -34,7 +37,7 @@ from workflow_engine.commands import (
     verify_as_doctor,
 )
 from workflow_engine.on_message import NotAskedFor
-from workflow_engine.reasons import HoldReleaseReason, RejectionReason, ReturnReason
+from workflow_engine.reasons import DecisionReason, HoldReleaseReason, RejectionReason, ReturnReason
 from workflow_engine.refusals import Refusal
 from workflow_engine.signing import Decision
 
@@ -51,6 +54,7 @@ OFTEN = ("sign_what_waits", "repeat", "verify", "review", "approve", "complete")
 SELDOM = (
     *("opened", "analyzed", "failed", "the_model_answers", "the_next_version_is_read"),
     *("conflict", "release_hold", "sign_all", "send_back", "reject"),
+    *("contradict", "decide_conflict", "conflict_settled"),
 )
 HAPPENINGS = st.sampled_from(OFTEN * 2 + ("sign_what_waits",) * 6 + SELDOM)
 LIKELY = st.sampled_from([0.55, 0.9, 0.95])
@@ -84,6 +88,7 @@ class AnySequence(RuleBasedStateMachine):
         for version in range(1, 5):
             self.ward.receive(UID, version, modality="MR" if version == 3 else "DX")
         self.heard: list[Envelope] = []
+        self.conflicts: list[UUID] = []
         self.version_before = 1
         self.sent_before: set[tuple[str, int]] = set()
 
@@ -116,6 +121,18 @@ class AnySequence(RuleBasedStateMachine):
     def conflict(self) -> None:
         self.heard.append(self.ward.conflict(UID))
 
+    def contradict(self, pick: int) -> None:
+        """Open a conflict; every third is heard of later, or never, and every fifth holds not."""
+        self.conflicts.append(self.ward.contradict(UID, heard=bool(pick % 3), holds=bool(pick % 5)))
+
+    def conflict_settled(self, pick: int, version: int) -> None:
+        """Say of a conflict that was decided, or of any, that it has been carried out."""
+        if self.conflicts:
+            waiting = [each.id for each in self.rows(hold) if each.decided_at and not each.ended_at]
+            among = waiting or self.conflicts
+            made = version if version > 1 and pick % 2 else None
+            self.heard.append(self.ward.settle(UID, among[pick % len(among)], made))
+
     def repeat(self, pick: int) -> None:
         if self.heard:
             before = self.state()
@@ -142,7 +159,7 @@ class AnySequence(RuleBasedStateMachine):
         for row in self.rows(cases):
             if row.on_hold:
                 # What that released is looked at before anybody signs.
-                self.release_hold(Stage.ADMIN)
+                self.end_holds()
                 return
             match row.stage:
                 case Stage.DOCTOR:
@@ -155,6 +172,12 @@ class AnySequence(RuleBasedStateMachine):
                     self.approve(Stage.ADMIN, name)
                 case _:
                     self.the_next_version_is_read()
+
+    def end_holds(self) -> None:
+        self.release_hold(Stage.ADMIN)
+        for pick, conflict_id in enumerate(self.conflicts):
+            self.decide_conflict(Stage.ADMIN, pick)
+            self.heard.append(self.ward.settle(UID, conflict_id))
 
     def the_next_version_is_read(self) -> None:
         version = min(4, 1 + max((row.version for row in self.rows(cases)), default=0))
@@ -180,13 +203,25 @@ class AnySequence(RuleBasedStateMachine):
         with suppress(Refusal):
             release_hold(self.ward.desk, self.ward.request(UID, role), words)
 
+    def decide_conflict(self, role: str, pick: int) -> None:
+        if self.conflicts:
+            words = Words(DecisionReason.OTHER, "Asked.")
+            with suppress(Refusal):
+                decide_conflict(
+                    self.ward.desk,
+                    self.ward.request(UID, role),
+                    self.conflicts[pick % len(self.conflicts)],
+                    ConflictDecision.KEEP,
+                    words,
+                )
+
     # What must hold.
 
     def state(self) -> object:
         with self.ward.database.reading() as connection:
             return [
                 connection.execute(select(table)).all()
-                for table in (cases, signature, destination_delivery)
+                for table in (cases, signature, destination_delivery, hold)
             ]
 
     @invariant()
@@ -207,6 +242,17 @@ class AnySequence(RuleBasedStateMachine):
             for each in self.rows(signature):
                 if each.voided_at is None and each.case_version != row.version:
                     assert each.case_version in self.reported()
+
+    @invariant()
+    def a_case_is_on_hold_while_a_hold_is_open(self) -> None:
+        still_open = [row for row in self.rows(hold) if row.ended_at is None]
+        for row in self.rows(cases):
+            assert row.on_hold == bool(still_open)
+            if still_open:
+                oldest = min(still_open, key=lambda each: (each.began_at, each.id))
+                assert row.hold_reason == oldest.reason
+            for each in still_open:
+                assert each.until_version is None or each.until_version > row.version
 
     @invariant()
     def tell_where_it_is(self) -> None:
