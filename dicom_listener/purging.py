@@ -32,12 +32,14 @@ from imaging_store.retention import (
 from imaging_store.schema.ingest import duplicate_instance, instance, removal, study
 from service_runtime.database import Database, DatabaseUnavailable, Transaction
 from service_runtime.errors import TransientError
+from service_runtime.messaging.forgetting import forget
 
 _STUDIES = 20
 _INSTANCES = 500
 _FILES = 500
 _LOOK_AT_ROOM_S = 5.0
 _LOOK_FOR_DUE = timedelta(minutes=1)
+_FORGET_MESSAGES = timedelta(hours=6)
 
 log = structlog.get_logger()
 
@@ -188,13 +190,16 @@ def put_back(
 
 
 class Purging:
-    """A thread that purges what is due, and looks often whether room is short."""
+    """A thread that purges what is due, and looks often whether room is short.
+
+    It also has messages forgotten that nobody will ask about again.
+    """
 
     def __init__(self, purge: Purge) -> None:
         self._purge = purge
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="purging", daemon=True)
-        self._due_at = purge.now()
+        self._due_at = self._forget_at = purge.now()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -236,6 +241,9 @@ class Purging:
             while self._purge.some().instances and not self._stopping.is_set():
                 pass
             self._due_at = self._purge.now() + _LOOK_FOR_DUE
+        if self._purge.now() >= self._forget_at:
+            forget(self._purge.database, self._purge.now())
+            self._forget_at = self._purge.now() + _FORGET_MESSAGES
 
 
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()
