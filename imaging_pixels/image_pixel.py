@@ -151,7 +151,7 @@ def _transfer_syntax_of(dataset: Dataset) -> UID:
         return _native_syntax_of(dataset)
     uid = UID(transfer_syntax_uid)
     if not uid.is_transfer_syntax and not uid.is_private:
-        raise UndecodablePixels("the Transfer Syntax UID (0002,0010) names no transfer syntax")
+        raise UndecodablePixels("the Transfer Syntax UID (0002,0010) names none that is known")
     return uid
 
 

@@ -9,6 +9,7 @@ from imaging_pixels.stored_bits import StoredValues
 
 _HEADER_BYTES = 64
 _NOTHING = 128
+_WIDTHS = (8, 16, 32, 64)
 
 
 def rle_frame(coded: bytes, image: ImagePixel) -> StoredValues:
@@ -22,11 +23,18 @@ def rle_frame(coded: bytes, image: ImagePixel) -> StoredValues:
     if len(coded) < _HEADER_BYTES:
         raise UndecodablePixels("the pixel data is truncated: the header of the frame is cut off")
     count, *offsets = struct.unpack_from("<16I", coded)
-    size = image.bits_allocated // 8
-    if image.bits_allocated % 8 or count != size * image.samples_per_pixel or size > 8:  # noqa: PLR2004
+    pixels = image.rows * image.columns
+    # Single bits are packed into bytes before they are compressed.
+    is_of_bits = image.bits_allocated == 1 and not image.is_color
+    size = 1 if is_of_bits else image.bits_allocated // 8
+    is_whole = is_of_bits or image.bits_allocated in _WIDTHS
+    if not is_whole or count != size * image.samples_per_pixel:
         raise UndecodablePixels("the compressed frame has not a segment for each byte of a pixel")
     bounds = [*offsets[:count], len(coded)]
-    pixels = image.rows * image.columns
+    if is_of_bits:
+        packed = np.frombuffer(_unpacked(coded[bounds[0] : bounds[1]], -(-pixels // 8)), np.uint8)
+        bits = np.unpackbits(packed, count=pixels, bitorder="little")
+        return bits.reshape(image.rows, image.columns)
     planes = np.zeros((image.samples_per_pixel, pixels, size), np.uint8)
     for segment in range(count):
         sample, place = divmod(segment, size)

@@ -13,6 +13,7 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
+    UID,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -74,6 +75,26 @@ def test_every_kind_of_run_is_unpacked(runs: list[tuple[int, int, bool]]) -> Non
     decoded = decode(compressed(image, header + coded + b"\0\7", RLELossless))
 
     assert decoded.tobytes() == values
+
+
+@given(SHAPES)
+def test_rle_of_single_bits_loses_nothing(shape: tuple[int, int]) -> None:
+    stored = (np.arange(np.prod(shape)) * 7919 // 3 % 2).reshape(shape).astype("u1")
+    image = an_image(stored, BitsAllocated=1, BitsStored=1, HighBit=0)
+    packed = np.packbits(stored.ravel(), bitorder="little").tobytes()
+    header = np.array([1, 64, *[0] * 14], "<u4").tobytes()
+    coded = header + bytes([len(packed) - 1]) + packed
+
+    decoded = decode(compressed(image, coded, RLELossless))
+
+    np.testing.assert_array_equal(decoded, stored)
+
+
+def test_an_unknown_transfer_syntax_is_refused() -> None:
+    image = an_image(np.zeros((4, 4), "u1"))
+
+    with pytest.raises(UndecodablePixels, match="none that is known"):
+        decode(compressed(image, b"\0\0", UID("1.2.840.10008.1.2.8.99")))
 
 
 @given(LARGER_SHAPES, DEPTHS)
