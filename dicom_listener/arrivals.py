@@ -2,24 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import String, Table, bindparam, literal, select, union_all, update
+from sqlalchemy import bindparam, literal, select, union_all, update
 
 from dicom_listener.announcements import instance_duplicated, study_opened
+from dicom_listener.arrival import Arrival, instance_row, study_row
 from dicom_listener.conflicts import ConflictKind, Contradiction, note_identity
 from dicom_listener.identity import (
     PATIENT_ID,
     Identity,
-    birth_date,
     completed,
     differing,
     identity_of,
 )
-from dicom_listener.instance_header import InstanceHeader
-from dicom_listener.open_associations import OpenAssociation, hold_open
+from dicom_listener.open_associations import hold_open
 from dicom_listener.rejections import tell_of_rejections
 from dicom_listener.study_progress import (
     NOT_BEGUN,
@@ -27,7 +25,6 @@ from dicom_listener.study_progress import (
     after_arrival,
     version_of_arrival,
 )
-from imaging_store.instances import Kept
 from imaging_store.schema.ingest import duplicate_instance, instance, study
 from imaging_store.schema.results import model, result_object
 from message_contracts.envelope import Envelope
@@ -46,27 +43,6 @@ class Outcome(Enum):
     """The same bytes had been there and were let go of; nothing changed: put them back."""
     OTHER_BYTES = auto()
     """Kept beside the first instance of this SOP Instance UID."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """An instance whose bytes are durable."""
-
-    header: InstanceHeader
-    kept: Kept
-    transfer_syntax_uid: str
-    calling_ae_title: str
-    called_ae_title: str
-    issuer_of_patient_id: str
-    """Of the instance, or else of its sender, or else of the site."""
-    started: str
-    at: datetime
-    quiet_period: timedelta
-    """Of its sender."""
-    association: OpenAssociation | None = None
-    """Over which it came; none where that says nothing of what is still to come."""
-    rejected_studies: tuple[str, ...] = ()
-    """Of whose instances it says that they are not to be used."""
 
 
 def enter(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome]:
@@ -173,7 +149,7 @@ class _Group:
         makes_version = header.is_image and not is_ours and not is_excluded
         if known is None:
             known = self._studies[header.study_instance_uid] = _Study(NOT_BEGUN, claimed)
-            self._new_studies.append(_study_row(arrival))
+            self._new_studies.append(study_row(arrival))
             self._messages.append(study_opened(header.study_instance_uid, arrival.at))
         else:
             known.is_changed = True
@@ -189,7 +165,7 @@ class _Group:
         )
         if arrival.rejected_studies and not is_ours:
             self._rejections.append(arrival)
-        self._new_instances.append(_instance_row(arrival, version, makes_version=makes_version))
+        self._new_instances.append(instance_row(arrival, version, makes_version=makes_version))
         if is_excluded:
             self._excluded.append(arrival)
 
@@ -352,78 +328,3 @@ _PROLONG = Change(
     .where(study.c.study_instance_uid == bindparam("uid"))
     .values(pending_since=bindparam("since"), quiet_until=bindparam("until"))
 )
-
-
-def _study_row(arrival: Arrival) -> dict[str, Any]:
-    return study_attributes(arrival) | {
-        "study_instance_uid": arrival.header.study_instance_uid,
-        "opened_at": arrival.at,
-        "pending_since": arrival.at,
-        "quiet_until": arrival.at + arrival.quiet_period,
-        "version": 0,
-    }
-
-
-def study_attributes(arrival: Arrival) -> dict[str, Any]:
-    """Return what a study is known by where this instance is believed."""
-    header = arrival.header
-    return _clipped(
-        study,
-        patient_id=header.patient_id,
-        issuer_of_patient_id=arrival.issuer_of_patient_id,
-        patient_name=header.patient_name,
-        patient_birth_date=birth_date(header.patient_birth_date),
-        patient_sex=header.patient_sex,
-        accession_number=header.accession_number,
-        study_id=header.study_id,
-        study_description=header.study_description,
-        referring_physician_name=header.referring_physician_name,
-        institution_name=header.institution_name,
-        started=arrival.started,
-    )
-
-
-def _instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict[str, Any]:
-    header, kept = arrival.header, arrival.kept
-    return _clipped(
-        instance,
-        study_instance_uid=header.study_instance_uid,
-        series_instance_uid=header.series_instance_uid,
-        sop_instance_uid=header.sop_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        modality=header.modality,
-        series_description=header.series_description,
-        body_part_examined=header.body_part_examined,
-        view_position=header.view_position,
-        laterality=header.laterality,
-        calling_ae_title=arrival.calling_ae_title,
-        called_ae_title=arrival.called_ae_title,
-        key=kept.key,
-        sha256=kept.sha256,
-    ) | {
-        "image_type": list(header.image_type),
-        "instance_number": header.instance_number,
-        "number_of_frames": header.number_of_frames,
-        "series_number": header.series_number,
-        "rows": header.rows,
-        "columns": header.columns,
-        "makes_version": makes_version,
-        "study_version": version,
-        "size_bytes": kept.size_bytes,
-        "received_at": arrival.at,
-    }
-
-
-def _clipped(table: Table, **values: str) -> dict[str, Any]:
-    """Return text as it fits its columns: an over-long value must not refuse an instance."""
-    lengths = _LENGTHS[table.name]
-    return {name: value[: lengths[name]] for name, value in values.items()}
-
-
-_LENGTHS = {
-    table.name: {
-        column.name: column.type.length for column in table.c if isinstance(column.type, String)
-    }
-    for table in (study, instance)
-}

@@ -11,7 +11,8 @@ from threading import Lock
 
 from sqlalchemy.exc import IntegrityError
 
-from dicom_listener.arrivals import Arrival, Outcome, enter
+from dicom_listener.arrival import Arrival
+from dicom_listener.arrivals import Outcome, enter
 from dicom_listener.purging import put_back
 from dicom_listener.quarantine import Quarantined, put
 from imaging_store.instances import FileInstanceStore, Kept

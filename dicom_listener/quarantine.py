@@ -11,7 +11,8 @@ import structlog
 from pydicom.filereader import read_file_meta_info
 from sqlalchemy import Row, delete, select, update
 
-from dicom_listener.arrivals import Arrival, enter
+from dicom_listener.arrival import Arrival
+from dicom_listener.arrivals import enter
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood
 from dicom_listener.part10 import file_meta
 from dicom_listener.purging import discard

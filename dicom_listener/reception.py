@@ -9,7 +9,8 @@ from datetime import datetime
 import structlog
 
 from dicom_listener import open_associations
-from dicom_listener.arrivals import Arrival, Outcome
+from dicom_listener.arrival import Arrival
+from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.index import Index
 from dicom_listener.instance_header import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
-from dicom_listener.arrivals import Arrival
+from dicom_listener.arrival import Arrival
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood, parse_header
 from dicom_listener.peers import Peer
 from dicom_listener.study_start import study_start

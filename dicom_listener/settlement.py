@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, Select, delete, exists, select, update
 
 from dicom_listener.announcements import SOURCE
 from dicom_listener.announcer import announce_settled
-from dicom_listener.arrivals import Arrival, enter, study_attributes
+from dicom_listener.arrival import Arrival, study_attributes
+from dicom_listener.arrivals import enter
 from dicom_listener.conflicts import ConflictKind
 from dicom_listener.instance_header import NotUnderstood
 from dicom_listener.rereading import Rereader, Source

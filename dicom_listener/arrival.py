@@ -1,0 +1,111 @@
+"""An instance that has arrived, and the rows it makes."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import String, Table
+
+from dicom_listener.identity import birth_date
+from dicom_listener.instance_header import InstanceHeader
+from dicom_listener.open_associations import OpenAssociation
+from imaging_store.instances import Kept
+from imaging_store.schema.ingest import instance, study
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An instance whose bytes are durable."""
+
+    header: InstanceHeader
+    kept: Kept
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    called_ae_title: str
+    issuer_of_patient_id: str
+    """Of the instance, or else of its sender, or else of the site."""
+    started: str
+    at: datetime
+    quiet_period: timedelta
+    """Of its sender."""
+    association: OpenAssociation | None = None
+    """Over which it came; none where that says nothing of what is still to come."""
+    rejected_studies: tuple[str, ...] = ()
+    """Of whose instances it says that they are not to be used."""
+
+
+def study_row(arrival: Arrival) -> dict[str, Any]:
+    """Return the row of the study that this instance is the first of."""
+    return study_attributes(arrival) | {
+        "study_instance_uid": arrival.header.study_instance_uid,
+        "opened_at": arrival.at,
+        "pending_since": arrival.at,
+        "quiet_until": arrival.at + arrival.quiet_period,
+        "version": 0,
+    }
+
+
+def study_attributes(arrival: Arrival) -> dict[str, Any]:
+    """Return what a study is known by where this instance is believed."""
+    header = arrival.header
+    return _clipped(
+        study,
+        patient_id=header.patient_id,
+        issuer_of_patient_id=arrival.issuer_of_patient_id,
+        patient_name=header.patient_name,
+        patient_birth_date=birth_date(header.patient_birth_date),
+        patient_sex=header.patient_sex,
+        accession_number=header.accession_number,
+        study_id=header.study_id,
+        study_description=header.study_description,
+        referring_physician_name=header.referring_physician_name,
+        institution_name=header.institution_name,
+        started=arrival.started,
+    )
+
+
+def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict[str, Any]:
+    """Return the row of an instance that belongs to this version of its study."""
+    header, kept = arrival.header, arrival.kept
+    return _clipped(
+        instance,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=arrival.transfer_syntax_uid,
+        modality=header.modality,
+        series_description=header.series_description,
+        body_part_examined=header.body_part_examined,
+        view_position=header.view_position,
+        laterality=header.laterality,
+        calling_ae_title=arrival.calling_ae_title,
+        called_ae_title=arrival.called_ae_title,
+        key=kept.key,
+        sha256=kept.sha256,
+    ) | {
+        "image_type": list(header.image_type),
+        "instance_number": header.instance_number,
+        "number_of_frames": header.number_of_frames,
+        "series_number": header.series_number,
+        "rows": header.rows,
+        "columns": header.columns,
+        "makes_version": makes_version,
+        "study_version": version,
+        "size_bytes": kept.size_bytes,
+        "received_at": arrival.at,
+    }
+
+
+def _clipped(table: Table, **values: str) -> dict[str, Any]:
+    """Return text as it fits its columns: an over-long value must not refuse an instance."""
+    lengths = _LENGTHS[table.name]
+    return {name: value[: lengths[name]] for name, value in values.items()}
+
+
+_LENGTHS = {
+    table.name: {
+        column.name: column.type.length for column in table.c if isinstance(column.type, String)
+    }
+    for table in (study, instance)
+}
