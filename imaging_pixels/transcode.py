@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any
 
 import pydicom
-from pydicom import Dataset
+from pydicom import Dataset, config
 from pydicom.encaps import generate_fragments
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -64,7 +64,7 @@ def can_be_written_in(transfer_syntax_uid: str) -> bool:
 
 def can_be_read_from(transfer_syntax_uid: str) -> bool:
     """Tell whether the data sets of this transfer syntax can be taken apart here."""
-    uid = UID(transfer_syntax_uid)
+    uid = UID(transfer_syntax_uid, validation_mode=config.IGNORE)
     if uid.is_private or not uid.is_transfer_syntax:
         return False
     if not uid.is_compressed:
@@ -118,8 +118,8 @@ def _decompress(dataset: Dataset, source: UID) -> None:
     if "PixelData" not in dataset:
         return
     _note_loss(dataset, source)
-    # Without a change of color space: converting would round.
-    decompress(dataset, as_rgb=False, generate_instance_uid=False)
+    # Without a change of color space, which would round, and with what lies beside the stored bits.
+    decompress(dataset, as_rgb=False, generate_instance_uid=False, correct_unused_bits=False)
     for keyword in _OFFSET_TABLES:
         if keyword in dataset:
             del dataset[keyword]

@@ -102,6 +102,8 @@ def test_what_was_compressed_goes_on_to_any_other(through: str, target: str) -> 
 def test_words_of_a_big_endian_object_are_turned_wherever_they_are(target: str) -> None:
     source = an_image(a_gradient().astype("u2"), transfer_syntax_uid=ExplicitVRBigEndian)
     lut = Dataset()
+    lut.LUTDescriptor = [2, 0, 16]
+    lut["LUTDescriptor"].VR = "US"
     lut.LUTData = b"\x00\x01\x00\x02"
     lut["LUTData"].VR = "OW"
     source.ModalityLUTSequence = [lut]
@@ -133,7 +135,10 @@ def test_lossy_images_are_decompressed_and_say_what_they_were() -> None:
     assert written.LossyImageCompressionMethod == "ISO_10918_1"
     assert float(written.LossyImageCompressionRatio) > 1
     assert written.SOPInstanceUID == source.SOPInstanceUID
-    assert_same_pixels(source, written)
+    # As they were coded; the reader's way to RGB rounds differently from each.
+    assert written.PhotometricInterpretation == source.PhotometricInterpretation
+    difference = decode(source).astype(int) - decode(written).astype(int)
+    assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize("target", [JPEG2000Lossless, JPEGLSLossless])
@@ -142,7 +147,7 @@ def test_what_lies_beside_the_stored_bits_is_never_lost(target: str) -> None:
     stored = a_gradient().astype("u2") | np.uint16(0x8000)
     source = an_image(stored, BitsStored=12, HighBit=11)
 
-    with pytest.raises(NotTranscodable, match="beside the stored bits|does not go into"):
+    with pytest.raises(NotTranscodable, match=r"beside the stored bits|does not go into"):
         transcode(part10(source), target)
 
     written = decoded(transcode(part10(source), RLELossless), RLELossless)
@@ -185,7 +190,7 @@ def test_damaged_pixels_are_refused_and_no_value_is_told() -> None:
     source = pydicom.dcmread(BytesIO(open_test_file("JPEG2000.dcm")))
     source.PixelData = source.PixelData[:200] + b"\xff" * 40
 
-    with pytest.raises(NotTranscodable, match="^the pixel data does not go into Explicit VR"):
+    with pytest.raises(NotTranscodable, match=r"^the pixel data does not go into Explicit VR"):
         transcode(part10(source), ExplicitVRLittleEndian)
     with pytest.raises(NotTranscodable, match="cannot be read"):
         transcode(b"no DICOM", ExplicitVRLittleEndian)
