@@ -1,9 +1,11 @@
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.integration.dicom_listener.dicomweb_process import DicomWebProcess
 from tests.integration.dicom_listener.listener import Listener
 
 
@@ -20,3 +22,28 @@ def start_listener(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., Li
 def listener(start_listener: Callable[..., Listener]) -> Listener:
     """Start a listener with a short quiet period."""
     return start_listener()
+
+
+@pytest.fixture
+def start_dicomweb(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., DicomWebProcess]]:
+    """Start DICOMweb with settings of the test's own."""
+    with ExitStack() as processes:
+        yield lambda **settings: processes.enter_context(
+            DicomWebProcess(settings.pop("folder", tmp_path / "data"), sqlite_url, **settings)
+        )
+
+
+@pytest.fixture(scope="module", params=["sqlite_template", "postgresql_template"])
+def shared_dicomweb(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DicomWebProcess]:
+    """Start DICOMweb for all tests of a module, on either database."""
+    template = request.getfixturevalue(request.param)
+    folder = tmp_path_factory.mktemp("dicomweb")
+    if isinstance(template, Path):
+        shutil.copyfile(template, folder / "countersign.sqlite3")
+        url = f"sqlite:///{folder / 'countersign.sqlite3'}"
+    else:
+        url = request.getfixturevalue("postgresql").create_database(template)
+    with DicomWebProcess(folder, url) as process:
+        yield process
