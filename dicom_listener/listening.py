@@ -5,6 +5,7 @@ complete studies. Whichever dies is started again; the sockets, and whoever wait
 stay.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -89,6 +90,10 @@ def run() -> None:
         on_stop=lambda: close_all(listeners),
         drain_timeout_s=_DRAIN_TIMEOUT_S,
     )
+    # What is there now stays for good. Left out of every collection it is shared by all processes,
+    # and what an association leaves behind is soon a large part of the rest, and collected.
+    gc.collect()
+    gc.freeze()
     crew.run(stop_descriptors())
     log.info("listener.stopped")
 

@@ -193,7 +193,8 @@ class Acceptor(Association):  # type: ignore[misc]
                 return
             if not self.dimse.msg_queue.empty():
                 context_id, message = self.dimse.get_msg(block=False)
-                self._serve_request(message, context_id)
+                if context_id is not None:  # else pynetdicom says that the association is over
+                    self._serve_request(message, context_id)
             if self.is_established and self.acse.is_release_requested():
                 self.acse.send_release(is_response=True)
                 self.is_released = True
