@@ -7,10 +7,12 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
 
 from service_runtime.dicom_tls import (
     CIPHER_SUITES,
@@ -21,6 +23,14 @@ from service_runtime.dicom_tls import (
     server_context,
 )
 from tests.peers.certificates import CertificateAuthority
+from tests.peers.processes import (
+    LOOPBACK,
+    ServerProcess,
+    accepts_connections,
+    find_program,
+    free_port,
+    require,
+)
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +243,33 @@ def test_an_authority_that_has_gone_does_not_end_what_works(own_files: TlsFiles)
     own_files.authorities.unlink()
 
     assert contexts.context() is before
+
+
+@pytest.fixture(params=["+px", "+py", "+pz"], ids=["BCP 195", "non-downgrading", "extended"])
+def storescp_port(
+    request: pytest.FixtureRequest, authority: CertificateAuthority, tmp_path: Path
+) -> Iterator[int]:
+    """Start DCMTK's storescp, which shows and asks for a certificate."""
+    files = authority.issue("archive", key="rsa")
+    port = free_port()
+    storescp = require(find_program("storescp"), "storescp", "dcmtk")
+    tls = ["+tls", files.key, files.certificate, "+cf", files.authorities, request.param]
+    command = [storescp, *map(str, tls), "-od", str(tmp_path), str(port)]
+    server = ServerProcess(command, log=tmp_path / "storescp.log")
+    server.start()
+    server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
+    yield port
+    server.kill()
+
+
+def test_storescp_of_each_profile_answers_us(storescp_port: int, sender_files: TlsFiles) -> None:
+    ae = AE("COUNTERSIGN")
+    ae.add_requested_context(Verification)
+
+    association = ae.associate(
+        LOOPBACK, storescp_port, tls_args=(client_context(sender_files), None)
+    )
+    status = association.send_c_echo().Status
+    association.release()
+
+    assert status == 0x0000
