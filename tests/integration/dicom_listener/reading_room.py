@@ -30,6 +30,7 @@ from message_contracts.intake import ConflictDecided, ConflictDecision
 from message_contracts.message import Message
 from service_runtime.database import Database
 from service_runtime.messaging import outbox
+from service_runtime.messaging.consumer import Handler
 from service_runtime.messaging.tables import delivery, message
 from tests.integration.dicom_listener.listener import Sendable, sendable
 
@@ -72,28 +73,7 @@ class ReadingRoom:
 
     def handle(self) -> None:
         """Handle what waits for the intake process, until nothing does."""
-        while waiting := self._waiting():
-            for message_id, envelope in waiting:
-                effect = self.handler(envelope)
-                with self.database.transaction() as transaction:
-                    if outbox.first_time(transaction, topology.INTAKE, message_id):
-                        effect(transaction)
-                    transaction.connection.execute(
-                        delivery.delete().where(
-                            delivery.c.queue == topology.INTAKE,
-                            delivery.c.message_id == message_id,
-                        )
-                    )
-
-    def _waiting(self) -> list[tuple[str, Envelope]]:
-        with self.database.reading() as connection:
-            rows = connection.execute(
-                select(message.c.id, message.c.body)
-                .join(delivery, delivery.c.message_id == message.c.id)
-                .where(delivery.c.queue == topology.INTAKE)
-                .order_by(message.c.created_at)
-            ).all()
-        return [(row.id, catalogue.decode(row.body)) for row in rows]
+        handle_all(self.database, topology.INTAKE, self.handler)
 
     def decide(self, conflict_id: UUID, decision: ConflictDecision, uid: str) -> None:
         """Have a person's decision carried out."""
@@ -125,3 +105,32 @@ class ReadingRoom:
             rows = connection.execute(select(message.c.body).order_by(message.c.created_at))
             bodies = [catalogue.decode(row.body).body for row in rows]
         return [body for body in bodies if type(body) in kinds]
+
+
+def handle_all(database: Database, queue: str, handler: Handler) -> int:
+    """Handle what waits in a queue, as its consumer would, until nothing does; count it."""
+    handled = 0
+    while waiting := _waiting(database, queue):
+        for message_id, envelope in waiting:
+            effect = handler(envelope)
+            handled += 1
+            with database.transaction() as transaction:
+                if outbox.first_time(transaction, queue, message_id):
+                    effect(transaction)
+                transaction.connection.execute(
+                    delivery.delete().where(
+                        delivery.c.queue == queue, delivery.c.message_id == message_id
+                    )
+                )
+    return handled
+
+
+def _waiting(database: Database, queue: str) -> list[tuple[str, Envelope]]:
+    with database.reading() as connection:
+        rows = connection.execute(
+            select(message.c.id, message.c.body)
+            .join(delivery, delivery.c.message_id == message.c.id)
+            .where(delivery.c.queue == queue)
+            .order_by(message.c.created_at)
+        ).all()
+    return [(row.id, catalogue.decode(row.body)) for row in rows]
