@@ -34,7 +34,7 @@ from message_contracts.intake import InstanceDuplicated
 from service_runtime.database import Database, Transaction
 from service_runtime.messaging.consumer import Effect
 
-_WHOLE_IN_MEMORY_BYTES = 256 * 1024 * 1024
+_WHOLE_IN_MEMORY_BYTES = 128 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _LONGEST_VALUE = 400
 
