@@ -1,5 +1,6 @@
 """Values out of an instance: frames of its pixel data, and any large value by its path."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pydicom
@@ -66,12 +67,9 @@ class Pixels:
 
         Raises
         ------
-        NoSuchValue
-            There is no such frame.
         UndecodablePixels
             The pixel data is damaged where the frame should be.
         """
-        self._require(number)
         transfer_syntax_uid = UID(self._instance.transfer_syntax_uid)
         if transfer_syntax_uid.is_encapsulated:
             tables = (
@@ -90,16 +88,22 @@ class Pixels:
 
         Raises
         ------
-        NoSuchValue, UndecodablePixels
-            There is no such frame; it cannot be decoded.
+        UndecodablePixels
+            It cannot be decoded.
         """
-        self._require(number)
         with AT_WORK:
             values = decode(self.dataset, number - 1)
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
-    def _require(self, number: int) -> None:
-        if PIXEL_DATA not in self.dataset or not 1 <= number <= self.count:
+    def require(self, numbers: Sequence[int]) -> None:
+        """Pass where there are all these frames, counted from 1.
+
+        Raises
+        ------
+        NoSuchValue
+            One of them is not there.
+        """
+        if PIXEL_DATA not in self.dataset or not all(1 <= each <= self.count for each in numbers):
             raise NoSuchValue
 
     def _native_size(self) -> int | None:

@@ -71,12 +71,14 @@ def frame_numbers(text: str) -> Sequence[int]:
 def _frames(found: Resource, numbers_of: Callable[[Pixels], Sequence[int]]) -> Response:
     pixels = Pixels(_dataset(found), found.store, found.instance)
     numbers = numbers_of(pixels)
+    try:
+        pixels.require(numbers)
+    except NoSuchValue:
+        raise _no_such_value() from None
     as_stored, is_multipart = _how(found, is_one=len(numbers) == 1)
     take = pixels.stored if as_stored else pixels.uncompressed
     try:
         frames = first_and_rest(take(number) for number in numbers)
-    except NoSuchValue:
-        raise _no_such_value() from None
     except NotInStore:
         raise gone() from None
     except UndecodablePixels as error:
