@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
@@ -33,6 +33,7 @@ _MOST_WAITING = 8
 """PDUs that pynetdicom's own thread may be behind: what bounds the memory of a large instance."""
 _QUEUE_FULL_S = 0.0005
 _PRIORITIES = {DimsePriority.MEDIUM: 0, DimsePriority.HIGH: 1, DimsePriority.LOW: 2}
+_VERIFICATION = "1.2.840.10008.1.1"
 _COMMITMENT = "1.2.840.10008.1.20.1"
 _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 _REQUEST_COMMITMENT = 1
@@ -207,12 +208,12 @@ def associated(
 
 def propose_commitment() -> Proposal:
     """Return the context of the Storage Commitment Push Model SOP Class."""
-    return Proposal(_COMMITMENT, ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"))
+    return Proposal(_COMMITMENT, ImplicitVRLittleEndian)
 
 
 def propose_echo() -> Proposal:
     """Return the context of the Verification SOP Class."""
-    return Proposal("1.2.840.10008.1.1", ("1.2.840.10008.1.2",))
+    return Proposal(_VERIFICATION, ImplicitVRLittleEndian)
 
 
 def _associate(
@@ -234,11 +235,11 @@ def _associate(
             destination.host,
             destination.port,
             contexts=[
-                build_context(UID(each.sop_class_uid), list(each.transfer_syntax_uids))
+                build_context(UID(each.sop_class_uid), each.transfer_syntax_uid)
                 for each in proposals
             ],
             ae_title=destination.ae_title,
-            tls_args=(_tls_of(destination, caller), "") if destination.tls else None,
+            tls_args=_tls_arguments(destination, caller),
             evt_handlers=handlers,
         )
     except OSError as error:
@@ -260,6 +261,13 @@ def _associate(
     else:
         why = f"no answer within {took_s:.0f} s"
     raise PacsUnavailable(f"nobody answers for {destination.name}: {why}")
+
+
+def _tls_arguments(
+    destination: PacsDestination, caller: Caller
+) -> tuple[ssl.SSLContext, str] | None:
+    # The name goes along for a peer with several certificates (SNI); it is not checked.
+    return (_tls_of(destination, caller), destination.host) if destination.tls else None
 
 
 def _tls_of(destination: PacsDestination, caller: Caller) -> ssl.SSLContext:
@@ -290,7 +298,8 @@ def _why_not(destination: PacsDestination, caller: Caller) -> str:
         with socket.create_connection(address, timeout=_DIAGNOSIS_TIMEOUT_S) as plain:
             if not destination.tls:
                 return "it closed the connection"
-            with _tls_of(destination, caller).wrap_socket(plain) as secured:
+            context = _tls_of(destination, caller)
+            with context.wrap_socket(plain, server_hostname=destination.host) as secured:
                 # In TLS 1.3 who accepts refuses our certificate only after the handshake.
                 secured.settimeout(_DIAGNOSIS_TIMEOUT_S)
                 with suppress(TimeoutError):

@@ -34,25 +34,18 @@ class Proposal:
     """One presentation context."""
 
     sop_class_uid: str
-    transfer_syntax_uids: tuple[str, ...]
+    transfer_syntax_uid: str
 
 
 def proposals_for(stored: Stored, wanted: Sequence[str]) -> tuple[Proposal, ...]:
     """Return the contexts under which an instance may go, the preferred one first."""
     own = stored.transfer_syntax_uid
-    proposed: list[tuple[str, ...]] = [(own,)]
+    proposed = [own]
     if can_be_read_from(own):
-        asked_for = [uid for uid in wanted if uid != own and can_be_written_in(uid)]
-        proposed += [(uid,) for uid in asked_for]
-        # Implicit VR Little Endian is what every PACS takes (PS3.5 §10.1).
-        plain = [
-            uid
-            for uid in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-            if uid not in (own, *asked_for)
-        ]
-        if plain:
-            proposed.append(tuple(plain))
-    return tuple(Proposal(stored.sop_class_uid, syntaxes) for syntaxes in proposed)
+        proposed += [uid for uid in wanted if can_be_written_in(uid)]
+        # Implicit VR Little Endian is what every PACS takes (PS3.5 §10.1), Explicit says more.
+        proposed += [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    return tuple(Proposal(stored.sop_class_uid, uid) for uid in dict.fromkeys(proposed))
 
 
 def batches(
@@ -80,8 +73,5 @@ def candidates(
     ``accepted`` has, for each SOP class, the transfer syntaxes that the PACS takes.
     """
     taken = accepted.get(stored.sop_class_uid, ())
-    order = (stored.transfer_syntax_uid, *wanted, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-    proposed = {
-        uid for proposal in proposals_for(stored, wanted) for uid in proposal.transfer_syntax_uids
-    }
-    return [uid for uid in dict.fromkeys(order) if uid in taken and uid in proposed]
+    proposed = [each.transfer_syntax_uid for each in proposals_for(stored, wanted)]
+    return [uid for uid in proposed if uid in taken]

@@ -60,7 +60,7 @@ def probe(destination: PacsDestination, caller: Caller) -> list[Capability]:
         There is no association; the reason says why.
     """
     proposals = [
-        *(Proposal(each, (syntax,)) for each in SOP_CLASSES for syntax in TRANSFER_SYNTAXES),
+        *(Proposal(each, syntax) for each in SOP_CLASSES for syntax in TRANSFER_SYNTAXES),
         propose_echo(),
         propose_commitment(),
     ]

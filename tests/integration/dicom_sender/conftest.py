@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ from tests.integration.dicom_sender.kept_case import (
 )
 from tests.peers.processes import (
     LOOPBACK,
+    ServerProcess,
+    accepts_connections,
+    find_program,
+    free_port,
+    require,
 )
 from tests.readings import a_reading
 from tests.synthetic_images import a_gradient, an_image
@@ -143,3 +149,32 @@ def request_of(study_instance_uid: str, results: list[ResultObject]) -> Envelope
         source="workflow_engine",
         time=NOON,
     )
+
+
+@pytest.fixture
+def storescp(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Path]]]:
+    """Run DCMTK's storescp; give its port, and the folder in which it keeps what it gets."""
+    program = require(find_program("storescp"), "storescp", "dcmtk")
+    with ExitStack() as stack:
+
+        def run(*options: str | Path) -> tuple[int, Path]:
+            port, folder = free_port(), tmp_path / "received"
+            folder.mkdir()
+            server = ServerProcess(
+                [program, *options, "--output-directory", folder, str(port)],
+                log=tmp_path / "storescp.log",
+                environment={"TCP_NODELAY": "1"},
+            )
+            server.start()
+            stack.callback(server.stop)
+            server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
+            return port, folder
+
+        yield run
+
+
+@pytest.fixture
+def a_discarding_pacs(storescp: Callable[..., tuple[int, Path]]) -> tuple[int, str]:
+    """Run a PACS that keeps nothing, in a process of its own."""
+    port, _ = storescp("--ignore", "--max-pdu", "131072")
+    return port, "STORESCP"

@@ -44,32 +44,33 @@ instances = st.lists(
 )
 
 
-def syntaxes_of(proposals: tuple[Proposal, ...]) -> list[tuple[str, ...]]:
-    return [each.transfer_syntax_uids for each in proposals]
+def syntaxes_of(proposals: tuple[Proposal, ...]) -> list[str]:
+    return [each.transfer_syntax_uid for each in proposals]
 
 
 def test_as_stored_comes_first_and_uncompressed_last() -> None:
     assert syntaxes_of(proposals_for(stored(JPEG2000Lossless), [RLELossless])) == [
-        (JPEG2000Lossless,),
-        (RLELossless,),
-        (ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+        JPEG2000Lossless,
+        RLELossless,
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
     ]
 
 
 def test_nothing_is_proposed_twice() -> None:
     assert syntaxes_of(
         proposals_for(stored(ExplicitVRLittleEndian), [ExplicitVRLittleEndian, RLELossless])
-    ) == [(ExplicitVRLittleEndian,), (RLELossless,), (ImplicitVRLittleEndian,)]
+    ) == [ExplicitVRLittleEndian, RLELossless, ImplicitVRLittleEndian]
 
 
 def test_what_cannot_be_taken_apart_goes_as_it_is_or_not_at_all() -> None:
-    assert syntaxes_of(proposals_for(stored(PRIVATE), [RLELossless])) == [(PRIVATE,)]
-    assert syntaxes_of(proposals_for(stored(MPEG), [RLELossless])) == [(MPEG,)]
+    assert syntaxes_of(proposals_for(stored(PRIVATE), [RLELossless])) == [PRIVATE]
+    assert syntaxes_of(proposals_for(stored(MPEG), [RLELossless])) == [MPEG]
     assert candidates(stored(PRIVATE), [], {CT: [ExplicitVRLittleEndian]}) == []
 
 
 def test_a_wish_that_would_lose_something_is_not_followed() -> None:
-    assert (JPEGBaseline8Bit,) not in syntaxes_of(
+    assert JPEGBaseline8Bit not in syntaxes_of(
         proposals_for(stored(ExplicitVRLittleEndian), [JPEGBaseline8Bit])
     )
 
