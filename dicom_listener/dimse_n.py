@@ -32,6 +32,7 @@ from dicom_listener.peers import Peer
 DATA_SET_LIMIT_BYTES = 16 * 1024 * 1024
 """A longer data set of a service that is offered ends its association."""
 
+_HIGHEST_MESSAGE_ID = 0xFFFF
 _MESSAGES = (N_CREATE, N_SET, N_ACTION, N_EVENT_REPORT, N_GET, N_DELETE)
 _DATA_SET = {
     N_CREATE: "AttributeList",
@@ -43,14 +44,47 @@ _DATA_SET = {
 log = structlog.get_logger()
 
 
-def is_request(message: Any) -> bool:
-    """Whether a message is a DIMSE-N request, and has what such a one must have."""
-    return isinstance(message, _MESSAGES) and bool(message.is_valid_request)
+class NormalizedDialog:
+    """The DIMSE-N requests and reports of one association, in its own thread."""
 
+    def __init__(self, send: Callable[[Any, int], None], offer: Offer, peer: Peer) -> None:
+        self._send = send
+        self.offer = offer
+        self._peer = peer
+        self._reports: dict[int, EventReport] = {}
+        self._last_message_id = 0
 
-def is_report_answer(message: Any) -> bool:
-    """Whether a message is the response to an N-EVENT-REPORT."""
-    return isinstance(message, N_EVENT_REPORT) and message.MessageIDBeingRespondedTo is not None
+    def take(self, message: Any, context: PresentationContext) -> bool:
+        """Answer a request, or hear an answer; return whether the message is of DIMSE-N."""
+        if not isinstance(message, _MESSAGES):
+            return False
+        if message.MessageIDBeingRespondedTo is not None:
+            event = self._reports.pop(message.MessageIDBeingRespondedTo, None)
+            if event is not None:
+                event.on_answer(message.Status)
+            return True
+        if not message.is_valid_request:
+            return False
+        response, answer = respond(message, context, self.offer, self._peer)
+        self._send(response, context.context_id)
+        if answer.event is not None:
+            self._report(answer.event, message, context)
+        return True
+
+    def _report(self, event: EventReport, about: Any, context: PresentationContext) -> None:
+        """Tell the peer of an event; what it answers is heard in its turn, among its requests."""
+        self._last_message_id = self._last_message_id % _HIGHEST_MESSAGE_ID + 1
+        request = report(event, about, context, self._last_message_id)
+        if request is None:
+            event.on_answer(None)
+            return
+        self._reports[self._last_message_id] = event
+        self._send(request, context.context_id)
+
+    def end(self) -> None:
+        """Have nobody wait any longer: the association has ended."""
+        for event in self._reports.values():
+            event.on_answer(None)
 
 
 def respond(

@@ -118,7 +118,7 @@ class Negotiation(ACSE):  # type: ignore[misc]
                 str(uid): (bool(item.scu_role), bool(item.scp_role))
                 for uid, item in self.requestor.role_selection.items()
             },
-            association.offer,
+            association.services.offer if association.services else NOTHING,
         )
         association._accepted_cx = {c.context_id: c for c in contexts if c.result == _ACCEPTED}  # noqa: SLF001
         association._rejected_cx = [c for c in contexts if c.result != _ACCEPTED]  # noqa: SLF001

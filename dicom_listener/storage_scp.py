@@ -17,7 +17,6 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
-from dicom_listener import dimse_n
 from dicom_listener.admission import AssociationRequest
 from dicom_listener.c_store import (
     C_STORE_RQ,
@@ -30,21 +29,20 @@ from dicom_listener.c_store import (
     has_data_set,
     p_data_tf,
 )
+from dicom_listener.dimse_n import DATA_SET_LIMIT_BYTES, NormalizedDialog
 from dicom_listener.keeping import Keep, Reception, Refusal
 from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, REJECTIONS, STORE_SECONDS
 from dicom_listener.negotiation import FrontDoor, Negotiation
-from dicom_listener.normalized import NOTHING, EventReport
 from dicom_listener.open_associations import open_for
 from dicom_listener.peers import Peer
 from dicom_listener.sender import Sender
 from dicom_listener.store_status import OTHER_CONTEXT
 from dicom_listener.tls_connection import NotSecured, TlsSocket
-from dicom_listener.upper_layer import BufferedSocket, InlineUpperLayer
+from dicom_listener.upper_layer import BufferedSocket, ConnectionEnded, InlineUpperLayer
 
 _COMMAND_LIMIT_BYTES = 64 * 1024
 _OTHER_DATA_SET_LIMIT_BYTES = 64 * 1024
 _COMMAND, _LAST = 0x01, 0x02
-_HIGHEST_MESSAGE_ID = 0xFFFF
 
 log = structlog.get_logger()
 
@@ -79,17 +77,16 @@ class Acceptor(Association):  # type: ignore[misc]
         self.front_door = service.front_door
         self.sender: Sender | None = None
         """Who has asked for this association, once it has been accepted."""
-        self.offer = NOTHING
+        self.services: NormalizedDialog | None = None
         self.acse = Negotiation(self)
         self.dul = InlineUpperLayer(self, self)
         self.acse_timeout = service.acse_timeout_s
         self.dimse_timeout = service.dimse_timeout_s
         self.network_timeout = service.idle_timeout_s
         kind = TlsSocket if isinstance(connection, ssl.SSLSocket) else BufferedSocket
-        self._connection = kind(
-            self, connection, service.wake, self.release_fragments, service.dimse_timeout_s
+        self.set_socket(
+            kind(self, connection, service.wake, self.release_fragments, service.dimse_timeout_s)
         )
-        self.set_socket(self._connection)
         self.name = "association"
         self.acceptor.maximum_length = service.ae.maximum_pdu_size
         self.acceptor.ae_title = service.ae.ae_title
@@ -104,8 +101,6 @@ class Acceptor(Association):  # type: ignore[misc]
         self._forwarded_bytes = 0
         self._forwarded_limit_bytes = 0
         self._message = DIMSEMessage()
-        self._reports: dict[int, EventReport] = {}
-        self._last_message_id = 0
         self._instances = 0
 
     @property
@@ -121,41 +116,59 @@ class Acceptor(Association):  # type: ignore[misc]
     def enter(self, peer: Peer) -> None:
         """Be the association of a peer that has been let in."""
         self.requestor.ae_title = peer.ae_title
-        self.offer = self.front_door.offer_to(peer)
         self.sender = Sender(peer, self.dul.called_ae_title, open_for(peer.ae_title))
+        offer = self.front_door.offer_to(peer)
+        self.services = NormalizedDialog(self.dimse.send_msg, offer, peer)
 
     def cut(self) -> None:
         """End the connection, from another thread."""
-        self._connection.cut()
+        if (connection := self.dul.socket) is not None:
+            connection.cut()
 
     def run_reactor(self) -> None:
         """Serve the association; whatever happens, leave nothing half-written and close."""
         self.front_door.count.connect()
         try:
-            self._connection.deadline = time.monotonic() + self._service.acse_timeout_s
-            self._connection.shake_hands()
-            super().run_reactor()
-        except NotSecured as error:
-            REJECTIONS.labels("tls").inc()
-            log.warning("association.not_secured", reason=str(error), peer=self._address)
+            if self._is_secured():
+                super().run_reactor()
         except Exception:
             log.exception("association.failed")
             self._abort_at_once()
         finally:
-            self._end()
+            try:
+                self._end()
+            except Exception:
+                log.exception("association.failed")
+            self.front_door.count.disconnect()
+
+    def _is_secured(self) -> bool:
+        """Shake hands, where the connection is under TLS; return whether it can go on."""
+        connection = self.dul.socket
+        if connection is None:
+            return False
+        connection.deadline = time.monotonic() + self._service.acse_timeout_s
+        try:
+            connection.shake_hands()
+        except NotSecured as error:
+            REJECTIONS.labels("tls").inc()
+            log.warning("association.not_secured", reason=str(error), peer=self._address)
+        except ConnectionEnded:
+            log.debug("association.ended_early", peer=self._address)
+        else:
+            return True
+        return False
 
     def _end(self) -> None:
         if self._store:
             self._store[2].abandon()
         self.is_established = False
-        self.dul.stop_dul()
-        self.front_door.count.disconnect()
         if self.sender is not None:
             self.front_door.leave(self.sender.peer)
             if self._instances and self.sender.association:
                 self._service.keep.association_ended(self.sender.association)
-        for event in self._reports.values():
-            event.on_answer(None)
+        self.dul.stop_dul()
+        if self.services is not None:
+            self.services.end()
         ASSOCIATIONS.labels(self._outcome()).inc()
         log.info(
             "association.ended",
@@ -271,8 +284,8 @@ class Acceptor(Association):  # type: ignore[misc]
                 return
             self._is_forwarding, self._forwarded_bytes = has_data_set(elements), 0
             self._forwarded_limit_bytes = (
-                dimse_n.DATA_SET_LIMIT_BYTES
-                if context.abstract_syntax in self.offer.known
+                DATA_SET_LIMIT_BYTES
+                if self.services and context.abstract_syntax in self.services.offer.known
                 else _OTHER_DATA_SET_LIMIT_BYTES
             )
         except InvalidCommand as error:
@@ -319,28 +332,8 @@ class Acceptor(Association):  # type: ignore[misc]
 
     def _serve_request(self, message: Any, context_id: int) -> None:
         """Have a request of another service than Storage answered."""
-        context = self._accepted_cx[context_id]
-        if dimse_n.is_report_answer(message):
-            event = self._reports.pop(message.MessageIDBeingRespondedTo, None)
-            if event is not None:
-                event.on_answer(message.Status)
-        elif dimse_n.is_request(message) and self.sender is not None:
-            response, answer = dimse_n.respond(message, context, self.offer, self.sender.peer)
-            self.dimse.send_msg(response, context_id)
-            if answer.event is not None:
-                self._report(answer.event, message, context)
-        else:
+        if self.services is None or not self.services.take(message, self._accepted_cx[context_id]):
             super()._serve_request(message, context_id)
-
-    def _report(self, event: EventReport, about: Any, context: PresentationContext) -> None:
-        """Tell the peer of an event; what it answers is heard in its turn, among its requests."""
-        self._last_message_id = self._last_message_id % _HIGHEST_MESSAGE_ID + 1
-        request = dimse_n.report(event, about, context, self._last_message_id)
-        if request is None:
-            event.on_answer(None)
-            return
-        self._reports[self._last_message_id] = event
-        self.dimse.send_msg(request, context.context_id)
 
 
 @cache

@@ -10,7 +10,7 @@ from dicom_listener.upper_layer import BufferedSocket, ConnectionEnded
 
 
 class NotSecured(ConnectionEnded):
-    """The handshake failed; the reason is OpenSSL's short name of it."""
+    """The peers could not agree; the reason is OpenSSL's short name of why."""
 
 
 class TlsSocket(BufferedSocket):
@@ -31,6 +31,8 @@ class TlsSocket(BufferedSocket):
         ------
         NotSecured
             The peer speaks another version, shows no certificate of ours, or no TLS at all.
+        ConnectionEnded
+            It closed the connection, or the deadline has come.
         """
         if self.socket is None:
             raise ConnectionEnded
@@ -40,13 +42,15 @@ class TlsSocket(BufferedSocket):
                 self.socket.do_handshake()
             except ssl.SSLWantReadError:
                 if not self._has_come(self.left_s()):
-                    raise NotSecured("silent during the handshake") from None
+                    raise ConnectionEnded from None
             except ssl.SSLWantWriteError:
                 self._wait_to_send(self.left_s())
+            except ssl.SSLEOFError as error:
+                raise ConnectionEnded from error
             except ssl.SSLError as error:
                 raise NotSecured(error.reason or "TLS") from error
             except OSError as error:
-                raise NotSecured("closed during the handshake") from error
+                raise ConnectionEnded from error
             else:
                 return
 

@@ -181,7 +181,7 @@ def test_after_a_rejection_no_c_store_passes(door: Listener, registry: Registry)
             connection.sendall(data)
 
     assert answer[0] == 3
-    assert answer[10:11] in {b"", b"\x07"}
+    assert bytes(answer[10:11]) in {b"", b"\x07"}
     assert len(door.rows(instance)) == known
 
 
