@@ -163,13 +163,15 @@ def duplicates_to_purge(moment: Moment, of_study: Any) -> Select[Any]:
 
 def has_ended(moment: Moment) -> ColumnElement[bool]:
     """Tell of a study, joined to its case, whether it has ended and nothing about it is open."""
+    # Hidden from the index of cases: most that have ended are of studies purged long ago.
+    status = func.coalesce(cases.c.status, "")
     ended = [
-        cases.c.status == CaseStatus.REJECTED,
-        and_(cases.c.status == CaseStatus.REPORT_READY, ~exists(_NOT_DELIVERED)),
+        status == CaseStatus.REJECTED,
+        and_(status == CaseStatus.REPORT_READY, ~exists(_NOT_DELIVERED)),
     ]
     if not moment.is_early:
         # No model reads it and no doctor has opened it: nobody has ended it, and it still goes.
-        ended.append(cases.c.status == CaseStatus.NO_MODEL)
+        ended.append(status == CaseStatus.NO_MODEL)
     return and_(
         study.c.purged_at.is_(None),
         study.c.pending_since.is_(None),
@@ -177,6 +179,7 @@ def has_ended(moment: Moment) -> ColumnElement[bool]:
         cases.c.version >= study.c.version,
         ~cases.c.on_hold,
         or_(*ended),
+        cases.c.changed_at <= moment.ended_by,
         moment.ended_by >= ENDED_AT,
         ~exists(_OPEN_CONFLICT),
         ~exists(_OPEN_ASSOCIATION),

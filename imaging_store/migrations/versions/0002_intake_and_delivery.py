@@ -309,6 +309,14 @@ def _ingest() -> None:
             "study_instance_uid", "step_sop_instance_uid", name=op.f("pk_step_of_study")
         ),
     )
+    op.create_index(
+        "ix_study_kept",
+        "study",
+        ["study_instance_uid"],
+        unique=False,
+        sqlite_where=sa.text("purged_at IS NULL"),
+        postgresql_where=sa.text("purged_at IS NULL"),
+    )
     op.create_index("ix_study_started", "study", ["started", "study_instance_uid"], unique=False)
 
 
