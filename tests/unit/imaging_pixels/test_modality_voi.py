@@ -228,7 +228,7 @@ def looked_up(item: Dataset, value: float) -> int:
 def windowed(value: float, center: float, width: float, function: str) -> float:
     """Follow the pseudo-code of PS3.3 §C.11.2.1.2 and §C.11.2.1.3 for one value."""
     if function == "SIGMOID":
-        return 1 / (1 + math.exp(-4 * (value - center) / width))
+        return 1 / (1 + math.exp(min(-4 * (value - center) / width, 700)))
     if function == "LINEAR":
         center, width = center - 0.5, width - 1
     if value <= center - width / 2:
