@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
 
+import structlog
 from sqlalchemy.exc import IntegrityError
 
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome, enter
+from dicom_listener.open_associations import OpenAssociation, let_go
 from dicom_listener.purging import put_back
 from dicom_listener.quarantine import Quarantined, put
 from imaging_store.instances import FileInstanceStore, Kept
 from service_runtime.database import Database, DatabaseUnavailable
+
+log = structlog.get_logger()
 
 _GROUP = 64
 _ATTEMPTS = 3
@@ -24,9 +28,12 @@ _ATTEMPTS = 3
 
 @dataclass(slots=True)
 class _Entry:
-    arrival: Arrival
+    arrival: Arrival | None = None
+    ended: OpenAssociation | None = None
     turn: Lock = field(default_factory=Lock)
     outcome: Outcome | None = None
+    """Of the arrival, once it is entered."""
+    is_done: bool = False
     error: Exception | None = None
 
 
@@ -48,18 +55,34 @@ class Index:
             It is not entered, or may not be; the sender has to send again.
         """
         entry = _Entry(arrival)
+        self._take_turn(entry)
+        assert entry.outcome is not None  # noqa: S101 - it is entered
+        return entry.outcome
+
+    def end(self, association: OpenAssociation) -> None:
+        """Have an association that has ended hold no study open; in whoever's commit is next.
+
+        Where the database is away its row stays, and the association time-out bounds what it holds.
+        """
+        if not association.study_instance_uid:
+            return
+        try:
+            self._take_turn(_Entry(ended=association))
+        except DatabaseUnavailable as error:
+            log.warning("association.left_open", association_id=association.id, exc_info=error)
+
+    def _take_turn(self, entry: _Entry) -> None:
+        """Return when somebody, perhaps this thread, has committed an entry, or raise why not."""
         entry.turn.acquire()
         with self._lock:
             self._waiting.append(entry)
             must_wait, self._is_led = self._is_led, True
         if must_wait:
             entry.turn.acquire()
-        if entry.outcome is None and entry.error is None:
+        if not entry.is_done and entry.error is None:
             self._lead(entry)
         if entry.error is not None:
             raise entry.error
-        assert entry.outcome is not None  # noqa: S101 - one of the two is set
-        return entry.outcome
 
     def _lead(self, leader: _Entry) -> None:
         with self._lock:
@@ -78,8 +101,11 @@ class Index:
 
     def _commit(self, group: Sequence[_Entry]) -> None:
         try:
-            for entry, outcome in zip(group, self._enter([e.arrival for e in group]), strict=True):
-                entry.outcome = outcome
+            outcomes = iter(self._enter(group))
+            for entry in group:
+                if entry.arrival is not None:
+                    entry.outcome = next(outcomes)
+                entry.is_done = True
         except DatabaseUnavailable as error:
             for entry in group:
                 entry.error = error
@@ -91,11 +117,14 @@ class Index:
             for entry in group:
                 self._commit([entry])
 
-    def _enter(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    def _enter(self, group: Sequence[_Entry]) -> list[Outcome]:
+        arrivals = [entry.arrival for entry in group if entry.arrival is not None]
+        ended = [entry.ended for entry in group if entry.ended is not None]
         for attempt in range(_ATTEMPTS):
             try:
                 with self.database.transaction() as transaction:
-                    return enter(transaction, arrivals)
+                    let_go(transaction, ended)
+                    return enter(transaction, arrivals) if arrivals else []
             except IntegrityError:
                 # PostgreSQL: another process has just entered the same study or instance.
                 if attempt == _ATTEMPTS - 1:

@@ -7,24 +7,22 @@ same study costs nothing.
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
+from pathlib import Path
 from uuid import uuid4
 
-import structlog
 from sqlalchemy import Connection, delete, select
 
 from imaging_store.schema.ingest import open_association
 from service_runtime.database import Database, Transaction
-from service_runtime.errors import TransientError
 from service_runtime.process_identity import token_of
 from service_runtime.statements import Change
 
-log = structlog.get_logger()
-
 _LONGEST_KEPT = timedelta(days=1)
+_PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +52,12 @@ def _identity(process_id: int) -> str:
 
 
 def _host() -> str:
-    return f"{socket.gethostname()[:60]}:"
+    """Return what tells processes apart from those that another host, or container, numbers."""
+    try:
+        namespace = _PROCESS_NAMESPACE.stat().st_ino
+    except OSError:
+        namespace = 0
+    return f"{socket.gethostname()[:48]}/{namespace}:"
 
 
 def hold_open(
@@ -68,9 +71,8 @@ def hold_open(
     ]
     if not moved:
         return
-    left = [association.id for association, _ in moved if association.study_instance_uid]
-    if left:
-        _remove(transaction, left)
+    # Of a commit that failed nobody knows whether it left a row.
+    _remove(transaction, [association for association, _ in moved])
     _ADD.run(
         transaction,
         [
@@ -92,19 +94,10 @@ def _moved(moved: list[tuple[OpenAssociation, str]]) -> None:
         association.study_instance_uid = study_instance_uid
 
 
-def close(database: Database, association: OpenAssociation) -> None:
-    """Have an association that has ended hold nothing open.
-
-    Where the database is away its row stays, and the association time-out bounds what it holds.
-    """
-    if not association.study_instance_uid:
-        return
-    try:
-        # A power cut may undo it: it ends every association too.
-        with database.transaction(durable=False) as transaction:
-            _remove(transaction, [association.id])
-    except TransientError as error:
-        log.warning("association.left_open", exc_info=error)
+def let_go(transaction: Transaction, associations: Sequence[OpenAssociation]) -> None:
+    """Have associations that have ended hold nothing open."""
+    if associations:
+        _remove(transaction, associations)
 
 
 def forget_dead(database: Database, now: datetime) -> None:
@@ -142,7 +135,8 @@ def _lives(process: str) -> bool:
         return False
 
 
-def _remove(transaction: Transaction, ids: list[str]) -> None:
+def _remove(transaction: Transaction, associations: Sequence[OpenAssociation]) -> None:
+    ids = [association.id for association in associations]
     transaction.connection.execute(delete(open_association).where(open_association.c.id.in_(ids)))
 
 

@@ -8,7 +8,6 @@ from datetime import datetime
 
 import structlog
 
-from dicom_listener import open_associations
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
@@ -66,7 +65,7 @@ class InstanceKeeper:
 
     def association_ended(self, association: OpenAssociation) -> None:
         """Have an association that has ended hold no study open."""
-        open_associations.close(self.index.database, association)
+        self.index.end(association)
 
 
 class InstanceReception:

@@ -16,6 +16,7 @@ from dicom_listener import early_conflicts, open_associations
 from dicom_listener.announcer import Announcer
 from dicom_listener.completion import Limits
 from dicom_listener.early_conflicts import Doubt
+from dicom_listener.index import Index
 from dicom_listener.normalized import (
     DUPLICATE_SOP_INSTANCE,
     NO_SUCH_SOP_INSTANCE,
@@ -218,7 +219,7 @@ def test_an_association_of_a_process_that_has_died_here_holds_nothing(
     database: Database, announcer: Announcer
 ) -> None:
     here = open_associations.this_process()
-    host = here.partition(":")[0]
+    host = here.rpartition(":")[0]
     write(
         database,
         a_study("1"),
@@ -246,7 +247,7 @@ def test_an_association_holds_only_what_it_has_sent_to_last(database: Database) 
             open_associations.hold_open(transaction, [(association, uid)], NOON)
         assert studies_held_open() == [uid]
 
-    open_associations.close(database, association)
+    Index(database).end(association)
     assert studies_held_open() == []
 
 
@@ -262,6 +263,19 @@ def test_what_a_transaction_did_not_keep_is_entered_again(database: Database) ->
         hold_open_and_fail()
 
     assert association.study_instance_uid == ""
+
+
+def test_a_row_of_which_nobody_heard_that_it_was_kept_is_entered_again(
+    database: Database,
+) -> None:
+    association = open_associations.open_for("MODALITY")
+
+    for _ in range(2):
+        association.study_instance_uid = ""
+        with database.transaction() as transaction:
+            open_associations.hold_open(transaction, [(association, "1")], NOON)
+
+    assert association.study_instance_uid == "1"
 
 
 def test_the_deadline_ends_a_wait_that_nothing_else_ends(
