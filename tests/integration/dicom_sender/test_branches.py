@@ -38,7 +38,14 @@ from service_runtime.messaging.tables import delivery, message
 from service_runtime.settings import EMBEDDED
 from tests.integration.dicom_sender.a_pacs import a_pacs
 from tests.integration.dicom_sender.kept_case import NOON, change_case
-from tests.peers.processes import LOOPBACK, ServerProcess, free_port, wait_until
+from tests.peers.orthanc import Modality, Orthanc
+from tests.peers.processes import (
+    LOOPBACK,
+    ServerProcess,
+    accepts_connections,
+    free_port,
+    wait_until,
+)
 
 QUICK = DestinationRetry(first_delay_s=0.2, multiplier=1, cap_s=0.2, attempts=3)
 PATIENT = DestinationRetry(first_delay_s=0.2, multiplier=1, cap_s=0.2, attempts=1000)
@@ -132,6 +139,20 @@ class RunningSender:
         return (row.last_error or "") if row else ""
 
 
+def environment(form: Form, folder: Path, **settings: str) -> dict[str, str]:
+    settings = {
+        "DATA_DIR": str(folder),
+        "DATABASE_URL": form.database_url,
+        "BROKER_URL": form.broker_url,
+        **settings,
+    }
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+        **{f"COUNTERSIGN_{name}": value for name, value in settings.items()},
+    }
+
+
 @pytest.fixture
 def run(
     form: Form,
@@ -149,19 +170,16 @@ def run(
             process = ServerProcess(
                 [sys.executable, "-m", "dicom_sender"],
                 log=tmp_path / "sender.log",
-                environment={
-                    **os.environ,
-                    "PYTHONPATH": str(Path(__file__).parents[3]),
-                    "COUNTERSIGN_DATA_DIR": str(tmp_path),
-                    "COUNTERSIGN_DATABASE_URL": form.database_url,
-                    "COUNTERSIGN_BROKER_URL": form.broker_url,
-                    "COUNTERSIGN_STORE_URL": f"file:{store.root}",
-                    "COUNTERSIGN_PACS_TIMEOUT_S": "30",
-                    "COUNTERSIGN_PACS_DESTINATIONS": json.dumps(
+                environment=environment(
+                    form,
+                    tmp_path,
+                    STORE_URL=f"file:{store.root}",
+                    PACS_TIMEOUT_S="30",
+                    PACS_DESTINATIONS=json.dumps(
                         [each.model_dump(mode="json") for each in destinations]
                     ),
-                    **{f"COUNTERSIGN_{name}": value for name, value in settings.items()},
-                },
+                    **settings,
+                ),
             )
             process.start()
             stack.callback(process.stop)
@@ -173,8 +191,8 @@ def run(
 
 
 def at(port: int, name: str = "archive", **more: Any) -> PacsDestination:
-    more = {"retry": QUICK, **more}
-    return PacsDestination(name=name, ae_title="ORTHANC", host=LOOPBACK, port=port, **more)
+    more = {"retry": QUICK, "ae_title": "ORTHANC", **more}
+    return PacsDestination(name=name, host=LOOPBACK, port=port, **more)
 
 
 @contextmanager
@@ -353,3 +371,27 @@ def test_a_destination_that_is_no_more_is_given_up_and_told(
 
     [letter] = dead_letters.list_open(database)
     assert letter.reason == ("archive is no destination; COUNTERSIGN_PACS_DESTINATIONS lists them")
+
+
+def test_orthanc_commits_to_the_listener_and_the_case_hears_that_it_was_delivered(
+    run: Callable[..., RunningSender], form: Form, tmp_path: Path, orthanc: Orthanc
+) -> None:
+    port = free_port()
+    listener = ServerProcess(
+        [sys.executable, "-m", "dicom_listener"],
+        log=tmp_path / "listener.log",
+        environment=environment(form, tmp_path, DICOM_PORT=str(port), RECEIVING_PROCESSES="1"),
+    )
+    listener.start()
+    listener.wait_until_ready(lambda: accepts_connections(port), timeout_s=30)
+    orthanc.add_modality("countersign", Modality("COUNTERSIGN", port))
+    try:
+        archive = at(orthanc.dicom_port, ae_title=orthanc.ae_title, commitment=True)
+        sender = run(archive, COMMITMENT_WAIT_S="0")
+        sender.ask("archive")
+        sender.wait_for(AttachmentDelivered, "archive")
+    finally:
+        listener.stop()
+
+    assert "commitment_report.heard" in (tmp_path / "listener.log").read_text()
+    assert "commitment.reported" in (tmp_path / "sender.log").read_text()
