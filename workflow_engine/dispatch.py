@@ -14,6 +14,7 @@ from message_contracts.inference import InferenceRequested
 from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.messaging import outbox
+from service_runtime.messaging.hastening import hasten
 from workflow_engine import cases, findings, history, releases
 from workflow_engine.case import Case, Trigger
 from workflow_engine.history import Entry
@@ -93,7 +94,7 @@ def release_results(
             occasion,
         )
     if not case.on_hold:
-        outbox.hasten(transaction, _waiting(transaction, case))
+        hasten(transaction, _waiting(transaction, case))
 
 
 def _waiting(transaction: Transaction, case: Case) -> list[str]:

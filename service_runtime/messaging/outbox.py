@@ -238,19 +238,6 @@ def retry(transaction: Transaction, held: Delivery, again: Again) -> None:
         raise LeaseLost(reason)
 
 
-def hasten(transaction: Transaction, message_ids: Sequence[str]) -> None:
-    """Have what waits to be tried again tried now: what it waited for has come."""
-    if not message_ids:
-        return
-    hastened = transaction.connection.execute(
-        update(delivery)
-        .where(delivery.c.message_id.in_(message_ids), delivery.c.due_at > time.time())
-        .values(due_at=time.time())
-    )
-    if hastened.rowcount:
-        transaction.after_commit(transaction.database.wake)
-
-
 def give_back(
     transaction: Transaction, held: Sequence[Delivery], *, delay_s: float = 0, error: str = ""
 ) -> None:
