@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 _STEP_S = 0.05
 _SHORTEST_WAIT_S = 0.005
-_AGAIN_S = 0.25
+_AGAIN_S = 0.5
 """However much is committed, it looks no more often for that."""
 _REST = 10
 """Nor sooner than after this many times as long as looking took."""

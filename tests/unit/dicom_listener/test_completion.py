@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -195,6 +195,7 @@ class Study(RuleBasedStateMachine):
 
 
 TestStudy = Study.TestCase
+TestStudy.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 @given(st.lists(st.integers(0, 9), unique=True), st.sets(st.integers(0, 9)))
