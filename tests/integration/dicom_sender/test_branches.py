@@ -34,6 +34,7 @@ from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
 from service_runtime.database import Database
 from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging.hastening import hasten
 from service_runtime.messaging.tables import delivery, message
 from service_runtime.settings import EMBEDDED
 from tests.integration.dicom_sender.a_pacs import a_pacs
@@ -317,7 +318,7 @@ def test_a_case_on_hold_waits_beside_the_others(
         )
         change_case(database, on_hold=False)
         with database.transaction() as transaction:
-            outbox.hasten(transaction, list(_waiting(database)))
+            hasten(transaction, list(_waiting(database)))
         sender.wait_for(AttachmentDelivered, "archive")
 
     assert dead_letters.list_open(database) == []
