@@ -167,6 +167,8 @@ class Acceptor(Association):  # type: ignore[misc]
             if self._instances and self.sender.association:
                 self._service.keep.association_ended(self.sender.association)
         self.dul.stop_dul()
+        self._fragments.clear()
+        self._connection.give_back()
         if self.services is not None:
             self.services.end()
         ASSOCIATIONS.labels(self._outcome()).inc()

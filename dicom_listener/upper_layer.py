@@ -6,6 +6,7 @@ and handed on fragment by fragment from one buffer, so that no instance is ever 
 """
 
 import math
+import mmap
 import select
 import socket
 import struct
@@ -78,8 +79,9 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         self.deadline: float | None = None
         """By when (monotonic) an association has to be asked for, every byte of the request."""
         self.is_draining = False
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
+        # Pages of their own: from the heap they would be given back late, and leave holes in it.
+        self._pages = mmap.mmap(-1, BUFFER_BYTES)
+        self._view = memoryview(self._pages)
         self._start = self._end = 0
         self._peer = client_socket.fileno()
         self._poll_peer, self._poll = select.poll(), select.poll()
@@ -120,6 +122,13 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         if self.socket is not None:
             with suppress(OSError):
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+    def give_back(self) -> None:
+        """Give the buffer's memory back, when nothing is read any more."""
+        self._start = self._end = 0
+        self._view.release()
+        with suppress(BufferError):  # a fragment is still held somewhere; it goes with that
+            self._pages.close()
 
     def available(self, at_most: int) -> memoryview:
         """Return 1 to ``at_most`` received bytes, waiting for them; valid until the next call."""

@@ -112,17 +112,41 @@ class RawAssociation:
         self, sop_class_uid: str, transfer_syntax_uid: str, sop_instance_uid: str, data: bytes
     ) -> int:
         """Send one data set and return the status that was answered."""
+        self._begin(sop_class_uid, transfer_syntax_uid, sop_instance_uid, [data])
+        return self._status()
+
+    def store_pieces(
+        self,
+        sop_class_uid: str,
+        transfer_syntax_uid: str,
+        sop_instance_uid: str,
+        pieces: Iterable[bytes],
+    ) -> int:
+        """Send a data set that is never whole in memory; return the status answered."""
+        self._begin(sop_class_uid, transfer_syntax_uid, sop_instance_uid, pieces)
+        return self._status()
+
+    def _begin(
+        self,
+        sop_class_uid: str,
+        transfer_syntax_uid: str,
+        sop_instance_uid: str,
+        pieces: Iterable[bytes],
+    ) -> None:
         context_id = 2 * self._contexts.index((sop_class_uid, transfer_syntax_uid)) + 1
         self._message_id = (self._message_id + 1) % 0x10000
         command = command_set(0x0001, self._message_id, sop_class_uid, sop_instance_uid)
         room = (self.maximum_pdu_bytes or 131_072) - 6
-        pieces = [p_data_tf(context_id, _COMMAND | _LAST, command)]
-        for start in range(0, max(1, len(data)), room):
-            is_last = start + room >= len(data)
-            fragment = data[start : start + room]
-            pieces.append(p_data_tf(context_id, _LAST if is_last else 0, fragment))
-        self._send(b"".join(pieces))
-        return self._status()
+        pdu = p_data_tf(context_id, _COMMAND | _LAST, command)
+        fragment: bytes | None = None
+        for piece in pieces:
+            for start in range(0, len(piece), room):
+                if fragment is not None:
+                    pdu += p_data_tf(context_id, 0, fragment)
+                fragment = piece[start : start + room]
+            self._send(pdu)
+            pdu = b""
+        self._send(pdu + p_data_tf(context_id, _LAST, fragment or b""))
 
     def echo(self) -> int:
         """Verify (PS3.7 §9.1.5) and return the status."""

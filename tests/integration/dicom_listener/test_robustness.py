@@ -1,8 +1,6 @@
 """Full disks, killed processes, senders that break off: nothing answered is lost or left half."""
 
-import hashlib
 import os
-import random
 import socket
 import struct
 import subprocess
@@ -12,11 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import FileMetaDataset
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from imaging_store.schema.ingest import instance
-from message_contracts.ingest import StudyReceived, StudyUpdated
 from tests.integration.dicom_listener.listener import (
     CT,
     Listener,
@@ -30,8 +26,6 @@ from tests.integration.dicom_listener.listener import (
 from tests.peers.processes import (
     LOOPBACK,
     accepts_connections,
-    find_program,
-    require,
     wait_until,
 )
 
@@ -46,11 +40,6 @@ def large_slice(size_bytes: int) -> Sendable:
     ds = a_slice()
     ds.PixelData = os.urandom(size_bytes)
     return sendable(ds)
-
-
-def memory_peak_kib(process_id: int) -> int:
-    status = Path(f"/proc/{process_id}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def cpu_s(process_ids: list[int]) -> float:
@@ -103,60 +92,6 @@ def test_a_full_disk_is_out_of_resources_until_room_is_made(
     assert statuses == [0xA700, 0xA700]
     assert left == []
     assert after == [0x0000]
-
-
-@pytest.mark.slow
-def test_kill_minus_9_of_receiving_processes_loses_nothing(listener: Listener) -> None:
-    seed = random.randrange(10**6)
-    chance = random.Random(seed)
-    answered: list[Sendable] = []
-
-    def modality(number: int) -> None:
-        first = a_slice()
-        waiting = [
-            sendable(
-                a_slice(StudyInstanceUID=first.StudyInstanceUID, InstanceNumber=number * 1000 + i)
-            )
-            for i in range(60)
-        ]
-        while waiting:
-            association = associate(listener.port, (CT, EXPLICIT))
-            while waiting and association.is_established:
-                response = store(association, waiting[0])
-                if response is None or response.Status != 0x0000:
-                    break
-                answered.append(waiting.pop(0))
-            association.abort()
-
-    modalities = [threading.Thread(target=modality, args=(number,)) for number in range(4)]
-    for thread in modalities:
-        thread.start()
-    kills = 0
-    while any(thread.is_alive() for thread in modalities):
-        target = len(answered) + chance.randrange(5, 25)
-        wait_until(
-            lambda target=target: (
-                len(answered) >= target or not any(thread.is_alive() for thread in modalities)
-            ),
-            timeout_s=60,
-            what="more answers",
-        )
-        listener.kill_child(chance.randrange(3))
-        kills += 1
-
-    indexed = {row.sop_instance_uid: row for row in listener.rows(instance)}
-    assert kills > 5, f"seed {seed}"
-    assert len(answered) == 240
-    for sent in answered:
-        row = indexed[sent.sop_instance_uid]
-        assert row.sha256 == hashlib.sha256(sent.data).hexdigest(), f"seed {seed}"
-        assert listener.store.read(row.key).endswith(sent.data), f"seed {seed}"
-    wait_until(lambda: listener.unfinished() == [], timeout_s=10, what="no unfinished file")
-    ids = [
-        (body.study_instance_uid, body.study_version)
-        for body in listener.messages(StudyReceived, StudyUpdated)
-    ]
-    assert len(ids) == len(set(ids))
 
 
 def test_the_children_leave_with_their_parent(listener: Listener) -> None:
@@ -322,31 +257,6 @@ def test_an_association_that_asks_for_nothing_is_aborted(
     association = associate(listener.port, (CT, EXPLICIT))
 
     wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
-
-
-@pytest.mark.slow
-def test_300_mb_are_not_held_in_memory(listener: Listener, tmp_path: Path) -> None:
-    ds = a_slice(NumberOfFrames=300)
-    del ds.PixelData
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = EXPLICIT
-    path = tmp_path / "large.dcm"
-    ds.save_as(path, enforce_file_format=True)
-    with path.open("ab") as file:
-        file.write(struct.pack("<HH2s2xL", 0x7FE0, 0x0010, b"OW", 300_000_000))
-        file.truncate(file.tell() + 300_000_000)
-    send(listener.port, [sendable(a_slice())] * 2)
-    before = [memory_peak_kib(child) for child in listener.children]
-    storescu = require(find_program("storescu"), "storescu", "dcmtk")
-
-    to = ["-aec", "COUNTERSIGN", LOOPBACK, str(listener.port)]
-    subprocess.run([storescu, *to, path], check=True, timeout=60)
-
-    grown = [
-        memory_peak_kib(child) - peak for child, peak in zip(listener.children, before, strict=True)
-    ]
-    assert max(row.size_bytes for row in listener.rows(instance)) > 300_000_000
-    assert max(grown) < 32 * 1024
 
 
 @pytest.mark.slow
