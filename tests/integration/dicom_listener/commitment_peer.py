@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,6 +23,7 @@ class CommitmentPeer:
     port: int = field(default_factory=free_port)
     answers: list[int] = field(default_factory=list)
     """Statuses of the next reports; 0000 when used up."""
+    tls: ssl.SSLContext | None = None
     heard: list[tuple[int, Dataset]] = field(default_factory=list)
     """Event Type ID and Event Information of what was acknowledged or refused."""
 
@@ -32,6 +34,7 @@ class CommitmentPeer:
         self._server = ae.start_server(
             (LOOPBACK, self.port),
             block=False,
+            ssl_context=self.tls,
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_report)],
         )
         return self

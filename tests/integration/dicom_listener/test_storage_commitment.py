@@ -28,8 +28,10 @@ from imaging_store.schema.administration import application_entity
 from imaging_store.schema.ingest import commitment, committed_instance, instance
 from message_contracts.topology import RetryPolicy
 from service_runtime.database import Database
+from service_runtime.dicom_tls import client_context, server_context
 from tests.integration.dicom_listener.commitment_peer import CommitmentPeer
 from tests.integration.dicom_listener.kept_studies import CT, NOW, KeptStudies
+from tests.peers.certificates import CertificateAuthority
 from tests.peers.processes import LOOPBACK, free_port
 
 WEEK = timedelta(days=7)
@@ -277,6 +279,24 @@ def test_a_peer_that_does_not_take_us_for_the_scp_is_not_told(kept_in_sqlite: Ke
 
     assert peer.heard == []
     assert kept_in_sqlite.rows(commitment)[0].attempt == 1
+
+
+def test_a_peer_hears_of_it_by_tls(kept_in_sqlite: KeptStudies, tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path / "tls")
+    ours = authority.issue("ours")
+    kept_in_sqlite.add("1.1")
+    with CommitmentPeer(tls=server_context(authority.issue("peer"))) as peer:
+        register(kept_in_sqlite, peer.port)
+        kept_in_sqlite.change(application_entity, application_entity.c.ae_title == "CT1", tls=True)
+        service(kept_in_sqlite).n_action(asking("1.1.1"))
+
+        a_teller(kept_in_sqlite).tell_some()
+        assert peer.heard == []
+        by_tls = Reporter(lambda: local_ae("COUNTERSIGN"), lambda: client_context(ours))
+        replace(a_teller(kept_in_sqlite, timedelta(seconds=1)), report=by_tls).tell_some()
+
+    assert len(peer.heard) == 1
+    assert kept_in_sqlite.rows(commitment)[0].told_at
 
 
 def test_an_address_that_is_given_later_is_used(kept_in_sqlite: KeptStudies) -> None:
