@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
+from admin_api import delivery_queries
 from admin_api.case_views import (
     CaseDetail,
     CaseSummary,
@@ -163,6 +164,7 @@ def detail(connection: Connection, row: Row[Any], links: dict[str, str]) -> Case
     version = version_shown(row)
     results = _of_versions(connection, inference_result, {row.id: version})[row.id]
     deliveries = _of_versions(connection, destination_delivery, {row.id: version})[row.id]
+    instances = delivery_queries.of_case(connection, row.id, version)
     patient, examined = _study(connection, row.study_instance_uid)
     return CaseDetail(
         **dict(summary),
@@ -180,6 +182,7 @@ def detail(connection: Connection, row: Row[Any], links: dict[str, str]) -> Case
                 state=each.state,
                 reason=each.reason,
                 changed_at=each.changed_at,
+                instances=instances.get(each.destination, []),
             )
             for each in sorted(deliveries, key=lambda each: str(each.destination))
         ],

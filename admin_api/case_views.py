@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from admin_api.delivery_queries import InstanceDelivery
 from message_contracts.case import CaseStatus, DeliveryState, Stage
 from message_contracts.coding import CodedConcept
 
@@ -144,6 +145,8 @@ class DeliveryView(BaseModel):
     state: DeliveryState
     reason: str | None
     changed_at: datetime
+    instances: list[InstanceDelivery]
+    """What a PACS answered to each."""
 
 
 class CaseDetail(CaseSummary):

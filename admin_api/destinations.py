@@ -79,7 +79,6 @@ def pause(database: Database, name: str, who: str, why: str, now: datetime) -> N
     row = {"destination": name, "paused_at": now, "paused_by": who, "why": why}
     with database.transaction() as transaction:
         transaction.connection.execute(database.insert_new(destination_pause), row)
-    log.info("destination.paused", destination=name)
 
 
 def resume(database: Database, name: str) -> None:
@@ -88,7 +87,6 @@ def resume(database: Database, name: str) -> None:
         transaction.connection.execute(
             delete(destination_pause).where(destination_pause.c.destination == name)
         )
-    log.info("destination.resumed", destination=name)
 
 
 def named(destinations: tuple[PacsDestination, ...], name: str) -> PacsDestination:
@@ -152,7 +150,8 @@ def pause_destination(
 ) -> Destination:
     """Have nothing sent to a destination until it is let go on; what comes for it waits."""
     configured = _named(api, name)
-    pause(api.database, name, str(user.id), words.why, api.clock())
+    pause(api.database, name, user.printed_name, words.why, api.clock())
+    log.info("destination.paused", destination=name)
     return _shown(api.database, configured)
 
 
@@ -161,6 +160,7 @@ def resume_destination(name: NamePath, api: ApiDependency, _user: SignedInAdmin)
     """Let a destination be sent to again; what waited goes at once."""
     configured = _named(api, name)
     resume(api.database, name)
+    log.info("destination.resumed", destination=name)
     return _shown(api.database, configured)
 
 

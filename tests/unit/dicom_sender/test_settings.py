@@ -36,3 +36,18 @@ def test_wrong_destinations_are_refused_by_the_name_of_the_setting(
 
     with pytest.raises(WrongSettings, match="COUNTERSIGN_PACS_DESTINATIONS"):
         read(SenderSettings)
+
+
+def test_tls_without_a_certificate_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNTERSIGN_PACS_DESTINATIONS", json.dumps([{**ARCHIVE, "tls": True}]))
+
+    with pytest.raises(WrongSettings, match="archive: tls needs COUNTERSIGN_DICOM_TLS_CERTIFICATE"):
+        read(SenderSettings)
+
+
+@pytest.mark.parametrize("window", ["20:00", "20:00-20:00", "24:00-06:00", "8-9", "20:00-06:60"])
+def test_a_window_that_is_none_is_refused(window: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNTERSIGN_PACS_DESTINATIONS", json.dumps([{**ARCHIVE, "window": window}]))
+
+    with pytest.raises(WrongSettings, match="COUNTERSIGN_PACS_DESTINATIONS"):
+        read(SenderSettings)
