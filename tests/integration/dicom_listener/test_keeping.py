@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
 from pydicom.uid import generate_uid
+from sqlalchemy import select
 
+from dicom_listener.arrivals import Arrival, Outcome
+from dicom_listener.c_store import StoreRequest
+from dicom_listener.index import Index
+from dicom_listener.peers import Peer
+from dicom_listener.reception import InstanceKeeper
+from dicom_listener.sender import Sender
+from imaging_store.instances import FileInstanceStore
 from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.workflow import cases
 from message_contracts.identifiers import case_id_of
-from tests.integration.dicom_listener.listener import Listener, a_slice, send, sendable
+from service_runtime.database import Database
+from tests.integration.dicom_listener.listener import Listener, Sendable, a_slice, send, sendable
 from tests.peers.processes import wait_until
 
 A_TENTH_OF_A_SECOND = 1e-6
@@ -63,3 +74,41 @@ def test_a_study_goes_when_its_time_has_come_and_is_kept_when_it_comes_again(
     for row in keeping.rows(instance):
         kept = keeping.store.read(row.key)
         assert any(kept.endswith(each.data) for each in sent)
+
+
+@pytest.mark.parametrize(("is_there", "status"), [(True, 0x0000), (False, 0x0110)])
+def test_success_is_answered_only_for_bytes_that_are_there(
+    sqlite_url: str, tmp_path: Path, *, is_there: bool, status: int
+) -> None:
+    database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
+    keeper = InstanceKeeper(store, Index(database), lambda: datetime.now(UTC))
+    sent = sendable(a_slice())
+    assert receive(keeper, sent) == 0x0000
+    with database.transaction() as transaction:
+        transaction.connection.execute(instance.update().values(purged_at=datetime.now(UTC)))
+
+    if not is_there:
+        # As the purge does between the file's being there and the row's saying so.
+        entered = keeper.index.add
+
+        def add(arrival: Arrival) -> Outcome:
+            outcome = entered(arrival)
+            store.path(arrival.kept.key).unlink()
+            return outcome
+
+        keeper.index.add = add  # type: ignore[method-assign]
+
+    assert receive(keeper, sent) == status
+
+    with database.reading() as connection:
+        purged_at = connection.execute(select(instance.c.purged_at)).scalar_one()
+    assert (purged_at is None) is is_there
+    database.close()
+
+
+def receive(keeper: InstanceKeeper, sent: Sendable) -> int:
+    request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
+    peer = Peer("CT1", timedelta(seconds=1), "LOCAL", UTC)
+    reception = keeper(request, sent.transfer_syntax_uid, Sender(peer, "COUNTERSIGN"))
+    reception.write(memoryview(sent.data))
+    return int(reception.finish().status)
