@@ -60,8 +60,9 @@ def birth_date(text: str) -> str:
 
     A date of zeros is how some systems write that they know none.
     """
-    match = _DATE.fullmatch(text.strip())
-    plain = "".join(match.groups()) if match else text.strip()
+    plain = text.strip()
+    if not plain.isalnum() and (match := _DATE.fullmatch(plain)):
+        plain = "".join(match.groups())
     return plain if plain.strip("0") else ""
 
 

@@ -234,7 +234,11 @@ def _exchange(transaction: Transaction, newcomer: Arrival) -> None:
     connection.execute(
         update(instance)
         .where(instance.c.sop_instance_uid == uid)
-        .values({name: getattr(second, name) for name in columns})
+        .values(
+            {name: getattr(second, name) for name in columns}
+            # What was left out for its patient has been put right.
+            | {"excluded_at": None, "makes_version": newcomer.header.is_image}
+        )
     )
     _keep_beside(transaction, first, str(second.difference))
 

@@ -321,6 +321,26 @@ def test_an_accepted_update_takes_the_place(room: ReadingRoom) -> None:
     assert len(room.rows(duplicate_instance)) == 2
 
 
+def test_an_excluded_instance_that_comes_again_put_right_counts(room: ReadingRoom) -> None:
+    first = a_slice()
+    wrong = of(first, PatientID="P2")
+    room.arrive(first, wrong)
+    room.become_quiet()
+    room.decide(room.row(conflict).id, EXCLUDE, first.StudyInstanceUID)
+
+    room.arrive(again(wrong, PatientID="P1"))
+    room.handle()
+
+    update = room.row(conflict, kind="update")
+    assert not update.holds
+    room.decide(update.id, REPLACE, first.StudyInstanceUID)
+    assert [row.excluded_at for row in room.rows(instance)] == [None, None]
+    assert completed(room)[1:] == [
+        (2, 1, CompletionReason.SETTLED),
+        (3, 2, CompletionReason.SETTLED),
+    ]
+
+
 @pytest.mark.parametrize(
     "changes", [{"PixelData": b"\1" * 128}, {"SeriesInstanceUID": "1.2"}, {"InstanceNumber": 7}]
 )
