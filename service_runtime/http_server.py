@@ -17,8 +17,7 @@ from service_runtime.settings import ENV_PREFIX
 SILENCE_S = 60.0
 """A client that sends nothing for so long, in the middle of a body, is taken to have gone."""
 
-_HEAD_S = 20.0
-_IDLE_S = 30
+_HEAD_S = 30.0
 _DRAIN_S = 15
 _AT_ONE_TIME = 256
 _BACKLOG = 256
@@ -50,8 +49,8 @@ def listen(host: str, port: int, *, setting: str = "HTTP") -> socket.socket:
 class HttpServer:
     """Serves an application from a thread of its own.
 
-    A connection whose request has no complete head within 20 s is closed, one without a request
-    after 30 s; more than 256 connections or requests at one time are answered 503.
+    A connection on which the head of a request is not complete within 30 s is closed, whether it
+    has begun or not; more than 256 connections or requests at one time are answered 503.
     """
 
     def __init__(self, app: FastAPI, listening: socket.socket) -> None:
@@ -67,7 +66,7 @@ class HttpServer:
                 server_header=False,
                 limit_concurrency=_AT_ONE_TIME,
                 backlog=_BACKLOG,
-                timeout_keep_alive=_IDLE_S,
+                timeout_keep_alive=int(_HEAD_S) + 1,
                 timeout_graceful_shutdown=_DRAIN_S,
                 lifespan="off",
             )
@@ -105,7 +104,7 @@ class HttpServer:
 
 
 class _HeadInTime(H11Protocol):
-    """Closes a connection whose next request begins and does not get to the end of its head."""
+    """Closes a connection on which the next request does not get to the end of its head."""
 
     _impatience: asyncio.TimerHandle | None = None
 
@@ -115,8 +114,8 @@ class _HeadInTime(H11Protocol):
         self._wait_for_head()
 
     @override
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+    def handle_events(self) -> None:
+        super().handle_events()
         self._wait_for_head()
 
     @override

@@ -245,6 +245,15 @@ def test_an_answer_that_is_not_all_says_so(doctor: httpx.Client) -> None:
     assert "Warning" not in doctor.get("/studies").headers
 
 
+def test_urls_are_those_that_the_proxy_was_asked_for(doctor: httpx.Client) -> None:
+    behind = {"Host": "viewer.example.org", "X-Forwarded-Proto": "https"}
+
+    [series, _] = doctor.get(f"/studies/{FIRST}/series", headers=behind).json()
+
+    url = f"https://viewer.example.org/dicom-web/studies/{FIRST}/series/{FIRST}.1"
+    assert series["00081190"]["Value"] == [url]
+
+
 def test_a_data_set_comes_as_it_was_sent(doctor: httpx.Client) -> None:
     url = f"/studies/{FIRST}/series/{FIRST}.1/instances/{FIRST}.1.1"
     sent = next(ds for ds in slices() if ds.SOPInstanceUID == f"{FIRST}.1.1")
