@@ -222,8 +222,10 @@ class DestinationSettings(Settings):
     pacs_destinations: tuple[PacsDestination, ...] = Field(
         default=(),
         description=(
-            "PACS that results are attached to, a JSON list of objects with name, ae_title, host, "
-            "port and release (REPORT_READY, DOCTOR_VERIFIED or AI_ANALYZED)."
+            "PACS that results are attached to, a JSON list of objects with name, ae_title, host "
+            "and port; and, where not as by default, release (REPORT_READY, DOCTOR_VERIFIED or "
+            "AI_ANALYZED), tls, transfer_syntaxes, priority, window, retry and commitment: see "
+            "operations.md, Destinations."
         ),
     )
 
