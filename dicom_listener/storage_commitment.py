@@ -269,8 +269,10 @@ def _enter(
     kept_until: datetime,
 ) -> None:
     connection = transaction.connection
+    # Once: it is the digest of all that is asked about.
+    commitment_id = asked.id
     row = {
-        "id": asked.id,
+        "id": commitment_id,
         "transaction_uid": asked.transaction_uid,
         "calling_ae_title": asked.calling_ae_title[:16],
         "requested_at": now,
@@ -282,7 +284,7 @@ def _enter(
         committed_instance.insert(),
         [
             {
-                "commitment_id": asked.id,
+                "commitment_id": commitment_id,
                 "sop_instance_uid": each.reference.sop_instance_uid,
                 "sop_class_uid": each.reference.sop_class_uid,
                 "failure_reason": each.failure_reason,
