@@ -4,18 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.encaps import generate_fragments
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    JPEG2000MC,
-    UID,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import UID, SecondaryCaptureImageStorage
 
 from imaging_pixels.decode import frame_count
+from imaging_pixels.transcode import LOSSY_METHODS
 from inference_worker.copied_attributes import put, valid_values
 from inference_worker.result_attributes import (
     NOT_FOR_PRIMARY_DIAGNOSIS,
@@ -29,15 +21,6 @@ from inference_worker.result_attributes import (
 )
 from message_contracts.coding import CodedConcept
 
-# PS3.3 §C.7.6.1.1.5: the Standard's name for what a lossy transfer syntax does.
-_LOSSY_METHODS = {
-    JPEGBaseline8Bit: "ISO_10918_1",
-    JPEGExtended12Bit: "ISO_10918_1",
-    JPEGLSNearLossless: "ISO_14495_1",
-    JPEG2000: "ISO_15444_1",
-    JPEG2000MC: "ISO_15444_2",
-    HTJ2K: "ISO_15444_15",
-}
 _SOURCE_IMAGE = CodedConcept(
     value="121322",
     scheme_designator="DCM",
@@ -91,7 +74,7 @@ def _describe_compression(made: Dataset, source: Dataset) -> None:
     """Once lossy, always lossy (PS3.3 §C.7.6.1.1.5)."""
     transfer_syntax_uid = UID(source.file_meta.get("TransferSyntaxUID", ""))
     declared = valid_values(source, "LossyImageCompression")
-    if declared == ("01",) or transfer_syntax_uid in _LOSSY_METHODS:
+    if declared == ("01",) or transfer_syntax_uid in LOSSY_METHODS:
         made.LossyImageCompression = "01"
     elif declared == ("00",):
         made.LossyImageCompression = "00"
@@ -100,8 +83,8 @@ def _describe_compression(made: Dataset, source: Dataset) -> None:
         return
     ratios = valid_values(source, "LossyImageCompressionRatio")
     methods = valid_values(source, "LossyImageCompressionMethod")
-    if transfer_syntax_uid in _LOSSY_METHODS and not (ratios and len(ratios) == len(methods)):
-        ratios, methods = (_ratio(source),), (_LOSSY_METHODS[transfer_syntax_uid],)
+    if transfer_syntax_uid in LOSSY_METHODS and not (ratios and len(ratios) == len(methods)):
+        ratios, methods = (_ratio(source),), (LOSSY_METHODS[transfer_syntax_uid],)
     if ratios and len(ratios) == len(methods):
         put(made, "LossyImageCompressionRatio", ratios)
         put(made, "LossyImageCompressionMethod", methods)

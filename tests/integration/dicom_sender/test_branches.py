@@ -222,7 +222,6 @@ def test_a_black_hole_does_not_slow_the_others(run: Callable[..., RunningSender]
     assert beside_s <= 2 * alone_s
 
 
-@EVERY_FORM
 def test_tries_used_up_make_a_dead_letter_whose_replay_delivers(
     run: Callable[..., RunningSender], database: Database
 ) -> None:
