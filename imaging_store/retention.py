@@ -131,8 +131,9 @@ def ended_studies(
         .where(
             has_ended(moment),
             or_(
-                exists(instances_to_purge(moment, study.c.study_instance_uid)),
-                exists(duplicates_to_purge(moment, study.c.study_instance_uid)),
+                # Without the offset PostgreSQL would rather read every instance there is.
+                exists(instances_to_purge(moment, study.c.study_instance_uid).offset(0)),
+                exists(duplicates_to_purge(moment, study.c.study_instance_uid).offset(0)),
             ),
         )
         .order_by(ENDED_AT, study.c.study_instance_uid)
