@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -21,9 +23,13 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from pynetdicom import evt
 from pynetdicom.dsutils import decode as decode_data_set
+from pynetdicom.pdu import P_DATA_TF
 from sqlalchemy import select
 
+from dicom_sender.association import PacsUnavailable
+from dicom_sender.caller import Caller
 from dicom_sender.handlers import AttachmentRefused, Sender
 from dicom_sender.part10 import read_header
 from imaging_pixels.decode import decode
@@ -238,3 +244,46 @@ def test_a_large_instance_is_never_in_memory(
 
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown * 1024 < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("ending", ["stops reading", "aborts", "closes"])
+def test_a_pacs_that_fails_in_the_middle_of_an_instance_is_noticed(
+    ending: str, sender_to: Callable[..., Sender], keep: Keep
+) -> None:
+    source = pydicom.dcmread(BytesIO(a_test_file("CT_small.dcm")))
+    source.PixelData = b"\0" * (24 * 1024 * 1024)
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, source)
+    let_go = threading.Event()
+
+    seen: list[object] = []
+
+    def on_pdu(event: Any) -> None:
+        if not isinstance(event.pdu, P_DATA_TF):
+            return
+        seen.append(event.pdu)
+        if len(seen) == 20:
+            if ending == "stops reading":
+                let_go.wait(20)
+            elif ending == "aborts":
+                event.assoc.abort()
+            else:
+                event.assoc.dul.socket.close()
+
+    request = keep(buffer.getvalue())
+    syntaxes = [ExplicitVRLittleEndian]
+    handlers = [(evt.EVT_PDU_RECV, on_pdu)]
+    with a_pacs(
+        Received(),
+        sop_classes=[source.SOPClassUID],
+        transfer_syntaxes=syntaxes,
+        handlers=handlers,
+    ) as port:
+        began = time.monotonic()
+        try:
+            with pytest.raises(PacsUnavailable, match="archive ended the association"):
+                sender_to(port, caller=Caller("COUNTERSIGN", timeout_s=2))(request)
+        finally:
+            let_go.set()
+
+    assert time.monotonic() - began < 10
