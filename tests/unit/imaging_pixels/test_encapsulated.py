@@ -45,7 +45,9 @@ def test_a_frame_is_found_by_the_extended_offset_table() -> None:
     assert found == FRAMES
 
 
-@pytest.mark.parametrize("tables", [(b"\1\0\0\0\0\0\0\0" * 5, b"\xff" * 40), (b"", b"")])
+@pytest.mark.parametrize(
+    "tables", [(b"\1\0\0\0\0\0\0\0" * 5, b"\xff" * 40), (b"", b""), (b"\0" * 8, b"\1" * 40)]
+)
 def test_an_extended_offset_table_that_leads_nowhere_is_passed_over(tables: Any) -> None:
     value = encapsulate(FRAMES, has_bot=False)
 

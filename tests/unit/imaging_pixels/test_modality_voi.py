@@ -124,6 +124,24 @@ def test_a_voi_table_may_begin_below_zero() -> None:
     assert shown(image, stored).tolist() == [[255, 100, 0]]
 
 
+@pytest.mark.parametrize("intercept", [0, -2])
+def test_a_first_value_below_zero_may_be_written_as_if_it_were_unsigned(intercept: int) -> None:
+    stored = np.array([[-2, -1, 0]], "i2") - np.array(intercept, "i2")
+    stored = stored if intercept == 0 else stored.astype("u2")
+    item = a_table([255, 100, 0])
+    item.LUTDescriptor = [3, 2**16 - 2, 8]
+    image = an_image(stored, RescaleSlope=1, RescaleIntercept=intercept, VOILUTSequence=[item])
+
+    assert shown(image, stored).tolist() == [[255, 100, 0]]
+
+
+def test_a_first_value_above_the_middle_is_one_where_nothing_is_below_zero() -> None:
+    stored = np.array([[0, 40_000, 40_001]], "u2")
+    image = an_image(stored, VOILUTSequence=[a_table([9, 255], first=40_000)])
+
+    assert shown(image, stored).tolist() == [[9, 9, 255]]
+
+
 def test_a_packed_table_of_bytes_is_read() -> None:
     stored = np.array([[0, 1, 2, 3]], "u2")
     item = Dataset()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -113,12 +114,18 @@ def test_a_segmented_palette_that_leads_nowhere_is_refused(table: bytearray) -> 
         render(image)
 
 
-def test_copies_of_copies_end_with_the_table() -> None:
-    # Each copy asks for 65535 segments of 65535 values: 2 ** 32 entries, of which 256 are wanted.
-    table = segments(0, 1, 7, 1, 65535, 7, *[2, 65535, 6, 0] * 50)
-    image = with_palette(np.zeros((1, 1), "u1"), [table] * 3, count=256)
+def test_a_segmented_palette_is_expanded_no_further_than_its_descriptor_says() -> None:
+    # One value, then a copy of the 300 lines after it, of 65535 values each: 256 are wanted.
+    table = segments(0, 1, 7, 2, 300, 14, 0, *[1, 65535, 7] * 300)
+    image = with_palette(np.full((1, 1), 255, "u1"), [table] * 3, count=256)
 
-    assert render(image).tolist() == [[[0, 0, 0]]]
+    tracemalloc.start()
+    picture = render(image)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert picture.tolist() == [[[0, 0, 0]]]
+    assert peak_bytes < 2**24
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(0, 40))
