@@ -123,7 +123,7 @@ def _identity(values: Mapping[str, str]) -> Identity:
 def _open(transaction: Transaction, found: Contradiction, at: datetime) -> None:
     uid = found.study_instance_uid
     conflict_id = derived_id("conflict", found.kind, uid, found.sop_instance_uid, found.sha256)
-    opened = transaction.connection.execute(
+    transaction.connection.execute(
         transaction.database.insert_new(conflict),
         {
             "id": conflict_id,
@@ -139,7 +139,7 @@ def _open(transaction: Transaction, found: Contradiction, at: datetime) -> None:
         },
     )
     _join(transaction, conflict_id, found)
-    if opened.rowcount and found.holds:
+    if found.holds:
         outbox.send(
             transaction,
             conflict_opened(uid, found.sop_instance_uid, found.reason, conflict_id, at),

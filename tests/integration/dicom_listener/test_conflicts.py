@@ -25,7 +25,7 @@ from message_contracts.ingest import (
     StudyReceived,
     StudyUpdated,
 )
-from message_contracts.intake import ConflictDecision, ConflictSettled
+from message_contracts.intake import ConflictDecided, ConflictDecision, ConflictSettled
 from service_runtime.database import Database
 from tests.integration.dicom_listener.listener import a_slice, sendable
 from tests.integration.dicom_listener.reading_room import ReadingRoom
@@ -243,8 +243,17 @@ def test_a_conflict_is_settled_once(room: ReadingRoom) -> None:
     room.decide(found.id, KEEP, first.StudyInstanceUID)
 
     room.decide(found.id, EXCLUDE, first.StudyInstanceUID)
+    room.send(
+        ConflictDecided(
+            conflict_id=found.id,
+            study_instance_uid=str(first.StudyInstanceUID),
+            decision=EXCLUDE,
+            decided_by="bea",
+        )
+    )
+    room.handle()
 
-    assert room.row(conflict).decision == "keep"
+    assert (room.row(conflict).decision, room.row(conflict).decided_by) == ("keep", "ada")
     assert len(room.said(ConflictSettled)) == 1
 
 
