@@ -51,3 +51,22 @@ def test_results_that_come_back_make_no_version(
         assert orthanc.count_instances(study) == 3
         items = team.doctor.get("/cases").raise_for_status().json()["items"]
         assert len(items) == 2
+
+        # A rejection note follows what the doctor overrides, comes back, and holds up nothing.
+        overridden = team.doctor.sign(
+            case["id"],
+            "doctor-verification",
+            decision="override",
+            finding="Normal",
+            notes="Looked.",
+        )
+        assert overridden.status_code == 200
+        rejected = team.doctor.wait_for_delivery(case["id"], "REJECTED")
+        wait_until(lambda: orthanc.count_instances(study, "KO") == 1, timeout_s=60, what="a note")
+        third = a_chest_study()
+        orthanc.upload(part10(third))
+        team.doctor.wait_for_status(str(third.StudyInstanceUID), "AI_ANALYZED")
+        after = team.doctor.get(f"/cases/{case['id']}").raise_for_status().json()
+        assert (after["status"], after["version"]) == ("DOCTOR_VERIFIED", 1)
+        assert not after["on_hold"]
+        assert rejected["deliveries"][0]["instances"]
