@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pydicom
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian
 
 from dicom_listener.dicomweb.dicom_json import Path
@@ -105,6 +105,29 @@ class Pixels:
         """
         if PIXEL_DATA not in self.dataset or not all(1 <= each <= self.count for each in numbers):
             raise NoSuchValue
+
+    def to_decode(self, number: int) -> tuple[Dataset, int]:
+        """Return a data set and which frame of it, counted from 0, is the one asked for.
+
+        Of native pixels the data set is left with that frame alone: the others stay in the file.
+
+        Raises
+        ------
+        UndecodablePixels
+            The pixel data is damaged where the frame should be.
+        """
+        dataset, stored = self.dataset, UID(self._instance.transfer_syntax_uid)
+        is_native = not (stored.is_encapsulated or stored == ExplicitVRBigEndian)
+        size = self._native_size() if is_native and self.count > 1 else None
+        if size is None:
+            return dataset, number - 1
+        vr = getattr(dataset.get_item(PIXEL_DATA, keep_deferred=True), "VR", None) or "OW"
+        dataset[PIXEL_DATA] = DataElement(PIXEL_DATA, vr, self._slice(size * (number - 1), size))
+        dataset.NumberOfFrames = self.count = 1
+        groups = dataset.get("PerFrameFunctionalGroupsSequence")
+        if groups:
+            dataset.PerFrameFunctionalGroupsSequence = groups[number - 1 : number]
+        return dataset, 0
 
     def _native_size(self) -> int | None:
         """Return the bytes of a native frame; ``None`` where frames do not begin with a byte."""

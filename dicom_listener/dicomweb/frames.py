@@ -44,7 +44,7 @@ def retrieve_bulk_data(found: Found, path: str) -> Response:
             return _frames(found, lambda pixels: range(1, pixels.count + 1))
         value = value_at(_dataset(found), place)
     except NoSuchValue:
-        raise _no_such_value() from None
+        raise no_such_value() from None
     is_multipart = _as_parts(found.accepted, OCTET_STREAM, is_one=True)
     if is_multipart is None:
         raise not_acceptable(f"{OCTET_STREAM} is offered here")
@@ -74,7 +74,7 @@ def _frames(found: Resource, numbers_of: Callable[[Pixels], Sequence[int]]) -> R
     try:
         pixels.require(numbers)
     except NoSuchValue:
-        raise _no_such_value() from None
+        raise no_such_value() from None
     as_stored, is_multipart = _how(found, is_one=len(numbers) == 1)
     take = pixels.stored if as_stored else pixels.uncompressed
     try:
@@ -145,5 +145,6 @@ def _dataset(found: Resource) -> Dataset:
         raise not_acceptable(str(error)) from None
 
 
-def _no_such_value() -> Problem:
+def no_such_value() -> Problem:
+    """Return the problem of a frame or value that is not there."""
     return Problem(404, "not-found", "the instance has no such frame or value")

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dicom_listener.dicomweb.frames import frame_numbers
+from dicom_listener.dicomweb.bulk_data import NoSuchValue
+from dicom_listener.dicomweb.frames import frame_numbers, no_such_value
 from dicom_listener.dicomweb.multipart import content_type, end_of_parts, head_of_part
 from dicom_listener.dicomweb.rendering import (
     InvalidRendering,
@@ -76,6 +77,8 @@ def _picture(request: Request, found: Resource, number: int | None) -> Response:
     rendering, is_multipart = _asked(request, found)
     try:
         picture = picture_of(found.store, found.instance, rendering, number)
+    except NoSuchValue:
+        raise no_such_value() from None
     except NotInStore:
         raise gone() from None
     except UndecodablePixels as error:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import cv2
 from pydicom import Dataset
 
-from dicom_listener.dicomweb.bulk_data import read_dataset
+from dicom_listener.dicomweb.bulk_data import NoSuchValue, Pixels, read_dataset
 from dicom_listener.dicomweb.media_types import MULTIPART, MediaType, covers
 from dicom_listener.dicomweb.retrieval import AT_WORK, Instance, not_acceptable
-from imaging_pixels.decode import UndecodablePixels, frame_count
+from imaging_pixels.decode import UndecodablePixels
 from imaging_pixels.render import Picture, render
 from imaging_store.instances import FileInstanceStore, NotInStore
 
@@ -92,8 +92,10 @@ def picture_of(
 
     Raises
     ------
+    NoSuchValue
+        There is no such frame.
     UndecodablePixels
-        There is no such frame, or it cannot be shown.
+        It cannot be shown.
     NotInStore
         It has been purged meanwhile.
     """
@@ -101,8 +103,16 @@ def picture_of(
         dataset = read_dataset(store, instance)
         if rendering.window is not None:
             _set_window(dataset, rendering.window)
-        frame = (frame_count(dataset) - 1) // 2 if number is None else number - 1
-        return _encoded(_fitted(render(dataset, frame), rendering), rendering)
+        pixels = Pixels(dataset, store, instance)
+        wanted = (pixels.count + 1) // 2 if number is None else number
+        try:
+            pixels.require([wanted])
+        except NoSuchValue:
+            if number is not None:
+                raise
+            raise UndecodablePixels("there is no pixel data in it") from None
+        picture = render(*pixels.to_decode(wanted))
+        return _encoded(_fitted(picture, rendering), rendering)
 
 
 def thumbnail_of(

@@ -360,6 +360,37 @@ def test_pictures_are_rendered_as_asked(doctor: httpx.Client, compressed: tuple[
     assert doctor.get(f"{url}/rendered", headers={"Accept": "video/mp4"}).status_code == 406
 
 
+def test_one_frame_of_many_is_shown_as_it_is_meant(
+    dicomweb: DicomWebProcess, doctor: httpx.Client
+) -> None:
+    windows = []
+    for center in ("40", "80", "120"):
+        voi, frame = Dataset(), Dataset()
+        voi.WindowCenter, voi.WindowWidth = center, "60"
+        frame.FrameVOILUTSequence = [voi]
+        windows.append(frame)
+    ds = a_slice(NumberOfFrames=3, PerFrameFunctionalGroupsSequence=windows)
+    # So long that it stays in the file until it is asked for.
+    ds.Rows = ds.Columns = 256
+    ds.PixelData = np.arange(3 * 256 * 256, dtype="<u2").tobytes()
+    file = file_of(ds)
+    with dicomweb.client() as admin:
+        [stored] = post(admin, file).json()["00081199"]["Value"]
+    url = stored["00081190"]["Value"][0]
+
+    shown = [
+        doctor.get(f"{url}/{which}", headers={"Accept": "image/png"}).content
+        for which in ("frames/1/rendered", "frames/3/rendered", "rendered")
+    ]
+
+    for picture, frame_number in zip(shown, (0, 2, 1), strict=True):
+        decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert np.array_equal(decoded, render(dcmread(BytesIO(file)), frame_number))
+    assert doctor.get(f"{url}/frames/4/rendered").status_code == 404
+    [(_, second)] = parts_of(doctor.get(f"{url}/frames/2", headers=OHIF_FRAMES))
+    assert second == ds.PixelData[131_072:262_144]
+
+
 def test_studies_and_series_have_pictures(doctor: httpx.Client) -> None:
     thumbnails = [
         doctor.get(path) for path in (f"/studies/{FIRST}/thumbnail", f"/studies/{SECOND}/thumbnail")
