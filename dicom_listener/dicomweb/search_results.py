@@ -1,4 +1,4 @@
-"""Rows as the results of a search (PS3.18 §10.6.3.3): pure."""
+"""Rows as the results of a search (PS3.18 §10.6.3.3)."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a store request is answered with (PS3.18 §10.5.3, Annex I): pure."""
+"""What a store request is answered with (PS3.18 §10.5.3, Annex I)."""
 
 from collections.abc import Mapping, Sequence
 
