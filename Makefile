@@ -12,17 +12,17 @@ DATA ?= data
 # The soak's random choices; printed, so that a run can be repeated.
 SEED ?= $(shell date +%s)
 # Of what `make bench` runs.
-BENCHMARKS ?= inference ingest messaging
+BENCHMARKS ?= inference messaging
 # What `make train` learns from and starts from; neither is part of the project.
 COUNTERSIGN_TEST_DATA ?= ../shared/data
 TRAINING_DATA ?= $(COUNTERSIGN_TEST_DATA)/chest
 BACKBONE_WEIGHTS ?= $(firstword $(wildcard $(COUNTERSIGN_TEST_DATA)/../weights/mobilenet_v2*.h5))
 
-.PHONY: help demo up test soak check bench train format docs constraints clean
+.PHONY: help demo up test soak check bench bench-ingest train format docs constraints clean
 .PHONY: installed installed-for-development installed-for-tests
 
 help: ## Show this list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: installed ## Take one study from C-STORE to a signed report; FILES="a.dcm b.dcm" for your own.
 	@.venv/bin/countersign demo $(FILES)
@@ -45,12 +45,15 @@ check: installed-for-development ## Lint, type-check, and hold the architecture 
 	@.venv/bin/lint-imports
 	@.venv/bin/python -m countersign.docs --check docs
 
-bench: installed-for-tests ## Measure; the figures go to bench/RESULTS.md.
+bench: installed-for-tests bench-ingest ## Measure; the figures go to bench/RESULTS.md.
 	@for module in $(BENCHMARKS); do \
 	  echo "===== python -m bench.$$module"; \
 	  .venv/bin/python scripts/record_results.py "python -m bench.$$module" \
 	    .venv/bin/python -m bench.$$module; \
 	done
+
+bench-ingest: installed-for-tests ## Measure receiving, beside storescp and Orthanc, for 20 minutes.
+	@.venv/bin/python scripts/record_results.py "make bench-ingest" .venv/bin/python -m bench.ingest
 
 train: installed-for-development ## Train the chest model from TRAINING_DATA and BACKBONE_WEIGHTS.
 	@.venv/bin/countersign train --data $(TRAINING_DATA) --backbone-weights $(BACKBONE_WEIGHTS) \

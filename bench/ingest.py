@@ -1,249 +1,187 @@
 """How fast instances are received, durable and indexed, beside DCMTK's storescp and Orthanc.
 
-``python -m bench.ingest [--instances 800] [--rounds 3] [--associations 1 8]`` prints JSON. All take
-turns in one run, on the same file system; every DCMTK-based program runs with ``TCP_NODELAY=1``,
-without which Nagle's algorithm stalls it for 40 ms an instance on loopback. storescp syncs and
-indexes nothing, so its figure is a ceiling and not a peer's.
+``python -m bench.ingest`` prints JSON; ``--instances --rounds --associations`` make it short. All
+take turns in one run on one file system, in a first round that is not measured and so many that
+are; figures are medians, ratios medians of the ratios within a round. Every program of DCMTK runs
+with ``TCP_NODELAY=1``; what the default environment gives stands beside. storescp syncs and indexes
+nothing: it is a ceiling, not a peer. Throughput and CPU are of storescu as sender, latency of a
+sender of our own over a raw socket, one process for each association.
 """
 
 import argparse
 import json
 import os
-import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from sqlalchemy import create_engine
+from bench import ingest_large_index
+from bench.ingest_instances import CT, DX, draw, size_bytes
+from bench.ingest_load import latencies_ms, send
+from bench.ingest_receivers import ENVIRONMENT, Receiver, countersign, receivers
+from tests.peers.raw_scu import VERIFICATION, RawAssociation
 
-from imaging_store.schema import administration, delivery, ingest, results, workflow
-from service_runtime.database import metadata
-from service_runtime.messaging import tables
-
-_SIDE = 512
-_ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+IDLE_ASSOCIATIONS = 16
+_IDLE_S = 10
+_MEGABYTE = 1_000_000
+_LATENCY_INSTANCES = 160
 
 
-@dataclass(frozen=True)
-class Receiver:
-    """A server under test."""
+@dataclass
+class Turns:
+    """What the turns of one configuration took, by receiver and round."""
 
-    name: str
-    port: int
-    process_id: int
+    count: int
+    megabytes: float
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    cpu_s: dict[str, list[float]] = field(default_factory=dict)
+    latency_ms: dict[str, list[float]] = field(default_factory=dict)
 
+    def add(self, name: str, seconds: float, cpu_s: float, latency_ms: Sequence[float]) -> None:
+        self.seconds.setdefault(name, []).append(seconds)
+        self.cpu_s.setdefault(name, []).append(cpu_s)
+        self.latency_ms.setdefault(name, []).extend(latency_ms)
 
-def make_instances(folder: Path, count: int, parts: int) -> list[Path]:
-    """Draw ``count`` distinct CT slices of 512x512 16 bit into ``parts`` folders."""
-    folders = [folder / f"part{part}" for part in range(parts)]
-    base = np.random.default_rng(1).integers(0, 4096, (_SIDE, _SIDE), dtype=np.uint16)
-    for part in folders:
-        part.mkdir(parents=True)
-    for number in range(count):
-        slice_ = Dataset()
-        slice_.SOPClassUID = CTImageStorage
-        slice_.SOPInstanceUID = f"2.25.1000.{os.getpid()}.{number}"
-        slice_.StudyInstanceUID = f"2.25.2000.{os.getpid()}.{number % parts}"
-        slice_.SeriesInstanceUID = f"2.25.3000.{os.getpid()}.{number % parts}"
-        slice_.PatientName, slice_.PatientID, slice_.Modality = "Bench^Ingest", "BENCH", "CT"
-        slice_.InstanceNumber = number
-        slice_.Rows = slice_.Columns = _SIDE
-        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
-        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = 16, 12, 11
-        slice_.PixelRepresentation = 0
-        slice_.add_new("PixelData", "OW", np.roll(base, number).tobytes())
-        slice_.file_meta = FileMetaDataset()
-        slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        slice_.save_as(folders[number % parts] / f"{number}.dcm", enforce_file_format=True)
-    return folders
+    def figures(self) -> dict[str, object]:
+        """Return each receiver's figures, and ours over those of the others."""
+        every: dict[str, object] = {}
+        for name, seconds in self.seconds.items():
+            median_s = statistics.median(seconds)
+            every[name] = {
+                "instances_per_s": round(self.count / median_s),
+                "megabytes_per_s": round(self.megabytes / median_s),
+                "cpu_s_per_1000": round(1000 * statistics.median(self.cpu_s[name]) / self.count, 2),
+            } | percentiles(self.latency_ms[name])
+        orthancs = [name for name in self.seconds if name.startswith("orthanc")]
+        better = min(orthancs, key=lambda name: statistics.median(self.seconds[name]), default="")
+        every["countersign / storescp"] = self._ratio("storescp", self.seconds)
+        every["cpu: countersign / storescp"] = self._ratio("storescp", self.cpu_s, inverse=True)
+        if better:
+            every[f"countersign / {better}"] = self._ratio(better, self.seconds)
+        return every
 
-
-def send(folders: Sequence[Path], receiver: Receiver, associations: int) -> float:
-    """Send every folder, so many associations at a time; return the seconds it took."""
-    started = time.perf_counter()
-    shares = [folders[start::associations] for start in range(associations)]
-    senders = [
-        subprocess.Popen(
-            ["storescu", "--scan-directories", "-aec", "COUNTERSIGN", "127.0.0.1", str(receiver.port)]
-            + [str(folder) for folder in share],
-            env=_ENVIRONMENT,
-        )
-        for share in shares
-    ]
-    failed = [sender for sender in senders if sender.wait()]
-    assert not failed, f"{receiver.name}: {len(failed)} senders failed"
-    return time.perf_counter() - started
+    def _ratio(
+        self, other: str, taken: Mapping[str, list[float]], *, inverse: bool = False
+    ) -> float:
+        ratios = [
+            theirs / ours for theirs, ours in zip(taken[other], taken["countersign"], strict=True)
+        ]
+        return round(statistics.median(1 / each if inverse else each for each in ratios), 3)
 
 
-def cpu_s(process_id: int) -> float:
-    """CPU time of a process and its descendants, those that have ended included."""
-    total = 0.0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            group = int(fields[3])  # session: each server leads one of its own
-        except (OSError, IndexError):
-            continue
-        if group == process_id:
-            total += sum(int(field) for field in fields[11:15]) / _TICKS_PER_S
-    return total
+def percentiles(taken_ms: Sequence[float]) -> dict[str, float]:
+    """Return the C-STORE latencies that 50, 95 and 99 of a hundred keep to."""
+    if not taken_ms:
+        return {}
+    cuts = statistics.quantiles(taken_ms, n=100, method="inclusive")
+    return {f"p{share}_ms": round(cuts[share - 1], 2) for share in (50, 95, 99)}
 
 
-@contextmanager
-def countersign(folder: Path) -> Iterator[Receiver]:
-    """Run our listener on SQLite: fsynced, indexed, announced."""
-    assert {administration, delivery, ingest, results, workflow, tables}, "they fill the metadata"
-    engine = create_engine(f"sqlite:///{folder / 'countersign.sqlite3'}")
-    metadata.create_all(engine)
-    engine.dispose()
-    port = free_port()
-    environment = _ENVIRONMENT | {
-        "COUNTERSIGN_DATA_DIR": str(folder),
-        "COUNTERSIGN_DICOM_PORT": str(port),
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }
-    command = [sys.executable, "-m", "dicom_listener"]
-    with running("countersign", command, folder, port, environment) as receiver:
-        yield receiver
+class Bench:
+    """All turns of a run."""
+
+    def __init__(self, work: Path, rounds: int) -> None:
+        self._work = work
+        self._rounds = rounds
+        self._places = 0
+
+    def place(self) -> Path:
+        """Return a new folder."""
+        self._places += 1
+        place = self._work / f"place{self._places}"
+        place.mkdir()
+        return place
+
+    def turns(
+        self,
+        folders: list[Path],
+        associations: int,
+        *,
+        timed: Sequence[Path] = (),
+        environment: Mapping[str, str] = ENVIRONMENT,
+    ) -> dict[str, object]:
+        """Let every receiver take its turns with one number of associations."""
+        count = sum(1 for folder in folders for _ in folder.iterdir())
+        turns = Turns(count, size_bytes(folders) / _MEGABYTE)
+        for round_ in range(self._rounds + 1):
+            for name, start in receivers().items():
+                with start(self.place(), environment) as receiver:
+                    before = receiver.cpu_s()
+                    seconds = send(folders, receiver, associations, environment)
+                    cpu_s = receiver.cpu_s() - before
+                    latency = latencies_ms(timed, receiver, associations) if timed else []
+                rate = f"{count / seconds:.0f}/s"
+                print(f"round {round_}: {name}, {associations} at once: {rate}", file=sys.stderr)
+                if round_:  # the first warms memory
+                    turns.add(name, seconds, cpu_s, latency)
+        return turns.figures()
+
+    def idle_share(self) -> dict[str, object]:
+        """Return the share of a core that associations take on which nothing happens."""
+        with countersign(self.place()) as receiver:
+            idle = [
+                RawAssociation(receiver.port, [(VERIFICATION, "1.2.840.10008.1.2")])
+                for _ in range(IDLE_ASSOCIATIONS)
+            ]
+            share = cpu_share(receiver)
+            for association in idle:
+                association.release()
+        return {"associations": IDLE_ASSOCIATIONS, "cpu_share": round(share, 4), "bar": 0.02}
 
 
-@contextmanager
-def storescp(folder: Path) -> Iterator[Receiver]:
-    """Run DCMTK's storescp the fast way: data sets written as they come, a process each."""
-    port = free_port()
-    command = ["storescp", "+B", "--fork", "-pdu", "131072", "-od", str(folder), str(port)]
-    with running("storescp", command, folder, port) as receiver:
-        yield receiver
+def cpu_share(receiver: Receiver) -> float:
+    """Return which share of a core a receiver takes for some seconds."""
+    time.sleep(1)
+    before, began = receiver.cpu_s(), time.monotonic()
+    time.sleep(_IDLE_S)
+    return (receiver.cpu_s() - before) / (time.monotonic() - began)
 
 
-@contextmanager
-def orthanc(folder: Path) -> Iterator[Receiver]:
-    """Run Orthanc with its defaults, as a PACS would be."""
-    port = free_port()
-    configuration = {
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "DicomPort": port,
-        "HttpServerEnabled": False,
-        "TcpNoDelay": True,
-    }
-    (folder / "orthanc.json").write_text(json.dumps(configuration))
-    program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
-    command = [program, str(folder / "orthanc.json")]
-    with running("orthanc", command, folder, port) as receiver:
-        yield receiver
-
-
-@contextmanager
-def running(
-    name: str,
-    command: Sequence[str],
-    folder: Path,
-    port: int,
-    environment: Mapping[str, str] = _ENVIRONMENT,
-) -> Iterator[Receiver]:
-    """Run a server, leader of a session of its own, until it is no longer needed."""
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 20
-        while not accepts_connections(port):
-            assert server.poll() is None, f"{name} ended"
-            assert time.monotonic() < deadline, f"{name} does not listen"
-            time.sleep(0.05)
-        time.sleep(1)
-        yield Receiver(name, port, server.pid)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def accepts_connections(port: int) -> bool:
-    """Return whether somebody listens on a port of loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def measure(
-    folders: Sequence[Path], count: int, rounds: int, associations: Sequence[int], work: Path
-) -> dict[str, object]:
-    """Let all receivers take turns; return rates, CPU and the ratios to storescp."""
-    receivers: list[tuple[str, Callable[[Path], AbstractContextManager[Receiver]]]] = [
-        ("storescp", storescp),
-        ("countersign", countersign),
-    ]
-    if shutil.which("Orthanc") or Path("/usr/sbin/Orthanc").exists():
-        receivers.append(("orthanc", orthanc))
-    seconds: dict[tuple[int, str], list[float]] = {}
-    cpu: dict[tuple[int, str], list[float]] = {}
-    for round_ in range(rounds + 1):
-        for number in associations:
-            for name, start in receivers:
-                place = work / f"{name}-{number}-{round_}"
-                place.mkdir()
-                with start(place) as receiver:
-                    before = cpu_s(receiver.process_id)
-                    took = send(folders, receiver, number)
-                    used = cpu_s(receiver.process_id) - before
-                shutil.rmtree(place, ignore_errors=True)
-                if round_:  # the first round warms memory
-                    seconds.setdefault((number, name), []).append(took)
-                    cpu.setdefault((number, name), []).append(used)
+def run(options: argparse.Namespace, work: Path) -> dict[str, object]:
+    """Measure everything that is asked for."""
+    most = max(options.associations)
+    bench = Bench(work, options.rounds)
+    ct = draw(CT, work / "ct", options.instances, most)
+    timed = draw(CT, work / "timed", max(most, _LATENCY_INSTANCES), most, series=1)
     figures: dict[str, object] = {}
-    for number in associations:
-        base = seconds[number, "storescp"]
-        figures[f"{number} associations"] = {
-            name: {
-                "instances_per_s": round(count / statistics.median(seconds[number, name])),
-                "cpu_s_per_1000": round(1000 * statistics.median(cpu[number, name]) / count, 2),
-                "ratio_to_storescp": round(
-                    statistics.median(
-                        theirs / ours
-                        for theirs, ours in zip(base, seconds[number, name], strict=True)
-                    ),
-                    2,
-                ),
-            }
-            for name, _ in receivers
-        }
+    for number in options.associations:
+        figures[f"{CT.name}, {number} associations"] = bench.turns(ct, number, timed=timed)
+    dx = draw(DX, work / "dx", max(8, options.instances // 50), 8)
+    timed = draw(DX, work / "dx timed", 16, 8, series=1)
+    figures[f"{DX.name}, 8 associations"] = bench.turns(dx, 8, timed=timed)
+    figures["idle"] = bench.idle_share()
+    default = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+    few = Bench(bench.place(), min(2, options.rounds))
+    head = f"{CT.name}, 8 associations, default environment"
+    figures[head] = few.turns(ct, 8, environment=default)
+    if options.large_index:
+        figures["large index"] = ingest_large_index.measure(
+            ct, options.instances, options.rounds, 8, options.large_index, bench.place()
+        )
     return figures
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--instances", type=int, default=800)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--associations", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--instances", type=int, default=1600, help="distinct CT instances")
+    parser.add_argument("--rounds", type=int, default=7, help="measured ones")
+    parser.add_argument("--associations", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--large-index", type=int, default=1_000_000, help="0 leaves it out")
     options = parser.parse_args()
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="countersign-bench-") as folder:
-        work = Path(folder)
-        parts = make_instances(work / "instances", options.instances, max(options.associations))
-        figures = measure(parts, options.instances, options.rounds, options.associations, work)
-    head = {"instances": options.instances, "rounds": options.rounds}
+        figures = run(options, Path(folder))
+    head = {
+        "instances": options.instances,
+        "rounds": options.rounds,
+        "load_average": [round(each, 1) for each in os.getloadavg()],
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
     print(json.dumps(head | figures, indent=1))
 
 
