@@ -6,7 +6,7 @@ put on hold, rejected, overridden, or be under way again with later images.
 
 from sqlalchemy import Connection, select
 
-from imaging_store.schema.workflow import cases, signature
+from imaging_store.schema.workflow import cases, hold, signature
 from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.delivery import AttachmentRequested
 from service_runtime.errors import PermanentError, Postponed
@@ -37,7 +37,7 @@ def require_permission(
         The case is on hold, or was sent back to the doctor.
     Withdrawn
         There is no such case, it was rejected, later images took the place of an unsigned version,
-        or the doctor did not agree with the model.
+        the study was corrected since, or the doctor did not agree with the model.
     """
     case = connection.execute(select(cases).where(cases.c.id == request.case_id)).first()
     if case is None:
@@ -51,6 +51,11 @@ def require_permission(
     }
     if is_over and version > (case.report_version or 0):
         raise Withdrawn("the case version was rejected, or later images took its place")
+    corrected = select(hold.c.id).where(
+        hold.c.case_id == request.case_id, hold.c.until_version > version
+    )
+    if connection.execute(corrected).first() is not None:
+        raise Withdrawn("a person has corrected the study since: a later version takes its place")
     decision = connection.execute(
         select(signature.c.decision).where(
             signature.c.case_id == request.case_id,

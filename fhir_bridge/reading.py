@@ -16,7 +16,7 @@ from fhir_bridge.signed_report import (
     Study,
 )
 from imaging_store.schema.ingest import instance, study
-from imaging_store.schema.workflow import cases, inference_result, signature
+from imaging_store.schema.workflow import cases, hold, inference_result, signature
 from message_contracts.case import Stage
 from message_contracts.inference import InferenceCompleted
 from service_runtime.errors import PermanentError, Postponed
@@ -32,6 +32,10 @@ class CaseOnHold(Postponed):
     """Nothing of the case is sent until a person has decided: it may be another patient's."""
 
 
+class Corrected(PermanentError):
+    """A person has corrected the study since it was signed: a later version takes its place."""
+
+
 def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     """Return one version of a case with the signatures that its approval rested on.
 
@@ -41,6 +45,8 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
         There is no such case.
     CaseOnHold
         Try again when a person has decided.
+    Corrected
+        The patient or the images were put right after that version.
     NotSigned
         That version has not been signed by everybody.
     """
@@ -54,6 +60,9 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     if found.on_hold:
         # Looked at again at once when the hold ends.
         raise CaseOnHold(f"case {case_id} is on hold", _LOOK_AGAIN_S)
+    corrected = select(hold.c.id).where(hold.c.case_id == case_id, hold.c.until_version > version)
+    if connection.execute(corrected).first() is not None:
+        raise Corrected("a person has corrected the study since: a later version takes its place")
     signed = _signatures(connection, case_id, version)
     if signed.keys() != set(Stage):
         raise NotSigned(f"case {case_id} version {version} has not been signed by everybody")

@@ -103,11 +103,13 @@ def settle(transaction: Transaction, case: Case, body: ConflictSettled, at: date
             "decided_at": at,
         },
     )
-    connection.execute(
-        update(hold)
-        .where(hold.c.id == body.conflict_id)
-        .values(until_version=body.study_version or case.version)
-    )
+    of_conflict = hold.c.id == body.conflict_id
+    if body.study_version is None:
+        ended = update(hold).where(of_conflict, hold.c.ended_at.is_(None)).values(ended_at=at)
+        connection.execute(ended)
+        return
+    # Kept when the hold has ended, too: what was made of earlier versions never leaves.
+    connection.execute(update(hold).where(of_conflict).values(until_version=body.study_version))
     end_reached(connection, case, at)
 
 

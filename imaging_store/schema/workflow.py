@@ -161,7 +161,8 @@ hold = Table(
     Column("began_at", UtcDateTime, nullable=False),
     # When a person decided the conflict; it ends once that has been carried out.
     Column("decided_at", UtcDateTime),
-    # Carried out, and still to be taken up by the case: the study version that it has made.
+    # Carried out: the study version that it has made. The hold ends when the case takes that up;
+    # what was made of earlier versions never leaves.
     Column("until_version", Integer),
     Column("ended_at", UtcDateTime),
     Index("ix_hold_case", "case_id"),

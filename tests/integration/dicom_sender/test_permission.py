@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
 from dicom_sender.permission import NotNow, Withdrawn, require_permission
+from imaging_store.schema.workflow import hold
 from message_contracts.case import CaseStatus, Release
 from message_contracts.delivery import AttachmentRequested
 from service_runtime.database import Database
@@ -107,3 +109,25 @@ def test_a_case_that_is_not_known_gets_nothing_sent(database: Database) -> None:
 
     with database.reading() as connection, pytest.raises(Withdrawn, match="not known"):
         require_permission(connection, stranger, Release.AI_ANALYZED)
+
+
+def test_what_was_made_before_a_correction_does_not_leave(database: Database) -> None:
+    keep_doctors_signature(database)
+    change_case(database, status=CaseStatus.AMENDING, version=2)
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            hold.insert(),
+            {
+                "id": uuid4(),
+                "case_id": CASE,
+                "reason": "identity_conflict",
+                "needs_decision": True,
+                "sop_instance_uid": "1.2.3",
+                "began_at": NOON,
+                "until_version": 2,
+                "ended_at": NOON,
+            },
+        )
+
+    with pytest.raises(Withdrawn, match="corrected"):
+        ask(database)

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import update
 
-from fhir_bridge.reading import CaseOnHold, UnknownCase, load
+from fhir_bridge.reading import CaseOnHold, Corrected, UnknownCase, load
 from fhir_bridge.signed_report import Decision, NotSigned
-from imaging_store.schema.workflow import cases
+from imaging_store.schema.workflow import cases, hold
 from message_contracts.case import Stage
 from service_runtime.database import Database
 from tests.integration.fhir_bridge.signed_case import keep_case, keep_signature
@@ -98,6 +98,27 @@ def test_a_case_on_hold_is_not_reported_until_somebody_has_decided(database: Dat
         tx.connection.execute(update(cases).values(on_hold=True))
 
     with database.reading() as connection, pytest.raises(CaseOnHold):
+        load(connection, CASE_ID, 1)
+
+
+def test_a_report_that_was_signed_before_a_correction_is_not_told(database: Database) -> None:
+    keep_case(database)
+    with database.transaction() as tx:
+        tx.connection.execute(
+            hold.insert(),
+            {
+                "id": uuid4(),
+                "case_id": CASE_ID,
+                "reason": "identity_conflict",
+                "needs_decision": True,
+                "sop_instance_uid": "1.2.3",
+                "began_at": NOON,
+                "until_version": 2,
+                "ended_at": NOON,
+            },
+        )
+
+    with database.reading() as connection, pytest.raises(Corrected):
         load(connection, CASE_ID, 1)
 
 
