@@ -168,7 +168,8 @@ class Acceptor(Association):  # type: ignore[misc]
                 self._service.keep.association_ended(self.sender.association)
         self.dul.stop_dul()
         self._fragments.clear()
-        self._connection.give_back()
+        if self.dul.socket is not None:
+            self.dul.socket.give_back()
         if self.services is not None:
             self.services.end()
         ASSOCIATIONS.labels(self._outcome()).inc()
