@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
@@ -131,6 +132,10 @@ class Acceptor(Association):  # type: ignore[misc]
         try:
             if self._is_secured():
                 super().run_reactor()
+        except InvalidEventError:
+            reason = "a PDU that has no place here"
+            log.warning("association.aborted", reason=reason, peer=self._address)
+            self._abort_at_once()
         except Exception:
             log.exception("association.failed")
             self._abort_at_once()
