@@ -22,7 +22,7 @@ DEVICE_UID = derived_uid("device", "dicom_sender")
 _MANUFACTURER = "Countersign"
 _IMPLEMENTATION_CLASS_UID = derived_uid("implementation", "dicom_sender")
 _IMPLEMENTATION_VERSION_NAME = "COUNTERSIGN_0_1"
-_DESCRIPTION = "Results of a neural network that the responsible physician did not confirm"
+_DESCRIPTION = "Results of a neural network that are not to be used"
 _TAKEN_OVER = (
     *("SpecificCharacterSet", "TimezoneOffsetFromUTC"),
     *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence"),

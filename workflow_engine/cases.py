@@ -332,8 +332,10 @@ def settle_delivery(
     )
 
 
-def note_rejection(connection: Connection, case: Case, reason: str, at: datetime) -> list[str]:
-    """Note that a rejection note follows what PACS were sent of the version under way.
+def note_rejection(
+    connection: Connection, case: Case, version: int, reason: str, at: datetime
+) -> list[str]:
+    """Note that a rejection note follows what PACS were sent of a version.
 
     Return the names of those where that is new.
     """
@@ -341,7 +343,7 @@ def note_rejection(connection: Connection, case: Case, reason: str, at: datetime
         update(destination_delivery)
         .where(
             destination_delivery.c.case_id == case.id,
-            destination_delivery.c.case_version == case.version,
+            destination_delivery.c.case_version == version,
             destination_delivery.c.kind == PACS,
             destination_delivery.c.rejected_at.is_(None),
         )

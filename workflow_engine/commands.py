@@ -188,7 +188,8 @@ def reject(desk: Desk, request: Request, words: Words) -> Case:
         intervene(
             transaction, Intervening(request, words, Act.REJECTION, trigger, voided), case, after
         )
-        rejections.reject_results(transaction, after, Occasion(request.at))
+        unsigned = rejections.unsigned_versions(after)
+        rejections.reject_results(transaction, after, unsigned, Occasion(request.at))
         return after
 
 
@@ -247,7 +248,8 @@ def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
         occasion = Occasion(request.at)
         dispatch.release_results(transaction, after, desk.destinations, occasion)
         if draft.decision in {Decision.OVERRIDE, Decision.UNINTERPRETABLE}:
-            rejections.reject_results(transaction, after, occasion)
+            unsigned = rejections.unsigned_versions(after)
+            rejections.reject_results(transaction, after, unsigned, occasion)
         if after.status is CaseStatus.REPORT_READY:
             dispatch.request_report(transaction, after, occasion)
         return after

@@ -77,8 +77,10 @@ def decided(connection: Connection, conflict_id: UUID, at: datetime) -> None:
     connection.execute(update(hold).where(hold.c.id == conflict_id).values(decided_at=at))
 
 
-def settle(transaction: Transaction, case: Case, body: ConflictSettled, at: datetime) -> None:
+def settle(transaction: Transaction, case: Case, body: ConflictSettled, at: datetime) -> range:
     """End the hold of a conflict, or have it end when the case takes up what came of it.
+
+    Return the versions that were made of the study as it is not any more.
 
     Settling may be heard of before the conflict itself: then the hold is kept here, and a late
     word of the conflict begins nothing.
@@ -86,7 +88,7 @@ def settle(transaction: Transaction, case: Case, body: ConflictSettled, at: date
     connection = transaction.connection
     known = conflict_of(connection, body.conflict_id)
     if known is None or not known.holds:
-        return
+        return range(0)
     connection.execute(
         transaction.database.insert_new(hold),
         {
@@ -107,10 +109,11 @@ def settle(transaction: Transaction, case: Case, body: ConflictSettled, at: date
     if body.study_version is None:
         ended = update(hold).where(of_conflict, hold.c.ended_at.is_(None)).values(ended_at=at)
         connection.execute(ended)
-        return
+        return range(0)
     # Kept when the hold has ended, too: what was made of earlier versions never leaves.
     connection.execute(update(hold).where(of_conflict).values(until_version=body.study_version))
     end_reached(connection, case, at)
+    return range(1, body.study_version)
 
 
 def end_reached(connection: Connection, case: Case, at: datetime) -> bool:

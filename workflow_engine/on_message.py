@@ -26,7 +26,7 @@ from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.errors import PermanentError
 from service_runtime.messaging.consumer import Effect
-from workflow_engine import cases, dispatch, history, holds
+from workflow_engine import cases, dispatch, history, holds, rejections
 from workflow_engine.case import (
     Case,
     Trigger,
@@ -38,7 +38,6 @@ from workflow_engine.case import (
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading
 from workflow_engine.history import Entry
-from workflow_engine.rejections import rejection_answered
 from workflow_engine.routing import Routing, route
 
 
@@ -92,7 +91,7 @@ class WorkflowHandler:
     ) -> None:
         connection = transaction.connection
         case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
-        holds.settle(transaction, case, body, occasion.at)
+        corrected = holds.settle(transaction, case, body, occasion.at)
         settled = holds.as_held(connection, case, occasion.at)
         details = {
             "conflict_id": str(body.conflict_id),
@@ -102,6 +101,7 @@ class WorkflowHandler:
         }
         entry = Entry(Trigger.CONFLICT_SETTLED, occasion.at, details=details)
         cases.change(connection, case, settled, entry)
+        rejections.reject_results(transaction, settled, corrected, occasion)
         dispatch.release_results(transaction, settled, self.destinations, occasion)
 
 
@@ -213,7 +213,7 @@ def _delivery_answered(
     connection = transaction.connection
     case = _known_case(transaction, body.case_id)
     if isinstance(body, RejectionDelivered):
-        rejection_answered(transaction, case, body, occasion)
+        rejections.rejection_answered(transaction, case, body, occasion)
         return
     before = cases.delivery_state(connection, case.id, body.case_version, body.destination)
     if before is None:

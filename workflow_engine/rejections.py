@@ -1,8 +1,11 @@
 """Results that went to a PACS and should not have: a rejection note follows them (IHE IOCM).
 
-The doctor did not agree with them, or the case version ended without a report. What has not gone
-yet does not go: the sender asks again before it sends.
+The doctor did not agree with them, the case ended without a report, or a person has corrected the
+study that they were made of. What has not gone yet does not go: the sender asks again before it
+sends.
 """
+
+from collections.abc import Iterable
 
 from message_contracts.case import DeliveryState
 from message_contracts.delivery import RejectionDelivered, RejectionFailed, RejectionRequested
@@ -16,15 +19,36 @@ from workflow_engine.history import Entry
 _FOLLOWS = "a rejection note follows what was sent"
 
 
-def reject_results(transaction: Transaction, case: Case, occasion: Occasion) -> None:
-    """Have a rejection note go wherever the results of the version under way may have gone; once.
+def unsigned_versions(case: Case) -> range:
+    """Return the versions that no signed report stands on.
+
+    Later images may have taken the place of one whose results had gone to a reading room by then.
+    """
+    return range((case.report_version or 0) + 1, case.version + 1)
+
+
+def reject_results(
+    transaction: Transaction, case: Case, versions: Iterable[int], occasion: Occasion
+) -> None:
+    """Have a rejection note go wherever the results of these versions may have gone; once each.
 
     The sender knows what each PACS has taken: where that is nothing, no note is sent.
     """
+    for version in versions:
+        _reject_results_of(transaction, case, version, occasion)
+
+
+def _reject_results_of(
+    transaction: Transaction, case: Case, version: int, occasion: Occasion
+) -> None:
     connection = transaction.connection
-    uids = findings.result_sop_instance_uids(cases.readings(connection, case.id, case.version))
-    for destination in cases.note_rejection(connection, case, _FOLLOWS, occasion.at):
-        details = {"destination": destination, "sop_instance_uids": list(uids)}
+    uids = findings.result_sop_instance_uids(cases.readings(connection, case.id, version))
+    for destination in cases.note_rejection(connection, case, version, _FOLLOWS, occasion.at):
+        details = {
+            "destination": destination,
+            "version_rejected": version,
+            "sop_instance_uids": list(uids),
+        }
         history.append(
             connection,
             case,
@@ -35,12 +59,12 @@ def reject_results(transaction: Transaction, case: Case, occasion: Occasion) -> 
             transaction,
             RejectionRequested(
                 case_id=case.id,
-                case_version=case.version,
+                case_version=version,
                 study_instance_uid=case.study_instance_uid,
                 destination=destination,
                 sop_instance_uids=uids,
             ),
-            derived_id(RejectionRequested.TYPE, case.id, case.version, destination),
+            derived_id(RejectionRequested.TYPE, case.id, version, destination),
             occasion,
         )
 

@@ -80,6 +80,13 @@ def answered(ward: Ward, *, uids: tuple[str, ...] = RESULTS, reason: str | None 
         ward.deliver(RejectionFailed(**what, sop_instance_uids=uids, reason=reason))
 
 
+def read_again(ward: Ward) -> None:
+    """Have a later image make a second version, which is read too."""
+    ward.receive(UID, 2)
+    ward.complete(UID, 2)
+    ward.deliver(ward.completed(UID, 2))
+
+
 @pytest.mark.parametrize("decision", [Decision.OVERRIDE, Decision.UNINTERPRETABLE])
 def test_what_the_doctor_does_not_stand_behind_is_rejected_where_it_went(
     analyzed: Ward, decision: Decision
@@ -125,9 +132,7 @@ def test_the_results_of_a_rejected_case_are_rejected(analyzed: Ward) -> None:
 
 def test_a_rejected_amendment_rejects_its_own_results_alone(analyzed: Ward) -> None:
     analyzed.signed(UID)
-    analyzed.receive(UID, 2)
-    analyzed.complete(UID, 2)
-    analyzed.deliver(analyzed.completed(UID, 2))
+    read_again(analyzed)
     words = Words(RejectionReason.WRONG_PATIENT, "Not hers.")
 
     reject(analyzed.desk, analyzed.request(UID, "doctor"), words)
@@ -135,6 +140,49 @@ def test_a_rejected_amendment_rejects_its_own_results_alone(analyzed: Ward) -> N
     assert [(name, version) for name, version, _ in rejected(analyzed)] == [
         (Release.AI_ANALYZED, 2)
     ]
+
+
+@pytest.mark.parametrize("is_override", [True, False])
+def test_results_of_an_unsigned_version_that_another_followed_are_rejected_too(
+    analyzed: Ward, *, is_override: bool
+) -> None:
+    read_again(analyzed)
+
+    if is_override:
+        verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    else:
+        words = Words(RejectionReason.WRONG_PATIENT, "Not hers.")
+        reject(analyzed.desk, analyzed.request(UID, "doctor"), words)
+
+    assert [(name, version) for name, version, _ in rejected(analyzed)] == [
+        (Release.AI_ANALYZED, 1),
+        (Release.AI_ANALYZED, 2),
+    ]
+    assert rejected(analyzed)[0][2] == RESULTS
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_what_went_before_the_study_was_corrected_is_rejected(
+    analyzed: Ward, *, is_signed: bool
+) -> None:
+    if is_signed:
+        analyzed.signed(UID)
+    went = [(name, 1) for name, version in analyzed.attached() if version == 1]
+    conflict_id = analyzed.contradict(UID)
+
+    analyzed.settle(UID, conflict_id, 2)
+    read_again(analyzed)
+
+    assert sorted((name, version) for name, version, _ in rejected(analyzed)) == sorted(went)
+    assert len(went) == (3 if is_signed else 1)
+
+
+def test_a_conflict_that_changes_nothing_of_the_study_rejects_nothing(analyzed: Ward) -> None:
+    conflict_id = analyzed.contradict(UID)
+
+    analyzed.settle(UID, conflict_id)
+
+    assert rejected(analyzed) == []
 
 
 def test_the_delivery_tells_that_a_note_follows_and_that_it_came(analyzed: Ward) -> None:
