@@ -10,12 +10,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from dicom_listener.sop_classes import is_storage
-from message_contracts.identifiers import derived_id
+from message_contracts.identifiers import derived_id, is_uid
 
 SUCCESSFUL, FAILURES_EXIST = 1, 2
 """Event Type IDs (PS3.4 §J.3.3.1)."""
-
-_UID_LENGTH = 64
 
 
 class FailureReason(IntEnum):
@@ -157,6 +155,6 @@ def _item(reference: Reference) -> Dataset:
 
 def _uid(ds: Dataset, keyword: str) -> str:
     value = str(ds.get(keyword) or "").strip(" \0")
-    if not value or len(value) > _UID_LENGTH or not (value.isascii() and value.isprintable()):
+    if not is_uid(value):
         raise MalformedRequest(f"{keyword} is absent or no UID")
     return value

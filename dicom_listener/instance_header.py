@@ -5,7 +5,6 @@ which instance of which study it is cannot be understood.
 """
 
 import io
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pydicom.tag import Tag
 from dicom_listener.character_set import decode, encodings_of
 from dicom_listener.element_scan import scan
 from dicom_listener.sop_classes import BIG_ENDIAN, DEFLATED, IMPLICIT_VR, is_read_by_no_model
+from message_contracts.identifiers import is_uid
 from service_runtime.errors import PermanentError
 
 PREFIX_BYTES = 64 * 1024
@@ -28,7 +28,6 @@ PREFIX_BYTES = 64 * 1024
 _DEFER_BYTES = 1024 * 1024
 _INFLATED_LIMIT_BYTES = 64 * 1024 * 1024
 _US_LENGTH = 2
-_UID = re.compile(r"[\x21-\x7e]{1,64}")
 
 _KEYWORDS = (
     "SpecificCharacterSet",
@@ -245,7 +244,7 @@ def _uid(raw: Mapping[str, bytes], keyword: str, name: str) -> str:
     value = raw.get(keyword, b"").decode("ascii", "replace").strip(" \0")
     if not value:
         raise NotUnderstood(f"{name} is missing")
-    if not _UID.fullmatch(value):
+    if not is_uid(value):
         raise NotUnderstood(f"{name} is malformed")
     return value
 

@@ -9,6 +9,7 @@ from pydicom.tag import BaseTag, Tag
 
 from dicom_listener.instance_header import inflated
 from dicom_listener.sop_classes import BIG_ENDIAN, DEFLATED, IMPLICIT_VR
+from message_contracts.identifiers import is_uid
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 
@@ -51,7 +52,7 @@ def rejected_studies(file: BinaryIO, transfer_syntax_uid: str) -> tuple[str, ...
         studies = [str(item.get("StudyInstanceUID") or "").strip(" \0") for item in evidence]
     except Exception:  # noqa: BLE001 - whatever a malformed document does to the parser
         return ()
-    return tuple(dict.fromkeys(uid for uid in studies if 0 < len(uid) <= 64))  # noqa: PLR2004
+    return tuple(dict.fromkeys(uid for uid in studies if is_uid(uid)))
 
 
 def _is_rejection(ds: Dataset) -> bool:

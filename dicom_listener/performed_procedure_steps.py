@@ -16,6 +16,7 @@ from dicom_listener import early_conflicts, procedure_step
 from dicom_listener.early_conflicts import Doubt
 from dicom_listener.normalized import (
     DUPLICATE_SOP_INSTANCE,
+    INVALID_SOP_INSTANCE,
     NO_SUCH_ACTION,
     NO_SUCH_SOP_INSTANCE,
     PROCESSING_FAILURE,
@@ -26,6 +27,7 @@ from dicom_listener.normalized import (
 from dicom_listener.peers import Peer
 from dicom_listener.procedure_step import InvalidStep, ProcedureStep, StepStatus
 from imaging_store.schema.ingest import performed_procedure_step, step_of_study
+from message_contracts.identifiers import is_uid
 from message_contracts.ingest import ConflictReason
 from service_runtime.database import Database, Transaction
 
@@ -67,6 +69,8 @@ class PerformedProcedureSteps:
     def _create(self, request: Request) -> Answer:
         step = procedure_step.created(request.data_set)
         uid = request.sop_instance_uid or str(generate_uid(None))
+        if not is_uid(uid):
+            raise InvalidStep(INVALID_SOP_INSTANCE, "Affected SOP Instance UID is malformed")
         with self._database.transaction() as transaction:
             kept = transaction.connection.execute(
                 transaction.database.insert_new(performed_procedure_step),

@@ -15,13 +15,13 @@ from dicom_listener.normalized import (
     MISSING_ATTRIBUTE,
     MISSING_ATTRIBUTE_VALUE,
 )
+from message_contracts.identifiers import is_uid
 from service_runtime.errors import PermanentError
 
 SOP_CLASS_UID = "1.2.840.10008.3.1.2.3.3"
 
 _WRONG_WORKLIST_ENTRY = "110514"
 _LISTS = ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence")
-_UID_LENGTH = 64
 
 
 class StepStatus(StrEnum):
@@ -161,7 +161,7 @@ def _uids(items: list[Dataset], keyword: str) -> tuple[str, ...]:
 def _present_uids(items: list[Dataset], keyword: str) -> Iterator[str]:
     for item in items:
         uid = _text(item, keyword)
-        if uid and len(uid) <= _UID_LENGTH:
+        if is_uid(uid):
             yield uid
 
 

@@ -1,11 +1,14 @@
 """Identifiers as messages carry them, bound as PS3.5 binds them or a little wider."""
 
+import re
 from typing import Annotated
 from uuid import UUID, uuid5
 
 from pydantic import Field, StringConstraints
 
-DicomUid = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,64}$")]
+_UID = r"[\x21-\x7e]{1,64}"
+
+DicomUid = Annotated[str, StringConstraints(pattern=f"^{_UID}$")]
 """A UID as a peer sent it: at most 64 printable characters without a space.
 
 Wider than PS3.5 §9.1 (digits and dots) on purpose: a study whose UID is malformed is still a study,
@@ -27,6 +30,11 @@ NAMESPACE = UUID("7d3f4c2a-5c1e-5b0e-9a56-0c8f6b1d2e34")
 def derived_id(*parts: object) -> UUID:
     """Return the id that these parts always have, so that doing a thing twice names it once."""
     return uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))
+
+
+def is_uid(text: str) -> bool:
+    """Whether a message may carry this as a `DicomUid`."""
+    return re.fullmatch(_UID, text) is not None
 
 
 def case_id_of(study_instance_uid: str) -> UUID:

@@ -19,6 +19,7 @@ from dicom_listener.early_conflicts import Doubt
 from dicom_listener.index import Index
 from dicom_listener.normalized import (
     DUPLICATE_SOP_INSTANCE,
+    INVALID_SOP_INSTANCE,
     NO_SUCH_SOP_INSTANCE,
     PROCESSING_FAILURE,
     SUCCESS,
@@ -363,6 +364,13 @@ def test_a_step_that_leaves_its_uid_to_us_is_told_it(modality: Modality) -> None
 
     assert answer.status == SUCCESS
     assert modality.end(answer.sop_instance_uid, "COMPLETED").status == SUCCESS
+
+
+def test_a_step_whose_uid_no_message_could_carry_is_refused(modality: Modality) -> None:
+    answer = modality.begin("9 9", "1")
+
+    assert answer.status == INVALID_SOP_INSTANCE
+    assert modality.end("9 9", "DISCONTINUED", reason="110514").status == NO_SUCH_SOP_INSTANCE
 
 
 @pytest.mark.parametrize("comes_first", ["instance", "step"])

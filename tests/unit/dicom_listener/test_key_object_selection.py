@@ -60,6 +60,11 @@ def test_a_rejection_that_does_not_say_of_what_is_about_its_own_study() -> None:
     assert rejected(a_selection("113038")) == ("1.2.3",)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_what_is_no_uid_is_passed_over() -> None:
+    assert rejected(a_selection("113001", "1 2", "1.2\0003", "1.2.5")) == ("1.2.5",)
+
+
 def test_a_deflated_selection_is_read() -> None:
     deflate = compressobj(wbits=-15)
     data = deflate.compress(encoded(a_selection("113001", "1.2.4"))) + deflate.flush()

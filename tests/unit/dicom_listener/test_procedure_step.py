@@ -52,6 +52,15 @@ def test_a_step_is_of_every_study_that_it_names() -> None:
     assert step == ProcedureStep(StepStatus.IN_PROGRESS, ("1.2.3", "1.2.4"))
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_what_is_no_uid_is_passed_over() -> None:
+    scheduled = Sequence([an_item(StudyInstanceUID=uid) for uid in ("1 2", "1.2\0003", "1.2.4")])
+
+    step = created(a_new_step(ScheduledStepAttributesSequence=scheduled))
+
+    assert step.study_instance_uids == ("1.2.4",)
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
