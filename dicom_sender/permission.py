@@ -34,7 +34,7 @@ def require_permission(
     Raises
     ------
     NotNow
-        The case is on hold, or was sent back to the doctor.
+        The case is on hold, was sent back to the doctor, or its report has yet to be signed.
     Withdrawn
         There is no such case, it was rejected, later images took the place of an unsigned version,
         the study was corrected since, or the doctor did not agree with the model.
@@ -68,3 +68,6 @@ def require_permission(
         raise NotNow("the doctor's signature is not in force")
     if decision not in {None, _AGREED}:
         raise Withdrawn("the doctor did not agree with the model")
+    # Asked for when the destination's release rule, or the case, was another.
+    if release is Release.REPORT_READY and version > (case.report_version or 0):
+        raise NotNow("the report has not been signed")

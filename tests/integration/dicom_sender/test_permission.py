@@ -104,6 +104,17 @@ def test_a_case_sent_back_to_the_doctor_waits(database: Database) -> None:
         ask(database, Release.DOCTOR_VERIFIED)
 
 
+def test_what_was_asked_for_earlier_waits_where_the_destination_now_wants_a_report(
+    database: Database,
+) -> None:
+    keep_doctors_signature(database)
+    change_case(database, status=CaseStatus.DOCTOR_VERIFIED, report_version=None)
+
+    ask(database, Release.DOCTOR_VERIFIED)
+    with pytest.raises(NotNow, match="report has not been signed"):
+        ask(database, Release.REPORT_READY)
+
+
 def test_a_case_that_is_not_known_gets_nothing_sent(database: Database) -> None:
     stranger = REQUEST.model_copy(update={"case_id": CASE.__class__(int=8)})
 
