@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import bindparam, literal, select, union_all, update
@@ -79,7 +80,8 @@ class _Group:
         """Decide and write all arrivals."""
         outcomes = [self._decide(arrival) for arrival in self._arrivals]
         transaction = self._transaction
-        _ADD_STUDY.run(transaction, self._new_studies)
+        # Another process may be entering the same: in one order neither waits for the other.
+        _ADD_STUDY.run(transaction, sorted(self._new_studies, key=itemgetter("study_instance_uid")))
         _ADD_INSTANCE.run(transaction, self._new_instances)
         _ADD_DUPLICATE.run(transaction, self._new_duplicates)
         changed = [

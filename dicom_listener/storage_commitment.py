@@ -240,11 +240,20 @@ def _tell_again(connection: Connection, commitment_id: UUID, due_at: datetime) -
 def _locked_index(connection: Connection, uids: Sequence[str]) -> dict[str, Indexed]:
     """Return what the index knows, and hold their studies, as the purge does, until the end."""
     columns = instance.c
+    studies: set[str] = set()
     for some in _in_pieces(uids):
-        studies = select(columns.study_instance_uid).where(columns.sop_instance_uid.in_(some))
+        studies.update(
+            connection.execute(
+                select(columns.study_instance_uid)
+                .distinct()
+                .where(columns.sop_instance_uid.in_(some))
+            ).scalars()
+        )
+    # In one order over all pieces, which is that of receiving too: neither waits for ever.
+    for some in _in_pieces(sorted(studies)):
         connection.execute(
             select(study.c.study_instance_uid)
-            .where(study.c.study_instance_uid.in_(studies))
+            .where(study.c.study_instance_uid.in_(some))
             .order_by(study.c.study_instance_uid)
             .with_for_update()
         ).all()
