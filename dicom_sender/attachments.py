@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select, union_all
+from sqlalchemy import Connection, and_, delete, select, union_all
 
 from dicom_sender.send import Sent
-from dicom_sender.store_outcome import PENDING
+from dicom_sender.store_outcome import PENDING, may_be_there
 from imaging_store.schema.delivery import attachment, destination_contact, rejection_note
 from imaging_store.schema.ingest import instance
 from imaging_store.schema.results import result_object
@@ -52,6 +52,20 @@ def statuses(connection: Connection, consigned: Consignment) -> dict[str, int]:
     return {row.sop_instance_uid: row.status for row in rows}
 
 
+def perhaps_there(connection: Connection, consigned: Consignment) -> frozenset[str]:
+    """Return what the destination has taken, or may have: one of our tries got no answer."""
+    columns = attachment.c
+    rows = connection.execute(
+        select(columns.sop_instance_uid, columns.status, columns.was_unanswered).where(
+            columns.destination == consigned.destination,
+            columns.sop_instance_uid.in_(consigned.sop_instance_uids),
+        )
+    )
+    return frozenset(
+        row.sop_instance_uid for row in rows if row.was_unanswered or may_be_there(row.status)
+    )
+
+
 def begin(
     transaction: Transaction, consigned: Consignment, sop_instance_uid: str, at: datetime
 ) -> None:
@@ -76,12 +90,15 @@ def doubt(
 def record(transaction: Transaction, consigned: Consignment, sent: Sent, at: datetime) -> None:
     """Keep an answer in place of the one before."""
     columns = attachment.c
-    transaction.connection.execute(
-        delete(attachment).where(
-            columns.destination == consigned.destination,
-            columns.sop_instance_uid == sent.sop_instance_uid,
-        )
+    is_this = and_(
+        columns.destination == consigned.destination,
+        columns.sop_instance_uid == sent.sop_instance_uid,
     )
+    before = transaction.connection.execute(select(attachment).where(is_this)).one_or_none()
+    was_unanswered = before is not None and (
+        before.was_unanswered or before.status == sent.status == PENDING
+    )
+    transaction.connection.execute(delete(attachment).where(is_this))
     transaction.connection.execute(
         attachment.insert(),
         {
@@ -90,6 +107,7 @@ def record(transaction: Transaction, consigned: Consignment, sent: Sent, at: dat
             "case_id": consigned.case_id,
             "case_version": consigned.case_version,
             "status": sent.status,
+            "was_unanswered": was_unanswered,
             "error_comment": sent.error_comment,
             "transfer_syntax_uid": sent.transfer_syntax_uid,
             "answered_at": at,

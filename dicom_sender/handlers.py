@@ -20,7 +20,7 @@ from dicom_sender.permission import Withdrawn, require_permission
 from dicom_sender.presentation import Stored
 from dicom_sender.rejections import keep_note
 from dicom_sender.send import Batch, Sent
-from dicom_sender.store_outcome import PENDING, StoreOutcome, may_be_there, outcome_of
+from dicom_sender.store_outcome import PENDING, StoreOutcome, outcome_of
 from imaging_store.instances import InstanceStore
 from message_contracts.delivery import (
     AttachmentDelivered,
@@ -244,12 +244,9 @@ class Sender:
             return attachments.statuses(connection, consigned)
 
     def _taken(self, consigned: Consignment) -> tuple[str, ...]:
-        statuses = self._statuses(consigned)
-        return tuple(
-            uid
-            for uid in consigned.sop_instance_uids
-            if uid in statuses and may_be_there(statuses[uid])
-        )
+        with self.database.reading() as connection:
+            there = attachments.perhaps_there(connection, consigned)
+        return tuple(uid for uid in consigned.sop_instance_uids if uid in there)
 
     def _record(self, consigned: Consignment, sent: Sent) -> None:
         outcome = outcome_of(sent.status)

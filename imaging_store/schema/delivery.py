@@ -1,6 +1,6 @@
 """What has left; ``dicom_sender`` writes ``attachment``, ``fhir_bridge`` ``ehr_submission``."""
 
-from sqlalchemy import JSON, Column, Index, Integer, String, Table, Uuid, text
+from sqlalchemy import JSON, Boolean, Column, Index, Integer, String, Table, Uuid, text
 
 from service_runtime.database import UtcDateTime, metadata
 
@@ -13,6 +13,8 @@ attachment = Table(
     Column("case_version", Integer, nullable=False),
     # The C-STORE response's Status (0000,0900); 0xFF00 from when it is sent until it is answered.
     Column("status", Integer, nullable=False),
+    # Sent before without an answer: the peer may have it, whatever it has answered since.
+    Column("was_unanswered", Boolean, nullable=False, server_default=text("false")),
     # (0000,0902) as the peer sent it: it may name the patient, and is shown to people only.
     Column("error_comment", String(64), nullable=False, server_default=text("''")),
     # In which it was sent.

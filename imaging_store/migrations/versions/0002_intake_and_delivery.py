@@ -26,6 +26,10 @@ def upgrade() -> None:
 def _added_columns() -> None:
     op.add_column(
         "attachment",
+        sa.Column("was_unanswered", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.add_column(
+        "attachment",
         sa.Column(
             "error_comment", sa.String(length=64), server_default=sa.text("''"), nullable=False
         ),

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from dicom_sender.association import PacsUnavailable
-from dicom_sender.handlers import AttachmentRefused, Sender
+from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
 from dicom_sender.rejection_note import DEVICE_UID, KEY_OBJECT_SELECTION_DOCUMENT
 from imaging_store.instances import FileInstanceStore
 from imaging_store.schema.delivery import rejection_note
@@ -153,6 +153,25 @@ def test_an_answer_that_was_lost_counts_as_perhaps_taken(
         sender = sender_to(port)
         with pytest.raises(PacsUnavailable):
             sender(request_of)
+    with a_pacs(lambda _event: 0, also=[KEY_OBJECT_SELECTION_DOCUMENT]) as port:
+        answer = rejection_answer(database, sender_to_again(sender, port)(rejection_of))
+
+    assert answer.sop_instance_uids == (results[0].sop_instance_uid,)
+
+
+def test_a_refusal_does_not_undo_that_an_earlier_answer_was_lost(
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    rejection_of: Envelope,
+    database: Database,
+    results: list[ResultObject],
+) -> None:
+    with a_pacs(lambda event: event.assoc.abort() or 0) as port:
+        sender = sender_to(port)
+        with pytest.raises(PacsUnavailable):
+            sender(request_of)
+    with a_pacs(lambda _event: 0xA700) as port, pytest.raises(TryAgain):
+        sender_to_again(sender, port)(request_of)
     with a_pacs(lambda _event: 0, also=[KEY_OBJECT_SELECTION_DOCUMENT]) as port:
         answer = rejection_answer(database, sender_to_again(sender, port)(rejection_of))
 
