@@ -93,12 +93,19 @@ def require_instances(database: Database, role: str, **uids: str) -> list[Instan
     Problem
         404 where there is nothing, 410 where there was and it has been purged.
     """
+    if any("\0" in uid for uid in uids.values()):
+        # Which not every database takes, not even to compare.
+        raise _not_found()
     with database.reading() as connection:
         found = instances_of(connection, role, **uids)
         if found:
             return found
         is_gone = were_purged(connection, **uids)
-    raise gone() if is_gone else Problem(404, "not-found", "there is no such instance here")
+    raise gone() if is_gone else _not_found()
+
+
+def _not_found() -> Problem:
+    return Problem(404, "not-found", "there is no such instance here")
 
 
 def gone() -> Problem:

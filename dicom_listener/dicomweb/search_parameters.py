@@ -49,6 +49,8 @@ _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _TIME = re.compile(r"(\d{2})(?:(\d{2})(?:(\d{2})(?:\.\d{1,6})?)?)?")
 _NAMED = re.compile(r"[A-Za-z0-9.]{1,64}")
 _LONGEST_VALUE = 16 * 1024
+_NUL = "\0"
+"""No text of a PostgreSQL database has it, not even one that is compared."""
 _MOST_OF_A_LIST = 1000
 
 
@@ -129,6 +131,8 @@ def parse_search(
     for name, value in parameters:
         if len(value) > _LONGEST_VALUE:
             raise InvalidSearch(f"{_named(name)}: the value is too long")
+        if _NUL in value:
+            raise InvalidSearch(f"{_named(name)}: a NUL is in no value")
         if name in numbers:
             numbers[name] = _number(name, value)
         elif name == "fuzzymatching":
@@ -137,7 +141,7 @@ def parse_search(
             _add_match(matches, level, name, value)
     for keyword, uid in (fixed or {}).items():
         asked = matches.get(keyword)
-        is_both = not isinstance(asked, OneOf) or uid in asked.values
+        is_both = _NUL not in uid and (not isinstance(asked, OneOf) or uid in asked.values)
         matches[keyword] = OneOf((uid,) if is_both else ())
     return Search(
         level, matches, min(numbers["limit"], LARGEST_PAGE[level]), numbers["offset"], is_fuzzy

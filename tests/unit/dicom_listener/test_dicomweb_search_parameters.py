@@ -80,6 +80,7 @@ def test_the_path_and_the_query_hold_together() -> None:
         (Level.STUDY, "limit", "-1", "limit"),
         (Level.STUDY, "Quill Ada", "1", "a parameter"),
         (Level.STUDY, "PatientID", "1" * 20_000, "PatientID"),
+        (Level.STUDY, "PatientID", "Quill\0", "PatientID"),
     ],
 )
 def test_what_cannot_be_understood_is_named_without_its_value(
