@@ -9,7 +9,8 @@ DICOM_JSON = "application/dicom+json"
 OCTET_STREAM = "application/octet-stream"
 MULTIPART = "multipart/related"
 
-_ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+# A quotation that does not end takes all that is left, so that none is tried from each of its marks.
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?\Z))+')
 _PARAMETER = re.compile(r';\s*([^\s=;,"]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s;,"]*)')
 _NAME = re.compile(r"\s*([^\s;,/]+/[^\s;,/]+)\s*")
 _LONGEST = 4096

@@ -25,6 +25,11 @@ def test_what_is_acceptable_comes_in_the_order_of_its_weight() -> None:
     assert (found[0].part, found[0].transfer_syntax) == ("image/jpeg, x", "*")
 
 
+def test_a_quotation_that_does_not_end_is_read_once() -> None:
+    assert acceptable(['image/jls, "never, image/png']) == (MediaType("image/jls"),)
+    assert acceptable(['image/jls, "never\\']) == (MediaType("image/jls"),)
+
+
 @pytest.mark.parametrize("fields", [[], [""], ["nonsense"]])
 def test_who_says_nothing_takes_anything(fields: list[str]) -> None:
     assert [each.name for each in acceptable(fields)] == ["*/*"]
