@@ -160,10 +160,10 @@ def _fitted(picture: Picture, rendering: Rendering) -> Picture:
 
 def _cut(picture: Picture, region: tuple[float, float, float, float]) -> Picture:
     left, top, width, height = region
-    rows, columns = picture.shape[:2]
     first_row, first_column = max(0, round(top)), max(0, round(left))
-    cut = picture[first_row : round(top + height), first_column : round(left + width)]
-    if not cut.size or first_row >= rows or first_column >= columns:
+    end_row, end_column = max(0, round(top + height)), max(0, round(left + width))
+    cut = picture[first_row:end_row, first_column:end_column]
+    if not cut.size:
         raise UndecodablePixels("viewport: the region is outside of the picture")
     return cut
 

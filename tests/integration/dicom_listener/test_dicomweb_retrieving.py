@@ -237,6 +237,22 @@ def test_series_and_instances_are_matched(
     assert all(("00100020" in item) != path.startswith("/studies/") for item in items)
 
 
+def test_a_nul_is_in_nothing_that_is_kept(doctor: httpx.Client) -> None:
+    found = [
+        doctor.get(path).status_code
+        for path in (
+            "/studies?PatientID=Q1%00",
+            "/studies?StudyInstanceUID=%00",
+            f"/studies/{FIRST}%00/series",
+            f"/studies/{FIRST}/series/%00/instances",
+            f"/studies/{FIRST}%00/metadata",
+            f"/studies/{FIRST}/series/%00/thumbnail",
+        )
+    ]
+
+    assert found == [400, 400, 204, 204, 404, 404]
+
+
 def test_an_answer_that_is_not_all_says_so(doctor: httpx.Client) -> None:
     answer = doctor.get("/studies", params={"limit": "1", "fuzzymatching": "true"})
 
@@ -356,6 +372,8 @@ def test_pictures_are_rendered_as_asked(doctor: httpx.Client, compressed: tuple[
     assert picture("rendered?viewport=100,50").shape == (50, 50)
     assert picture("rendered?viewport=64,64,0,0,64,64").shape == (64, 64)
     assert max(small.shape) == 200
+    for outside in ("0,-3,64,2", "-3,0,2,64", "100000,0,64,64"):
+        assert doctor.get(f"{url}/rendered?viewport=64,64,{outside}").status_code == 406
     assert doctor.get(f"{url}/rendered?annotation=patient").status_code == 400
     assert doctor.get(f"{url}/rendered", headers={"Accept": "video/mp4"}).status_code == 406
 
