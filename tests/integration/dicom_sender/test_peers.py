@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from service_runtime.dicom_tls import TlsFiles, client_context
 from tests.integration.dicom_sender.a_pacs import a_pacs, answers
 from tests.peers.certificates import CertificateAuthority
 from tests.peers.orthanc import Orthanc
-from tests.peers.processes import LOOPBACK, free_port
+from tests.peers.processes import LOOPBACK, ServerProcess, accepts_connections, free_port
 
 
 @pytest.fixture
@@ -131,3 +132,24 @@ def test_the_probe_lists_what_is_taken_and_sends_nothing(
 def test_the_probe_of_a_pacs_that_takes_nothing_is_empty() -> None:
     with a_pacs(lambda _event: 0, sop_classes=["1.2.3"]) as port:
         assert probe(at(port, ae_title="ORTHANC", tls=False), Caller("COUNTERSIGN", 10)) == []
+
+
+def test_results_go_to_pynetdicoms_storescp(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database, tmp_path: Path
+) -> None:
+    port, folder = free_port(), tmp_path / "received"
+    folder.mkdir()
+    server = ServerProcess(
+        [sys.executable, "-m", "pynetdicom", "storescp", str(port), "-od", folder, "-ba", LOOPBACK],
+        log=tmp_path / "storescp.log",
+    )
+    server.start()
+    try:
+        server.wait_until_ready(lambda: accepts_connections(port), timeout_s=20)
+
+        effect = sender_to(port, "STORESCP")(request_of)
+
+        assert isinstance(answers(database, effect)[0], AttachmentDelivered)
+        assert len(list(folder.iterdir())) == 2
+    finally:
+        server.stop()
