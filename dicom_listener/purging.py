@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import Connection, Select, delete, select, update
+from sqlalchemy import Connection, Select, delete, func, select, update
 
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
 from imaging_store.ballast import Ballast
@@ -58,9 +58,18 @@ class Purge:
         return self._some(due(self.retention, self.now()), _STUDIES)
 
     def some_early(self) -> Amount:
-        """Purge of one study before its time, where room is short."""
-        free_bytes = room_of(self.store.root).free_bytes
-        return self._some(early(self.retention, free_bytes, self.now()), 1)
+        """Purge of one study before its time, where room is short.
+
+        Not while many files of others cannot be removed: that would make no room.
+        """
+        moment = early(self.retention, room_of(self.store.root).free_bytes, self.now())
+        if moment is None or self._are_many_left():
+            return Amount(0, 0)
+        return self._some(moment, 1)
+
+    def _are_many_left(self) -> bool:
+        with self.database.reading() as connection:
+            return connection.execute(select(func.count(removal.c.key))).scalar_one() >= _FILES
 
     @property
     def ballast(self) -> Ballast:
@@ -235,8 +244,13 @@ class Purging:
         STORE_FREE_BYTES.set(free_bytes)
         if free_bytes > self._purge.retention.reserve_bytes + self._purge.ballast.size_bytes:
             self._purge.ballast.hold()
-        while self._purge.some_early().instances and not self._stopping.is_set():
-            pass
+        # File systems may give room back later: what has just gone counts at once.
+        short_bytes = self._purge.retention.watermark_bytes - free_bytes
+        while short_bytes > 0 and not self._stopping.is_set():
+            gone = self._purge.some_early()
+            if not gone.instances:
+                break
+            short_bytes -= gone.size_bytes
         if self._purge.now() >= self._due_at:
             while self._purge.some().instances and not self._stopping.is_set():
                 pass

@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 
 from dicom_listener import purging
-from dicom_listener.purging import Purge, put_back
+from dicom_listener.purging import Purge, Purging, put_back
 from imaging_store.holdings import Amount, holdings
 from imaging_store.instances import FileInstanceStore
-from imaging_store.retention import Retention
+from imaging_store.retention import Retention, Room
 from imaging_store.schema.ingest import (
     commitment,
     committed_instance,
@@ -30,6 +30,7 @@ from message_contracts.case import CaseStatus, DeliveryState
 from message_contracts.identifiers import case_id_of
 from service_runtime.database import Database
 from tests.integration.dicom_listener.kept_studies import NOW, KeptStudies, days_ago
+from tests.peers.processes import wait_until
 
 MONTH = Retention(period=timedelta(days=30), watermark_bytes=0, reserve_bytes=0)
 NEVER_ENOUGH_ROOM = Retention(period=timedelta(days=30), watermark_bytes=2**80, reserve_bytes=0)
@@ -214,6 +215,37 @@ def test_when_room_is_short_what_ended_first_goes_first(kept: KeptStudies) -> No
     assert purge.some_early().instances == 2
     assert kept.purged() == {"1.2.1", "1.2.2", "1.1.1", "1.1.2"}
     assert purge.some_early() == Amount(0, 0)
+
+
+def test_room_that_comes_back_late_costs_no_more_than_was_short(
+    kept_in_sqlite: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        kept_in_sqlite.add(f"1.{number}", ended_at=days_ago(5 - number))
+    retention = Retention(timedelta(days=30), watermark_bytes=100, reserve_bytes=0)
+    monkeypatch.setattr(purging, "room_of", lambda _: Room(free_bytes=88, total_bytes=1000))
+
+    with Purging(a_purge(kept_in_sqlite, retention)):
+        wait_until(lambda: len(kept_in_sqlite.purged()) >= 4, timeout_s=10, what="the purge")
+
+    assert kept_in_sqlite.purged() == {"1.1.1", "1.1.2", "1.2.1", "1.2.2"}
+
+
+def test_where_files_cannot_be_removed_no_more_are_given_up(
+    kept_in_sqlite: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "_FILES", 2)
+    kept_in_sqlite.add("1.1", ended_at=days_ago(4))
+    kept_in_sqlite.add("1.2", ended_at=days_ago(3))
+    purge = a_purge(kept_in_sqlite, NEVER_ENOUGH_ROOM)
+    with monkeypatch.context() as read_only:
+        read_only.setattr(purging, "remove", lambda _, keys: dict.fromkeys(keys, OSError()))
+
+        assert [purge.some_early().instances for _ in range(3)] == [2, 0, 0]
+
+    purge.remove_marked()
+    assert purge.some_early().instances == 2
+    assert kept_in_sqlite.files() == []
 
 
 def test_while_there_is_room_nothing_goes_before_its_time(kept_in_sqlite: KeptStudies) -> None:
