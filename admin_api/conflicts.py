@@ -125,7 +125,8 @@ def views(connection: Connection, statement: Select[Any]) -> list[ConflictView]:
             .group_by(conflicting_instance.c.conflict_id)
         )
     }
-    return [_view(row, counts.get(row.id, 0), _acts(connection, ids)) for row in rows]
+    decided = _acts(connection, ids)
+    return [_view(row, counts.get(row.id, 0), decided) for row in rows]
 
 
 def conflict_of(conflict_id: UUID) -> Select[Any]:

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy import Connection, delete, func, select
 
 from admin_api.identity import SignedIn, SignedInAdmin
 from admin_api.installation import ApiDependency
+from admin_api.sign_off import NotesNeeded
 from imaging_store.schema.administration import destination_pause
 from imaging_store.schema.delivery import destination_contact
 from message_contracts import topology
@@ -31,7 +32,7 @@ class NoSuchDestination(PermanentError):
 class Why(BaseModel):
     """Why somebody does a thing; kept with it."""
 
-    why: str = Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")
+    why: NotesNeeded
 
 
 class Pause(BaseModel):
@@ -151,16 +152,16 @@ def pause_destination(
     """Have nothing sent to a destination until it is let go on; what comes for it waits."""
     configured = _named(api, name)
     pause(api.database, name, user.printed_name, words.why, api.clock())
-    log.info("destination.paused", destination=name)
+    log.info("destination.paused", destination=name, user_id=user.id)
     return _shown(api.database, configured)
 
 
 @router.post("/{name}/resume")
-def resume_destination(name: NamePath, api: ApiDependency, _user: SignedInAdmin) -> Destination:
+def resume_destination(name: NamePath, api: ApiDependency, user: SignedInAdmin) -> Destination:
     """Let a destination be sent to again; what waited goes at once."""
     configured = _named(api, name)
     resume(api.database, name)
-    log.info("destination.resumed", destination=name)
+    log.info("destination.resumed", destination=name, user_id=user.id)
     return _shown(api.database, configured)
 
 

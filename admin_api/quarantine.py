@@ -131,9 +131,6 @@ def decide(
         There is no such thing in quarantine.
     """
     who, why = by
-    body = QuarantineDecided(
-        quarantined_instance_id=quarantined_id, decision=decision, decided_by=who[:64]
-    )
     with database.transaction() as transaction:
         row = _row(transaction.connection, quarantined_id)
         if row.outcome is not None:
@@ -147,6 +144,9 @@ def decide(
                 "decided_by": who,
                 "why": why,
             },
+        )
+        body = QuarantineDecided(
+            quarantined_instance_id=quarantined_id, decision=decision, decided_by=who[:64]
         )
         outbox.send(
             transaction,

@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from countersign.installation import DataOption, open_database
+from countersign.why import said
 from message_contracts.intake import ConflictDecision
 
 app = typer.Typer(help="What contradicts a study.", no_args_is_help=True)
@@ -59,7 +60,7 @@ def decide(
             help="keep what is known, replace it with what is claimed, or exclude what claims it."
         ),
     ],
-    why: Annotated[str, typer.Option(help="Kept with the case.")],
+    why: Annotated[str, typer.Option(help="Kept with the case.", callback=said)],
     reason: Annotated[
         str, typer.Option(help="A code of /api/v1/reason-codes, conflict_decision.")
     ] = "other",

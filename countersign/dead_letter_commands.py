@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from countersign.installation import DataOption, open_database
+from countersign.why import said
 
 app = typer.Typer(help="Messages that were given up.", no_args_is_help=True)
 
@@ -34,7 +35,9 @@ def list_open(data: DataOption = None) -> None:
 @app.command()
 def replay(
     dead_letter_id: IdArgument,
-    why: Annotated[str, typer.Option(help="Kept with the dead letter.")] = "replayed by hand",
+    why: Annotated[
+        str, typer.Option(help="Kept with the dead letter.", callback=said)
+    ] = "replayed by hand",
     data: DataOption = None,
 ) -> None:
     """Have a message delivered once more, with all its attempts."""
@@ -48,7 +51,7 @@ def replay(
 @app.command()
 def discard(
     dead_letter_id: IdArgument,
-    why: Annotated[str, typer.Option(help="Kept with the dead letter.")],
+    why: Annotated[str, typer.Option(help="Kept with the dead letter.", callback=said)],
     data: DataOption = None,
 ) -> None:
     """Give a message up for good; it stays in the table, with who and why."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from countersign.installation import DataOption, open_database, use
+from countersign.why import said
 
 if TYPE_CHECKING:
     from dicom_sender.caller import Caller
@@ -52,7 +53,7 @@ def list_destinations(data: DataOption = None) -> None:
 @app.command()
 def pause(
     name: NameArgument,
-    why: Annotated[str, typer.Option(help="Kept with the pause.")],
+    why: Annotated[str, typer.Option(help="Kept with the pause.", callback=said)],
     data: DataOption = None,
 ) -> None:
     """Have nothing sent to a destination; what comes for it waits, and loses no attempt."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from countersign.installation import DataOption, open_database
+from countersign.why import said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What could not be understood.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
-WhyOption = Annotated[str, typer.Option(help="Kept with the decision.")]
+WhyOption = Annotated[str, typer.Option(help="Kept with the decision.", callback=said)]
 
 
 @app.command("list")

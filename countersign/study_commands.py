@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from countersign.installation import DataOption, open_database
+from countersign.why import said
 
 app = typer.Typer(help="Studies that arrive.", no_args_is_help=True)
 
@@ -19,7 +20,7 @@ def studies() -> None:
 @app.command()
 def complete(
     study_instance_uid: Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")],
-    why: Annotated[str, typer.Option(help="Kept with the case.")],
+    why: Annotated[str, typer.Option(help="Kept with the case.", callback=said)],
     reason: Annotated[
         str, typer.Option(help="all_has_arrived, rest_will_not_come, cannot_wait or other.")
     ] = "other",

@@ -78,6 +78,13 @@ def test_nobody_else_does(hospital: Hospital) -> None:
     assert hospital.anybody().get(PATH).status_code == 401
 
 
+def test_a_pause_says_why(hospital: Hospital) -> None:
+    admin = hospital.hire("admin")
+
+    assert admin.post(f"{PATH}/ARCHIVE/pause", json={"why": "  "}).status_code == 422
+    assert admin.get(PATH).json()[0]["paused"] is None
+
+
 def test_a_destination_that_is_not_there_is_named_as_such(hospital: Hospital) -> None:
     answer = hospital.hire("admin").post(f"{PATH}/NOWHERE/pause", json={"why": "No."})
 

@@ -79,6 +79,8 @@ def test_a_conflict_is_decided_with_who_and_why(ward: Ward, conflict_id: UUID) -
     ("arguments", "reason"),
     [
         (("keep",), "--why"),
+        (("keep", "--why", " "), "say why"),
+        (("keep", "--why", "x" * 4001), "4000 characters"),
         (("perhaps", "--why", "x"), "perhaps"),
         (("keep", "--why", "x", "--reason", "boredom"), "wrong_worklist_entry"),
     ],
@@ -126,8 +128,9 @@ def test_quarantine_is_listed_and_decided(ward: Ward, decision: QuarantineDecisi
     assert (kept.decided_by, kept.why) == (sent.decided_by, "Looked.")
 
 
-def test_what_is_not_in_quarantine_is_refused(ward: Ward) -> None:
-    code, output = run(ward, "quarantine", "discard", DIGEST, "--why", "x")
+@pytest.mark.parametrize("quarantined_id", [DIGEST, "abc"])
+def test_what_is_not_in_quarantine_is_refused(ward: Ward, quarantined_id: str) -> None:
+    code, output = run(ward, "quarantine", "discard", quarantined_id, "--why", "x")
 
     assert code == 1
     assert "nothing of this id" in output
