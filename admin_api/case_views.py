@@ -6,7 +6,6 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from admin_api.delivery_queries import InstanceDelivery
 from message_contracts.case import CaseStatus, DeliveryState, Stage
 from message_contracts.coding import CodedConcept
 
@@ -134,6 +133,23 @@ class HoldView(BaseModel):
     began_at: datetime
     decided_at: datetime | None
     """Since when a decision is being carried out."""
+
+
+class InstanceDelivery(BaseModel):
+    """What a PACS answered to one instance."""
+
+    sop_instance_uid: str
+    status: str
+    """Of the C-STORE response, such as ``0xB000``; ``0xFF00`` while there is no answer."""
+    error_comment: str
+    """(0000,0902) as the PACS sent it, or why nothing was sent."""
+    transfer_syntax_uid: str
+    """In which it was sent; empty where it was not."""
+    answered_at: datetime
+    committed: bool | None
+    """Whether the PACS commits to keep it; none where it was not asked, or has yet to say."""
+    failure_reason: str | None
+    """(0008,1197), such as ``0x0112``, where it does not."""
 
 
 class DeliveryView(BaseModel):

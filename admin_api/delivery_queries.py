@@ -1,31 +1,13 @@
-"""What PACS have answered, instance by instance, as the API shows it to people."""
+"""What PACS have answered, instance by instance."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
 from sqlalchemy import Connection, select
 
+from admin_api.case_views import InstanceDelivery
 from imaging_store.schema.delivery import attachment, commitment_answer, commitment_request
-
-
-class InstanceDelivery(BaseModel):
-    """What a PACS answered to one instance."""
-
-    sop_instance_uid: str
-    status: str
-    """Of the C-STORE response, such as ``0xB000``; ``0xFF00`` while there is no answer."""
-    error_comment: str
-    """(0000,0902) as the PACS sent it, or why nothing was sent."""
-    transfer_syntax_uid: str
-    """In which it was sent; empty where it was not."""
-    answered_at: datetime
-    committed: bool | None
-    """Whether the PACS commits to keep it; none where it was not asked, or has yet to say."""
-    failure_reason: str | None
-    """(0008,1197), such as ``0x0112``, where it does not."""
 
 
 def of_case(
