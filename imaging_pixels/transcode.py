@@ -33,6 +33,7 @@ from pydicom.uid import (
 )
 
 from imaging_pixels.decode import UndecodablePixels, frame_count
+from imaging_pixels.inflation import check_inflated_size
 from service_runtime.errors import PermanentError
 
 LOSSY_METHODS = {
@@ -48,6 +49,9 @@ LOSSY_METHODS = {
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 LOSSLESS = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
 """What this module compresses to."""
+
+MOST_BYTES = 2**30
+"""Of all frames of one instance, decompressed: they are in memory together."""
 
 _WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
@@ -88,6 +92,7 @@ def transcode(part_10: bytes, transfer_syntax_uid: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            check_inflated_size(part_10)
             dataset = pydicom.dcmread(BytesIO(part_10))
             source = UID(dataset.file_meta.TransferSyntaxUID)
         except Exception as error:
@@ -117,6 +122,8 @@ def _decompress(dataset: Dataset, source: UID) -> None:
         return
     if "PixelData" not in dataset:
         return
+    if _native_bytes(dataset) > MOST_BYTES:
+        raise NotTranscodable(f"its pixels decompress to more than {MOST_BYTES >> 20} MiB")
     _note_loss(dataset, source)
     # Without a change of color space, which would round, and with what lies beside the stored bits.
     decompress(dataset, as_rgb=False, generate_instance_uid=False, correct_unused_bits=False)
@@ -158,9 +165,13 @@ def _note_loss(dataset: Dataset, source: UID) -> None:
 
 def _ratio(dataset: Dataset) -> str:
     coded = sum(len(fragment) for fragment in generate_fragments(dataset.PixelData))
+    return f"{_native_bytes(dataset) / max(coded, 1):.2f}"
+
+
+def _native_bytes(dataset: Dataset) -> float:
+    """Return the size of all frames without compression."""
     cells = dataset.Rows * dataset.Columns * int(dataset.get("SamplesPerPixel") or 1)
-    size = cells * frame_count(dataset) * dataset.BitsAllocated / 8
-    return f"{size / max(coded, 1):.2f}"
+    return cells * frame_count(dataset) * float(dataset.BitsAllocated) / 8
 
 
 def _compress(dataset: Dataset, target: UID) -> None:

@@ -13,6 +13,7 @@ from dicom_listener.dicomweb.retrieval import AT_WORK, Instance
 from dicom_listener.sop_classes import DEFLATED
 from imaging_pixels.decode import UndecodablePixels, decode, frame_count
 from imaging_pixels.encapsulated import coded_frame
+from imaging_pixels.inflation import check_inflated_size
 from imaging_store.instances import FileInstanceStore
 
 PIXEL_DATA = 0x7FE00010
@@ -167,7 +168,7 @@ def read_dataset(store: FileInstanceStore, instance: Instance) -> Dataset:
     NotInStore, UndecodablePixels
         It has been purged meanwhile; it cannot be parsed.
     """
-    store.open(instance.key).close()
+    check_can_be_read(store, instance)
     # What is deflated stands nowhere in the file by itself.
     is_deflated = instance.transfer_syntax_uid in DEFLATED
     try:
@@ -176,6 +177,20 @@ def read_dataset(store: FileInstanceStore, instance: Instance) -> Dataset:
         )
     except Exception as error:
         raise UndecodablePixels("the data set cannot be parsed") from error
+
+
+def check_can_be_read(store: FileInstanceStore, instance: Instance) -> None:
+    """Pass where an instance is there and does not inflate to more than memory can hold.
+
+    Raises
+    ------
+    NotInStore, UndecodablePixels
+        It has been purged meanwhile; it inflates without end.
+    """
+    if instance.transfer_syntax_uid in DEFLATED:
+        check_inflated_size(store.read(instance.key))
+    else:
+        store.open(instance.key).close()
 
 
 def value_at(dataset: Dataset, path: Path) -> bytes:

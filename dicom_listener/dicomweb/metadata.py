@@ -8,7 +8,7 @@ import pydicom
 import structlog
 
 from dicom_listener.dicomweb import search_results
-from dicom_listener.dicomweb.bulk_data import PIXEL_DATA, path_text
+from dicom_listener.dicomweb.bulk_data import PIXEL_DATA, check_can_be_read, path_text
 from dicom_listener.dicomweb.dicom_json import Json, attribute, dataset_json
 from dicom_listener.dicomweb.retrieval import Instance, instance_url
 from imaging_store.instances import FileInstanceStore, NotInStore
@@ -32,13 +32,15 @@ def metadata_of(
 
 
 def _model(store: FileInstanceStore, instance: Instance, url: str) -> Json:
-    store.open(instance.key).close()
     try:
+        check_can_be_read(store, instance)
         # pydicom warns with values of the data set, which belong in no log.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(store.path(instance.key), stop_before_pixels=True)
             model = dataset_json(dataset, lambda path: f"{url}/bulkdata/{path_text(path)}")
+    except NotInStore:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a malformed data set does to the parser
         _LOG.warning(
             "instance.not_parsed", sop_instance_uid=instance.sop_instance_uid, exc_info=error

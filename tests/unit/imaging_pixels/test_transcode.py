@@ -18,6 +18,7 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -27,6 +28,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from imaging_pixels import inflation
+from imaging_pixels import transcode as transcode_module
 from imaging_pixels.decode import decode, frame_count
 from imaging_pixels.transcode import (
     LOSSLESS,
@@ -201,3 +204,22 @@ def open_test_file(name: str) -> bytes:
     assert isinstance(path, str)
     with open(path, "rb") as file:  # noqa: PTH123 - pydicom gives a str
         return file.read()
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_decompressed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = np.zeros((10, 64, 64), "u1")
+    native = part10(an_image(stored, frames=True))
+    small = decoded(transcode(native, RLELossless), RLELossless)
+    small.file_meta.MediaStorageSOPClassUID = small.SOPClassUID
+    small.file_meta.MediaStorageSOPInstanceUID = small.SOPInstanceUID
+    compressed = part10(small)
+    deflated = part10(an_image(stored, transfer_syntax_uid=DeflatedExplicitVRLittleEndian))
+
+    monkeypatch.setattr(transcode_module, "MOST_BYTES", 10 * 64 * 64 - 1)
+    with pytest.raises(NotTranscodable, match="decompress to more than"):
+        transcode(compressed, ExplicitVRLittleEndian)
+    monkeypatch.setattr(inflation, "MOST_BYTES", 10 * 64 * 64 - 1)
+    with pytest.raises(NotTranscodable, match="cannot be read"):
+        transcode(deflated, ExplicitVRLittleEndian)
