@@ -9,7 +9,7 @@ DICOM_JSON = "application/dicom+json"
 OCTET_STREAM = "application/octet-stream"
 MULTIPART = "multipart/related"
 
-# A quotation that does not end takes all that is left, so that none is tried from each of its marks.
+# A quotation that does not end takes all that is left: nothing is tried from each of its marks.
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?\Z))+')
 _PARAMETER = re.compile(r';\s*([^\s=;,"]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s;,"]*)')
 _NAME = re.compile(r"\s*([^\s;,/]+/[^\s;,/]+)\s*")
