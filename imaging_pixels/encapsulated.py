@@ -8,6 +8,7 @@ from imaging_pixels.image_pixel import UndecodablePixels
 _ITEM = b"\xfe\xff\x00\xe0"
 _SEQUENCE_DELIMITATION_ITEM = b"\xfe\xff\xdd\xe0"
 _HEADER_BYTES = 8
+_LONGEST_START_BYTES = 8
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _STARTS_OF_IMAGE = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """Of JPEG and JPEG-LS, of JPEG 2000, and of the file format that must not wrap it but does."""
@@ -15,9 +16,12 @@ _STARTS_OF_IMAGE = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 Fragment = tuple[int, int]
 """Where the item's value starts in the value of Pixel Data, and its length in bytes."""
 
+Content = bytes | memoryview
+"""The value of Pixel Data, or a view of a file from there on: what follows its end is not read."""
+
 
 def coded_frame(
-    value: bytes,
+    value: Content,
     frame: int,
     frames: int,
     extended_offsets: tuple[bytes, bytes] | None = None,
@@ -46,7 +50,7 @@ def coded_frame(
     return b"".join(value[start : start + length] for start, length in own)
 
 
-def _basic_offset_table(value: bytes) -> tuple[Sequence[int], int]:
+def _basic_offset_table(value: Content) -> tuple[Sequence[int], int]:
     """Return the offsets, and where the first fragment's item starts."""
     if value[:4] != _ITEM or len(value) < _HEADER_BYTES:
         raise UndecodablePixels("the compressed pixel data does not begin with an item")
@@ -58,7 +62,7 @@ def _basic_offset_table(value: bytes) -> tuple[Sequence[int], int]:
 
 
 def _by_extended_offsets(
-    value: bytes, first: int, frame: int, tables: tuple[bytes, bytes]
+    value: Content, first: int, frame: int, tables: tuple[bytes, bytes]
 ) -> bytes | None:
     offsets, lengths = tables
     place = 8 * frame
@@ -68,10 +72,12 @@ def _by_extended_offsets(
     start = first + offset
     if value[start : start + 4] != _ITEM or start + _HEADER_BYTES + length > len(value):
         return None
-    return value[start + _HEADER_BYTES : start + _HEADER_BYTES + length]
+    return bytes(value[start + _HEADER_BYTES : start + _HEADER_BYTES + length])
 
 
-def _by_basic_offsets(value: bytes, first: int, frame: int, offsets: Sequence[int]) -> bytes | None:
+def _by_basic_offsets(
+    value: Content, first: int, frame: int, offsets: Sequence[int]
+) -> bytes | None:
     start = first + offsets[frame]
     end = first + offsets[frame + 1] if frame + 1 < len(offsets) else len(value)
     before = first + offsets[frame - 1] if frame else first - 1
@@ -85,7 +91,7 @@ def _by_basic_offsets(value: bytes, first: int, frame: int, offsets: Sequence[in
     return b"".join(parts)
 
 
-def _fragments(value: bytes, at: int) -> Iterator[Fragment]:
+def _fragments(value: Content, at: int) -> Iterator[Fragment]:
     while value[at : at + 4] == _ITEM:
         fragment = _fragment(value, at)
         yield fragment
@@ -94,7 +100,7 @@ def _fragments(value: bytes, at: int) -> Iterator[Fragment]:
         raise UndecodablePixels("the compressed pixel data has something between its fragments")
 
 
-def _fragment(value: bytes, at: int) -> Fragment:
+def _fragment(value: Content, at: int) -> Fragment:
     if at + _HEADER_BYTES > len(value):
         raise UndecodablePixels("the pixel data is truncated: a fragment is cut off")
     (length,) = struct.unpack_from("<I", value, at + 4)
@@ -104,7 +110,7 @@ def _fragment(value: bytes, at: int) -> Fragment:
 
 
 def _of_frame(
-    value: bytes, fragments: Sequence[Fragment], frame: int, frames: int
+    value: Content, fragments: Sequence[Fragment], frame: int, frames: int
 ) -> Sequence[Fragment]:
     if not fragments:
         raise UndecodablePixels("the pixel data is empty")
@@ -115,7 +121,7 @@ def _of_frame(
     firsts = [
         number
         for number, (start, _) in enumerate(fragments)
-        if value.startswith(_STARTS_OF_IMAGE, start)
+        if bytes(value[start : start + _LONGEST_START_BYTES]).startswith(_STARTS_OF_IMAGE)
     ]
     if len(firsts) < frames or firsts[0] != 0:
         raise UndecodablePixels(

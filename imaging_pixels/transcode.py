@@ -170,8 +170,9 @@ def _ratio(dataset: Dataset) -> str:
 
 def _native_bytes(dataset: Dataset) -> float:
     """Return the size of all frames without compression."""
-    cells = dataset.Rows * dataset.Columns * int(dataset.get("SamplesPerPixel") or 1)
-    return cells * frame_count(dataset) * float(dataset.BitsAllocated) / 8
+    cells: int = dataset.Rows * dataset.Columns * int(dataset.get("SamplesPerPixel") or 1)
+    bits: int = dataset.BitsAllocated
+    return cells * frame_count(dataset) * bits / 8
 
 
 def _compress(dataset: Dataset, target: UID) -> None:

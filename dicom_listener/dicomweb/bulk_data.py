@@ -1,6 +1,7 @@
 """Values out of an instance: frames of its pixel data, and any large value by its path."""
 
 from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
 from typing import Any
 
 import pydicom
@@ -12,7 +13,7 @@ from dicom_listener.dicomweb.media_types import OCTET_STREAM
 from dicom_listener.dicomweb.retrieval import AT_WORK, Instance
 from dicom_listener.sop_classes import DEFLATED
 from imaging_pixels.decode import UndecodablePixels, decode, frame_count
-from imaging_pixels.encapsulated import coded_frame
+from imaging_pixels.encapsulated import Content, coded_frame
 from imaging_pixels.inflation import check_inflated_size
 from imaging_store.instances import FileInstanceStore
 
@@ -78,7 +79,7 @@ class Pixels:
                 self.dataset.get("ExtendedOffsetTableLengths"),
             )
             extended = (tables[0], tables[1]) if tables[0] and tables[1] else None
-            return coded_frame(self._value(), number - 1, self.count, extended)
+            return coded_frame(self._coded(), number - 1, self.count, extended)
         size = self._native_size()
         if size is None or transfer_syntax_uid == ExplicitVRBigEndian:
             return self.uncompressed(number)
@@ -155,9 +156,14 @@ class Pixels:
             raise UndecodablePixels("the pixel data is truncated")
         return frame
 
-    def _value(self) -> bytes:
-        with AT_WORK:
-            return bytes(self.dataset[PIXEL_DATA].value or b"")
+    def _coded(self) -> Content:
+        """Return the fragments, in their file where they are many: of them a frame is read."""
+        raw: Any = self.dataset.get_item(PIXEL_DATA, keep_deferred=True)
+        if getattr(raw, "value", None) is not None:
+            return bytes(raw.value)
+        with self._store.open(self._instance.key) as file:
+            whole = mmap(file.fileno(), 0, access=ACCESS_READ)
+        return memoryview(whole)[raw.value_tell :]
 
 
 def read_dataset(store: FileInstanceStore, instance: Instance) -> Dataset:

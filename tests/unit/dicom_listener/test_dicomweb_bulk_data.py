@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
-from dicom_listener.dicomweb.bulk_data import read_dataset
+from dicom_listener.dicomweb.bulk_data import Pixels, read_dataset
 from dicom_listener.dicomweb.metadata import metadata_of
 from dicom_listener.part10 import file_meta
 from imaging_pixels import inflation
@@ -74,3 +76,30 @@ def test_what_has_been_purged_meanwhile_is_left_out(
     with pytest.raises(NotInStore):
         read_dataset(store, instance)
     assert b"".join(metadata_of(store, [instance], "")) == b"[]"
+
+
+def item(content: bytes) -> bytes:
+    return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(content)) + content
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_frames_are_read_from_their_file_one_by_one(
+    store: FileInstanceStore, has_table: bool
+) -> None:
+    size_bytes, count = 100_000, 50
+    frames = [b"\xff\x4f\xff\x51" + bytes([number]) * (size_bytes - 4) for number in range(count)]
+    offsets = [number * (size_bytes + 8) for number in range(count)] if has_table else []
+    pixels = item(struct.pack(f"<{len(offsets)}I", *offsets)) + b"".join(map(item, frames))
+    end = b"\xfe\xff\xdd\xe0\0\0\0\0" + b"\xfc\xff\xfc\xffOB\0\0\4\0\0\0\0\0\0\0"
+    number_of_frames = b"\x28\x00\x08\x00IS\x02\x00" + str(count).encode()
+    start = number_of_frames + b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"
+    instance = kept(store, start + pixels + end, JPEG2000Lossless)
+
+    tracemalloc.start()
+    read = Pixels(read_dataset(store, instance), store, instance)
+    are_whole = [read.stored(number + 1) == frame for number, frame in enumerate(frames)]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert are_whole == [True] * count
+    assert peak_bytes < 10 * size_bytes

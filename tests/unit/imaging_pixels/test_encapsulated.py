@@ -35,6 +35,8 @@ def test_a_frame_is_found_however_it_is_cut(size: int, has_table: bool) -> None:
     value = item(table) + body
 
     assert [coded_frame(value, frame, 5) for frame in range(5)] == FRAMES
+    view = memoryview(value + b"\xfe\xff\xdd\xe0\0\0\0\0" + bytes(9))
+    assert [coded_frame(view, frame, 5) for frame in range(5)] == FRAMES
 
 
 def test_a_frame_is_found_by_the_extended_offset_table() -> None:
