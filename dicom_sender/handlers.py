@@ -12,11 +12,12 @@ from datetime import datetime, tzinfo
 
 import structlog
 from prometheus_client import Counter
+from sqlalchemy import Connection
 
 from dicom_sender import attachments
 from dicom_sender.attachments import LONGEST_REASON, Consignment
 from dicom_sender.part10 import read_header
-from dicom_sender.permission import Withdrawn, require_permission
+from dicom_sender.permission import Withdrawn, keep_others_from_deciding, require_permission
 from dicom_sender.presentation import Stored
 from dicom_sender.rejections import keep_note
 from dicom_sender.send import Batch, Sent
@@ -196,21 +197,23 @@ class Sender:
         A note needs no permission: it is no result, and says that results are not to be used.
         """
 
-        def check() -> None:
+        def check(connection: Connection) -> None:
             if self.stop.is_set():
                 raise Postponed("the sender is stopping", delay_s=0)
             if request is not None:
-                with self.database.reading() as connection:
-                    require_permission(connection, request, destination.release)
+                require_permission(connection, request, destination.release)
 
         def before_each(stored: Stored) -> None:
             # A person may decide, and the process be stopped, while a long batch is under way.
-            check()
             with self.database.transaction() as transaction:
+                if request is not None:
+                    keep_others_from_deciding(transaction.connection, request)
+                check(transaction.connection)
                 attachments.begin(transaction, consigned, stored.sop_instance_uid, self.now())
 
         stored = self._stored(consigned, uids)
-        check()
+        with self.database.reading() as connection:
+            check(connection)
         batch = Batch(stored, before_each, lambda sent: self._record(consigned, sent))
         try:
             self.send(destination, batch)

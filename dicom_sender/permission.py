@@ -26,6 +26,16 @@ class Withdrawn(PermanentError):
     """A person has decided that these results do not leave."""
 
 
+def keep_others_from_deciding(connection: Connection, request: AttachmentRequested) -> None:
+    """Have whoever wants to change the case wait until this transaction ends.
+
+    Otherwise a decision could come between asking and noting that an instance is on its way, and
+    another process could conclude that there is nothing to be rejected.
+    """
+    case = select(cases.c.id).where(cases.c.id == request.case_id).with_for_update(read=True)
+    connection.execute(case)
+
+
 def require_permission(
     connection: Connection, request: AttachmentRequested, release: Release
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
@@ -12,15 +14,19 @@ from typing import Any
 
 import pydicom
 import pytest
-from sqlalchemy import select
+from pynetdicom import evt
+from sqlalchemy import select, update
 
 from dicom_sender.association import PacsUnavailable
 from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
 from dicom_sender.rejection_note import DEVICE_UID, KEY_OBJECT_SELECTION_DOCUMENT
 from imaging_store.instances import FileInstanceStore
 from imaging_store.schema.delivery import rejection_note
+from imaging_store.schema.workflow import cases
 from inference_worker.result_attributes import ResultObject
+from message_contracts.case import CaseStatus
 from message_contracts.delivery import (
+    AttachmentFailed,
     AttachmentRequested,
     RejectionDelivered,
     RejectionFailed,
@@ -176,6 +182,35 @@ def test_a_refusal_does_not_undo_that_an_earlier_answer_was_lost(
         answer = rejection_answer(database, sender_to_again(sender, port)(rejection_of))
 
     assert answer.sop_instance_uids == (results[0].sop_instance_uid,)
+
+
+def test_what_is_decided_as_an_instance_is_about_to_go_is_heard_first(
+    sender_to: Callable[..., Sender], request_of: Envelope, database: Database
+) -> None:
+    associated, sent = threading.Event(), []
+
+    def take(event: Any) -> int:
+        sent.append(event.request.AffectedSOPInstanceUID)
+        return 0
+
+    with (
+        a_pacs(take, handlers=[(evt.EVT_ACCEPTED, lambda _event: associated.set())]) as port,
+        ThreadPoolExecutor() as pool,
+    ):
+        with database.transaction() as transaction:
+            transaction.connection.execute(
+                update(cases).values(status=CaseStatus.REJECTED, report_version=None)
+            )
+            sending = pool.submit(sender_to(port), request_of)
+            assert associated.wait(10)
+            # It asks as soon as it is associated.
+            assert wait([sending], timeout=0.5).not_done
+        effect = sending.result(10)
+
+    assert sent == []
+    assert recorded(database) == {}
+    [failed] = [each for each in answers(database, effect) if isinstance(each, AttachmentFailed)]
+    assert "rejected" in failed.reason
 
 
 def sender_to_again(sender: Sender, port: int) -> Sender:
