@@ -82,16 +82,27 @@ class Duplicates:
         return partial(_enter, body, found, self.now())
 
     def _compare(self, first: Row[Any], second: Row[Any]) -> _Found:
-        store = self.rereader.store
         try:
-            headers = [
-                self.rereader.header(row.key, row.transfer_syntax_uid) for row in (first, second)
-            ]
-            one, other = (
-                _read(store.path(row.key), row.transfer_syntax_uid) for row in (first, second)
-            )
+            return self._found(first, second)
         except (NotInStore, NotUnderstood, FileNotFoundError):
             return _UNKNOWN
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            # Whatever a malformed element or frame does to the libraries that read it.
+            log.warning(
+                "instance.not_compared", sop_instance_uid=first.sop_instance_uid, exc_info=error
+            )
+            return _UNKNOWN
+
+    def _found(self, first: Row[Any], second: Row[Any]) -> _Found:
+        store = self.rereader.store
+        headers = [
+            self.rereader.header(row.key, row.transfer_syntax_uid) for row in (first, second)
+        ]
+        one, other = (
+            _read(store.path(row.key), row.transfer_syntax_uid) for row in (first, second)
+        )
         difference = compare(
             one.data_set, other.data_set, pixels_are_equal=lambda: _same_pixels(one, other)
         )

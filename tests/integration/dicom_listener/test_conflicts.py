@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -432,6 +433,18 @@ def test_a_first_that_cannot_be_read_any_more_is_for_a_person(room: ReadingRoom)
     room.handle()
 
     assert (room.row(conflict).kind, room.row(conflict).holds) == ("instance", True)
+
+
+def test_a_newcomer_that_no_library_can_read_is_for_a_person(room: ReadingRoom) -> None:
+    first = a_slice()
+    it = sendable(first)
+    of_no_vr = b"\xe1\x7f\x10\x00" + b"Q\0" + b"\0\0"
+    room.arrive(it, replace(it, data=it.data + of_no_vr))
+
+    room.handle()
+
+    assert room.row(duplicate_instance).difference == Kind.CONTENT
+    assert len(room.said(StudyConflicted)) == 1
 
 
 def test_no_value_of_a_patient_travels(
