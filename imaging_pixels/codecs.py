@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from imaging_pixels.codestream import CodedFrame, as_rgb_or_not, jpeg_2000_frame, jpeg_frame
-from imaging_pixels.image_pixel import ImagePixel, UndecodablePixels
+from imaging_pixels.image_pixel import MOST_BYTES, ImagePixel, UndecodablePixels
 from imaging_pixels.rle import rle_frame
 from imaging_pixels.stored_bits import StoredValues, cell_type, cut
 
@@ -55,7 +55,7 @@ def decompressed(coded: bytes, image: ImagePixel) -> tuple[StoredValues, bool]:
         cells = rle_frame(coded, image)
         values = cut(cells, bits=image.bits_stored, top=image.high_bit, signed=image.is_signed)
         return values, says_rgb
-    frame = jpeg_2000_frame(coded) if uid in _JPEG_2000 else jpeg_frame(coded)
+    frame = _header(coded, uid)
     _check_size(frame, image)
     is_rgb = says_rgb if frame.is_rgb is None else frame.is_rgb
     if uid in _JPEG_2000:
@@ -72,6 +72,25 @@ def decompressed(coded: bytes, image: ImagePixel) -> tuple[StoredValues, bool]:
     if cells.shape != shape:
         raise UndecodablePixels("the compressed frame cannot be decompressed to its size")
     return _values(np.asarray(cells), frame, image), is_rgb
+
+
+def check_decompressed_size(coded: bytes, transfer_syntax_uid: UID) -> None:
+    """Look at the header of a frame; what says nothing of its size passes.
+
+    Raises
+    ------
+    UndecodablePixels
+        It claims more than :data:`imaging_pixels.image_pixel.MOST_BYTES`, or is cut off.
+    """
+    if transfer_syntax_uid == RLELossless or not reads(transfer_syntax_uid):
+        return
+    frame = _header(coded, transfer_syntax_uid)
+    if frame.rows * frame.columns * frame.samples * -(-frame.precision // 8) > MOST_BYTES:
+        raise UndecodablePixels(f"a compressed frame claims more than {MOST_BYTES >> 20} MiB")
+
+
+def _header(coded: bytes, uid: UID) -> CodedFrame:
+    return jpeg_2000_frame(coded) if uid in _JPEG_2000 else jpeg_frame(coded)
 
 
 def _check_size(frame: CodedFrame, image: ImagePixel) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pydicom
 from pydicom import Dataset, config
-from pydicom.encaps import generate_fragments
+from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.pixels.decoders.base import get_decoder
@@ -32,6 +32,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from imaging_pixels.codecs import check_decompressed_size
 from imaging_pixels.decode import UndecodablePixels, frame_count
 from imaging_pixels.inflation import check_inflated_size
 from service_runtime.errors import PermanentError
@@ -124,6 +125,14 @@ def _decompress(dataset: Dataset, source: UID) -> None:
         return
     if _native_bytes(dataset) > MOST_BYTES:
         raise NotTranscodable(f"its pixels decompress to more than {MOST_BYTES >> 20} MiB")
+    tables: tuple[Any, ...] = tuple(dataset.get(keyword) for keyword in _OFFSET_TABLES)
+    for coded in generate_frames(
+        dataset.PixelData,
+        number_of_frames=frame_count(dataset),
+        extended_offsets=(tables[0], tables[1]) if all(tables) else None,
+    ):
+        # Codecs take the memory that a frame claims, whatever Rows and Columns say.
+        check_decompressed_size(coded, source)
     _note_loss(dataset, source)
     # Without a change of color space, which would round, and with what lies beside the stored bits.
     decompress(dataset, as_rgb=False, generate_instance_uid=False, correct_unused_bits=False)

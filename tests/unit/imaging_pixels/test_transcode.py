@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging_pixels import inflation
+from imaging_pixels import codecs, inflation
 from imaging_pixels import transcode as transcode_module
 from imaging_pixels.decode import decode, frame_count
 from imaging_pixels.transcode import (
@@ -223,3 +223,27 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_decompressed(
     monkeypatch.setattr(inflation, "MOST_BYTES", 10 * 64 * 64 - 1)
     with pytest.raises(NotTranscodable, match="cannot be read"):
         transcode(deflated, ExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("target", [JPEG2000Lossless, JPEGLSLossless])
+def test_a_frame_that_claims_more_than_its_instance_is_not_decompressed(
+    target: UID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = decoded(transcode(part10(an_image(np.zeros((64, 64), "u1"))), target), target)
+    large.file_meta.MediaStorageSOPClassUID = large.SOPClassUID
+    large.file_meta.MediaStorageSOPInstanceUID = large.SOPInstanceUID
+    fitting = part10(large)
+    large.Rows = large.Columns = 8
+    claiming = part10(large)
+
+    def decompress(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(codecs, "MOST_BYTES", 64 * 64)
+    transcode(fitting, ExplicitVRLittleEndian)
+    monkeypatch.setattr(codecs, "MOST_BYTES", 64 * 64 - 1)
+    monkeypatch.setattr(transcode_module, "decompress", decompress)
+    with pytest.raises(NotTranscodable) as refused:
+        transcode(claiming, ExplicitVRLittleEndian)
+
+    assert "claims more than" in str(refused.value.__cause__)
