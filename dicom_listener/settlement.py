@@ -130,6 +130,9 @@ def _settle(
         .values(decision=str(decided.decision), decided_by=decided.decided_by, settled_at=at)
     )
     version = _carry_out(transaction, row, decided.decision, newcomers, at)
+    connection.execute(
+        update(conflict).where(conflict.c.id == row.id).values(study_version=version)
+    )
     settled = ConflictSettled(**decided.model_dump(), study_version=version)
     outbox.send(
         transaction,
@@ -203,15 +206,19 @@ def _exclude(connection: Connection, row: Row[Any], at: datetime) -> bool:
         update(instance).where(ours, instance.c.excluded_at.is_(None)).values(excluded_at=at)
     )
     if version:
-        # Where nothing else is new, there is no version to wait for.
+        # Where nothing else is new, nor promised by another decision, there is none to wait for.
         is_new = exists().where(
             instance.c.study_instance_uid == row.study_instance_uid,
             instance.c.study_version > version,
             instance.c.excluded_at.is_(None),
         )
+        is_waited_for = exists().where(
+            conflict.c.study_instance_uid == row.study_instance_uid,
+            conflict.c.study_version > version,
+        )
         connection.execute(
             update(study)
-            .where(study.c.study_instance_uid == row.study_instance_uid, ~is_new)
+            .where(study.c.study_instance_uid == row.study_instance_uid, ~is_new, ~is_waited_for)
             .values(pending_since=None, quiet_until=None)
         )
     return bool(was_seen)

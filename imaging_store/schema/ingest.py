@@ -141,6 +141,8 @@ conflict = Table(
     Column("decision", String(16)),
     Column("decided_by", String(64)),
     Column("settled_at", UtcDateTime),
+    # The study version that the decision makes, if it makes one; it may be yet to come.
+    Column("study_version", Integer),
     Index("ix_conflict_study", "study_instance_uid"),
 )
 """What contradicts a study, until a person has said which is right, and what they said."""

@@ -222,6 +222,7 @@ def _ingest() -> None:
         sa.Column("decision", sa.String(length=16), nullable=True),
         sa.Column("decided_by", sa.String(length=64), nullable=True),
         sa.Column("settled_at", _MOMENT, nullable=True),
+        sa.Column("study_version", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_conflict")),
     )
     op.create_index("ix_conflict_study", "conflict", ["study_instance_uid"], unique=False)

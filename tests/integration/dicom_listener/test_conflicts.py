@@ -211,6 +211,23 @@ def test_excluding_what_nobody_has_seen_makes_no_version(room: ReadingRoom) -> N
     assert [body.study_version for body in room.said(ConflictSettled)] == [None]
 
 
+def test_a_version_that_a_decision_waits_for_comes_though_nothing_new_is_left_of_it(
+    room: ReadingRoom,
+) -> None:
+    first = a_slice()
+    room.arrive(first, of(first, PatientID="P2"))
+    room.become_quiet()
+    room.arrive(of(first, PatientID="P3"))
+    of_p2, of_p3 = (row.id for row in sorted(room.rows(conflict), key=lambda row: row.opened_at))
+
+    room.decide(of_p2, EXCLUDE, first.StudyInstanceUID)
+    room.decide(of_p3, EXCLUDE, first.StudyInstanceUID)
+    room.become_quiet()
+
+    assert [body.study_version for body in room.said(ConflictSettled)] == [2, None]
+    assert [version for version, _, _ in completed(room)] == [1, 2]
+
+
 def test_a_pending_version_has_the_correction_too(room: ReadingRoom) -> None:
     first = a_slice()
     room.arrive(first)
