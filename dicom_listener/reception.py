@@ -23,7 +23,7 @@ from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_s
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
 from dicom_listener.quarantine import Quarantined, quarantine_key, reason_key
-from dicom_listener.rereading import Source
+from dicom_listener.rereading import Source, skip_file_meta
 from dicom_listener.sender import Sender
 from dicom_listener.store_status import (
     OTHER_SOP_CLASS,
@@ -203,8 +203,10 @@ class InstanceReception:
     def _rejected_studies(self, header: InstanceHeader, kept: Kept) -> tuple[str, ...]:
         if header.sop_class_uid != KEY_OBJECT_SELECTION:
             return ()
-        data = self._keeper.store.read(kept.key)[len(self._meta) :]
-        return rejected_studies(io.BytesIO(data), self._transfer_syntax_uid)
+        with self._keeper.store.open(kept.key) as file:
+            # Whoever sent the same before may have had a longer name.
+            skip_file_meta(file)
+            return rejected_studies(file, self._transfer_syntax_uid)
 
     def _quarantine(self, reason: str) -> StoreAnswer:
         sink, request, sender = self._open_sink(), self._request, self._sender

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from struct import pack
 
 import pytest
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
-from dicom_listener.arrivals import Arrival, Outcome
+from dicom_listener.arrival import Arrival
+from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.index import Index
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.sender import Sender
 from imaging_store.instances import FileInstanceStore
-from imaging_store.schema.ingest import instance, study
+from imaging_store.schema.ingest import early_conflict, instance, study
 from imaging_store.schema.workflow import cases
 from message_contracts.identifiers import case_id_of
-from service_runtime.database import Database
+from service_runtime.database import Database, DatabaseUnavailable
 from tests.integration.dicom_listener.listener import Listener, Sendable, a_slice, send, sendable
+from tests.integration.dicom_listener.test_completing import a_rejection_of
 from tests.peers.processes import wait_until
 
 A_TENTH_OF_A_SECOND = 1e-6
@@ -106,9 +111,38 @@ def test_success_is_answered_only_for_bytes_that_are_there(
     database.close()
 
 
-def receive(keeper: InstanceKeeper, sent: Sendable) -> int:
+def test_a_rejection_is_heard_whoever_had_begun_to_send_it_and_however_long_it_is(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
+    keeper = InstanceKeeper(store, Index(database), lambda: datetime.now(UTC))
+    note = sendable(a_rejection_of("1.2.3"))
+    long = pack("<HH2s2xL", 0x7FE1, 0x1010, b"OB", 16_000_000) + bytes(16_000_000)
+    note = replace(note, data=note.data + long)
+
+    def fail(_: Arrival) -> Outcome:
+        raise DatabaseUnavailable
+
+    with pytest.MonkeyPatch.context() as away:
+        away.setattr(keeper.index, "add", fail)
+        assert receive(keeper, note, "A_LONGER_NAME") == 0x0110
+
+    tracemalloc.start()
+    status = receive(keeper, note)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert status == 0x0000
+    with database.reading() as connection:
+        doubt = connection.execute(select(early_conflict)).one()
+    assert (doubt.study_instance_uid, doubt.sop_instance_uid) == ("1.2.3", note.sop_instance_uid)
+    assert peak_bytes < 8_000_000
+    database.close()
+
+
+def receive(keeper: InstanceKeeper, sent: Sendable, ae_title: str = "CT1") -> int:
     request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
-    peer = Peer("CT1", timedelta(seconds=1), "LOCAL", UTC)
+    peer = Peer(ae_title, timedelta(seconds=1), "LOCAL", UTC)
     reception = keeper(request, sent.transfer_syntax_uid, Sender(peer, "COUNTERSIGN"))
     reception.write(memoryview(sent.data))
     return int(reception.finish().status)
