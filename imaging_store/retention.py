@@ -37,6 +37,8 @@ from service_runtime.settings import RetentionSettings
 
 _MEBIBYTE = 1024 * 1024
 _WATERMARK_OF_RESERVE = 4
+_COMPARED_BY_THEN = timedelta(hours=1)
+"""Comparing takes a moment; what is not compared by then, nobody will: we made it ourselves."""
 _FILE = ("sop_instance_uid", "sha256", "key", "size_bytes")
 
 
@@ -184,6 +186,17 @@ def has_ended(moment: Moment) -> ColumnElement[bool]:
         moment.ended_by >= ENDED_AT,
         ~exists(_OPEN_CONFLICT),
         ~exists(_OPEN_ASSOCIATION),
+        study.c.study_instance_uid.not_in(_being_compared(moment)),
+    )
+
+
+def _being_compared(moment: Moment) -> Select[Any]:
+    """Select studies of which an instance has just come again: soon there may be a conflict."""
+    columns = duplicate_instance.c
+    return (
+        select(instance.c.study_instance_uid)
+        .join(duplicate_instance, columns.sop_instance_uid == instance.c.sop_instance_uid)
+        .where(columns.difference.is_(None), columns.received_at > moment.now - _COMPARED_BY_THEN)
     )
 
 

@@ -141,6 +141,22 @@ def test_what_still_arrives_or_contradicts_keeps_its_study(kept: KeptStudies) ->
     assert kept.purged() == {"1.4.1", "1.4.2"}
 
 
+def test_what_came_again_and_is_to_be_compared_keeps_its_study(kept: KeptStudies) -> None:
+    kept.add("1.1")
+    kept.receive_duplicate("1.99", "1.1.1", NOW - timedelta(minutes=59), b"other")
+
+    assert a_purge(kept).some() == Amount(0, 0)
+    kept.change(duplicate_instance, duplicate_instance.c.sop_instance_uid == "1.1.1", difference="")
+    assert a_purge(kept).some().instances == 2
+
+
+def test_what_nobody_compares_does_not_keep_its_study(kept: KeptStudies) -> None:
+    kept.add("1.1")
+    kept.receive_duplicate("1.1", "1.1.1", NOW - timedelta(minutes=61), b"other")
+
+    assert a_purge(kept).some().instances == 2
+
+
 def test_what_we_committed_to_is_kept_until_then(kept: KeptStudies) -> None:
     kept.add("1.1")
     kept.receive_duplicate("1.1", "1.1.1", days_ago(41), b"other")
