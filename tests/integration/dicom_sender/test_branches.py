@@ -219,7 +219,8 @@ def test_a_black_hole_does_not_slow_the_others(run: Callable[..., RunningSender]
         beside_s = median(sender.delivery_s("archive", number) for number in range(6, 11))
 
     assert not sender.answered(AttachmentFailed, "silent")
-    assert beside_s <= 2 * alone_s
+    # A second is for a machine that is busy otherwise: who waited for a black hole would take 15.
+    assert beside_s <= 2 * alone_s + 1
 
 
 def test_tries_used_up_make_a_dead_letter_whose_replay_delivers(
