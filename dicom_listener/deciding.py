@@ -5,7 +5,7 @@ from datetime import datetime
 
 from dicom_listener.application_entities import look_up
 from dicom_listener.duplicates import Duplicates
-from dicom_listener.handlers import on_completion_requested
+from dicom_listener.handlers import intake_handler, on_completion_requested
 from dicom_listener.peers import Peer, peer_of
 from dicom_listener.quarantine import Quarantine
 from dicom_listener.rereading import Rereader
@@ -19,19 +19,21 @@ from message_contracts.intake import (
 )
 from message_contracts.message import Message
 from service_runtime.database import Database
-from service_runtime.messaging.consumer import Handler
+from service_runtime.messaging.consumer import Handler, Handling
 
 
-def intake_handlers(
+def intake_handling(
     database: Database, store: FileInstanceStore, site: Peer, now: Callable[[], datetime]
-) -> dict[type[Message], Handler]:
-    """Return the handler of each message; ``site`` is a peer of which nothing is listed."""
+) -> Handling:
+    """Return the handling of the queue; ``site`` is a peer of which nothing is listed."""
     rereader = Rereader(
         store, lambda ae_title: peer_of(ae_title, look_up(database, ae_title).entry, site)
     )
-    return {
+    duplicates = Duplicates(database, rereader, now)
+    handlers: dict[type[Message], Handler] = {
         CompletionRequested: on_completion_requested(now),
-        InstanceDuplicated: Duplicates(database, rereader, now).on_instance_duplicated,
+        InstanceDuplicated: duplicates.on_instance_duplicated,
         ConflictDecided: Settlement(database, rereader, now).on_conflict_decided,
         QuarantineDecided: Quarantine(database, rereader, now).on_quarantine_decided,
     }
+    return Handling(intake_handler(handlers), on_exhausted=duplicates.on_exhausted)

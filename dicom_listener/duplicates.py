@@ -81,6 +81,13 @@ class Duplicates:
         )
         return partial(_enter, body, found, self.now())
 
+    def on_exhausted(self, envelope: Envelope, _reason: str) -> Effect:
+        """Have a person look at what could not be compared, even where a decoder died of it."""
+        body = envelope.body
+        if not isinstance(body, InstanceDuplicated):
+            return lambda _: None
+        return partial(_enter, body, _UNKNOWN, self.now())
+
     def _compare(self, first: Row[Any], second: Row[Any]) -> _Found:
         try:
             return self._found(first, second)

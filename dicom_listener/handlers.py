@@ -16,7 +16,7 @@ from message_contracts.envelope import Envelope
 from message_contracts.intake import CompletionRequested
 from message_contracts.message import Message
 from service_runtime.errors import PermanentError
-from service_runtime.messaging.consumer import Effect, Handler
+from service_runtime.messaging.consumer import Effect, Handler, Handling
 from service_runtime.messaging.forms import Messaging
 from service_runtime.process import EXIT_FAILED
 
@@ -53,9 +53,9 @@ def on_completion_requested(now: Callable[[], datetime]) -> Handler:
 class Intake:
     """A thread that consumes the queue, as a context."""
 
-    def __init__(self, messaging: Messaging, handler: Handler) -> None:
+    def __init__(self, messaging: Messaging, handling: Handling) -> None:
         self._messaging = messaging
-        self._handler = handler
+        self._handling = handling
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._consume, name="intake", daemon=True)
 
@@ -74,7 +74,7 @@ class Intake:
 
     def _consume(self) -> None:
         try:
-            self._messaging.consume({topology.INTAKE: self._handler}, self._stop)
+            self._messaging.consume({topology.INTAKE: self._handling}, self._stop)
         except Exception:
             # A process that does not hear what people decide has to be started anew.
             log.exception("intake.failed")

@@ -26,8 +26,8 @@ from dicom_listener.association_count import AssociationCount, AssociationsOfPro
 from dicom_listener.commitment_report import Reporter
 from dicom_listener.commitment_telling import Teller, Telling
 from dicom_listener.completion import Limits
-from dicom_listener.deciding import intake_handlers
-from dicom_listener.handlers import Intake, intake_handler
+from dicom_listener.deciding import intake_handling
+from dicom_listener.handlers import Intake
 from dicom_listener.index import Index
 from dicom_listener.negotiation import FrontDoor, application_entity
 from dicom_listener.peers import Peer
@@ -197,7 +197,7 @@ def announcing(
             deadline=timedelta(seconds=settings.completion_deadline_s),
         )
         with service_of("dicom_listener", settings, threading.Event()) as service:
-            handlers = intake_handlers(service.database, store, site_of(settings), _now)
+            handling = intake_handling(service.database, store, site_of(settings), _now)
             purge = Purge(service.database, store, Retention.of(settings), _now)
             files = TlsFiles.of(settings)
             report = Reporter(
@@ -205,7 +205,7 @@ def announcing(
                 None if files is None else partial(client_context, files),
             )
             with (
-                Intake(service.messaging, intake_handler(handlers)),
+                Intake(service.messaging, handling),
                 Purging(purge),
                 Telling(Teller(service.database, report, _now)),
             ):

@@ -16,8 +16,7 @@ from sqlalchemy import Table, select
 from dicom_listener.announcer import Announcer
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.completion import Limits
-from dicom_listener.deciding import intake_handlers
-from dicom_listener.handlers import intake_handler
+from dicom_listener.deciding import intake_handling
 from dicom_listener.index import Index
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
@@ -48,7 +47,7 @@ class ReadingRoom:
         self.store = FileInstanceStore(folder)
         self.time = NOON
         self.keeper = InstanceKeeper(self.store, Index(database), self.now)
-        self.handler = intake_handler(intake_handlers(database, self.store, SITE, self.now))
+        self.handling = intake_handling(database, self.store, SITE, self.now)
         self.announcer = Announcer(database, LIMITS)
 
     def now(self) -> datetime:
@@ -73,7 +72,15 @@ class ReadingRoom:
 
     def handle(self) -> None:
         """Handle what waits for the intake process, until nothing does."""
-        handle_all(self.database, topology.INTAKE, self.handler)
+        handle_all(self.database, topology.INTAKE, self.handling.handler)
+
+    def give_up(self) -> None:
+        """Give up what waits for the intake process, as its consumer does after all attempts."""
+        assert self.handling.on_exhausted is not None
+        for _, envelope in _waiting(self.database, topology.INTAKE):
+            effect = self.handling.on_exhausted(envelope, "its consumer stopped")
+            with self.database.transaction() as transaction:
+                effect(transaction)
 
     def decide(self, conflict_id: UUID, decision: ConflictDecision, uid: str) -> None:
         """Have a person's decision carried out."""

@@ -464,6 +464,17 @@ def test_a_newcomer_that_no_library_can_read_is_for_a_person(room: ReadingRoom) 
     assert len(room.said(StudyConflicted)) == 1
 
 
+def test_a_newcomer_that_its_comparer_dies_of_is_for_a_person(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first, again(first, PatientID="P2"))
+
+    room.give_up()
+
+    assert room.row(duplicate_instance).difference == Kind.CONTENT
+    assert (room.row(conflict).kind, room.row(conflict).holds) == ("instance", True)
+    assert len(room.said(StudyConflicted)) == 1
+
+
 def test_no_value_of_a_patient_travels(
     room: ReadingRoom, capfd: pytest.CaptureFixture[str]
 ) -> None:
