@@ -6,6 +6,7 @@ from typing import Any
 
 import pydicom
 from pydicom import DataElement, Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian
 
 from dicom_listener.dicomweb.dicom_json import Path
@@ -60,6 +61,11 @@ class Pixels:
         self.count = frame_count(dataset)
         self._store = store
         self._instance = instance
+        # What is taken out of the data set when one of its frames is decoded.
+        self._element: Any = dataset.get_item(PIXEL_DATA, keep_deferred=True)
+        tables = (dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths"))
+        self._offsets = (tables[0], tables[1]) if tables[0] and tables[1] else None
+        self._groups = dataset.get("PerFrameFunctionalGroupsSequence")
 
     def stored(self, number: int) -> bytes:
         """Return a frame, counted from 1, in the transfer syntax that it is stored in.
@@ -74,12 +80,7 @@ class Pixels:
         """
         transfer_syntax_uid = UID(self._instance.transfer_syntax_uid)
         if transfer_syntax_uid.is_encapsulated:
-            tables = (
-                self.dataset.get("ExtendedOffsetTable"),
-                self.dataset.get("ExtendedOffsetTableLengths"),
-            )
-            extended = (tables[0], tables[1]) if tables[0] and tables[1] else None
-            return coded_frame(self._coded(), number - 1, self.count, extended)
+            return coded_frame(self._coded(), number - 1, self.count, self._offsets)
         size = self._native_size()
         if size is None or transfer_syntax_uid == ExplicitVRBigEndian:
             return self.uncompressed(number)
@@ -94,7 +95,7 @@ class Pixels:
             It cannot be decoded.
         """
         with AT_WORK:
-            values = decode(self.dataset, number - 1)
+            values = decode(*self.to_decode(number))
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
     def require(self, numbers: Sequence[int]) -> None:
@@ -111,7 +112,8 @@ class Pixels:
     def to_decode(self, number: int) -> tuple[Dataset, int]:
         """Return a data set and which frame of it, counted from 0, is the one asked for.
 
-        Of native pixels the data set is left with that frame alone: the others stay in the file.
+        Of several frames the data set is left with that one alone, until the next is asked for: the
+        others stay in the file.
 
         Raises
         ------
@@ -119,16 +121,22 @@ class Pixels:
             The pixel data is damaged where the frame should be.
         """
         dataset, stored = self.dataset, UID(self._instance.transfer_syntax_uid)
-        is_native = not (stored.is_encapsulated or stored == ExplicitVRBigEndian)
-        size = self._native_size() if is_native and self.count > 1 else None
-        if size is None:
+        if self.count == 1:
             return dataset, number - 1
-        vr = getattr(dataset.get_item(PIXEL_DATA, keep_deferred=True), "VR", None) or "OW"
-        dataset[PIXEL_DATA] = DataElement(PIXEL_DATA, vr, self._slice(size * (number - 1), size))
-        dataset.NumberOfFrames = self.count = 1
-        groups = dataset.get("PerFrameFunctionalGroupsSequence")
-        if groups:
-            dataset.PerFrameFunctionalGroupsSequence = groups[number - 1 : number]
+        if stored.is_encapsulated:
+            vr, frame = "OB", encapsulate([self.stored(number)])
+            for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+                dataset.pop(keyword, None)
+        else:
+            size = None if stored == ExplicitVRBigEndian else self._native_size()
+            if size is None:
+                return dataset, number - 1
+            vr = getattr(self._element, "VR", None) or "OW"
+            frame = self._slice(size * (number - 1), size)
+        dataset[PIXEL_DATA] = DataElement(PIXEL_DATA, vr, frame)
+        dataset.NumberOfFrames = 1
+        if self._groups:
+            dataset.PerFrameFunctionalGroupsSequence = self._groups[number - 1 : number]
         return dataset, 0
 
     def _native_size(self) -> int | None:
@@ -145,7 +153,7 @@ class Pixels:
         return bits // 8
 
     def _slice(self, start: int, size: int) -> bytes:
-        raw: Any = self.dataset.get_item(PIXEL_DATA, keep_deferred=True)
+        raw = self._element
         if getattr(raw, "value", None) is not None:
             frame = bytes(raw.value[start : start + size])
         else:
@@ -158,7 +166,7 @@ class Pixels:
 
     def _coded(self) -> Content:
         """Return the fragments, in their file where they are many: of them a frame is read."""
-        raw: Any = self.dataset.get_item(PIXEL_DATA, keep_deferred=True)
+        raw = self._element
         if getattr(raw, "value", None) is not None:
             return bytes(raw.value)
         with self._store.open(self._instance.key) as file:

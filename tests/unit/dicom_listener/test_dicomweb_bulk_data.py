@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
@@ -16,7 +17,9 @@ from dicom_listener.dicomweb.metadata import metadata_of
 from dicom_listener.part10 import file_meta
 from imaging_pixels import inflation
 from imaging_pixels.image_pixel import UndecodablePixels
+from imaging_pixels.transcode import transcode
 from imaging_store.instances import FileInstanceStore, NotInStore
+from tests.synthetic_images import an_image, part10
 
 SOP_CLASS_UID, UID = "1.2.840.10008.5.1.4.1.1.2", "2.25.1"
 
@@ -103,3 +106,17 @@ def test_frames_are_read_from_their_file_one_by_one(
 
     assert are_whole == [True] * count
     assert peak_bytes < 10 * size_bytes
+
+
+def test_frames_are_decoded_one_by_one(store: FileInstanceStore) -> None:
+    stored = np.random.default_rng(4).integers(0, 2**16, (20, 128, 128), "u2")
+    native = part10(an_image(stored, frames=True))
+    instance = kept(store, transcode(native, JPEG2000Lossless), JPEG2000Lossless)
+    length = stored[0].nbytes
+
+    dataset = read_dataset(store, instance)
+    read = Pixels(dataset, store, instance)
+    frames = [read.uncompressed(number) for number in (20, *range(1, 21))]
+
+    assert frames == [each.tobytes() for each in (stored[-1], *stored)]
+    assert len(dataset.PixelData) < 2 * length
