@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from dicom_listener.commitment_decision import (
     CommitmentRequest,
@@ -136,8 +136,11 @@ class StorageCommitment:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             if asked.id in earlier:
-                _tell_again(connection, asked.id, due_at)
-                return has_address, decided_of(connection, asked.id)
+                if not _is_over(connection, asked.id, now):
+                    _tell_again(connection, asked.id, due_at)
+                    return has_address, decided_of(connection, asked.id)
+                _forget(connection, asked.id)
+                earlier.remove(asked.id)
             if earlier:
                 reason = FailureReason.DUPLICATE_TRANSACTION_UID
                 decided = tuple(Decided(each, reason) for each in asked.references)
@@ -235,6 +238,22 @@ def _tell_again(connection: Connection, commitment_id: UUID, due_at: datetime) -
         .where(commitment.c.id == commitment_id)
         .values(due_at=due_at, attempt=0, told_at=None)
     )
+
+
+def _is_over(connection: Connection, commitment_id: UUID, now: datetime) -> bool:
+    """Whether what was promised need not be there any more."""
+    columns = committed_instance.c
+    over = select(columns.sop_instance_uid).where(
+        columns.commitment_id == commitment_id, columns.kept_until <= now
+    )
+    return connection.execute(over.limit(1)).first() is not None
+
+
+def _forget(connection: Connection, commitment_id: UUID) -> None:
+    connection.execute(
+        delete(committed_instance).where(committed_instance.c.commitment_id == commitment_id)
+    )
+    connection.execute(delete(commitment).where(commitment.c.id == commitment_id))
 
 
 def _locked_index(connection: Connection, uids: Sequence[str]) -> dict[str, Indexed]:

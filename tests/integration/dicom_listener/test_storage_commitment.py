@@ -35,6 +35,7 @@ from tests.peers.certificates import CertificateAuthority
 from tests.peers.processes import LOOPBACK, free_port
 
 WEEK = timedelta(days=7)
+DAY = Retention(timedelta(days=1), watermark_bytes=0, reserve_bytes=0)
 MODALITY = Peer("CT1", timedelta(seconds=1), "LOCAL", UTC, commitment=True)
 
 
@@ -146,6 +147,20 @@ def test_a_request_made_again_has_the_same_answer(kept: KeptStudies) -> None:
 
     assert failures(first) == failures(again) == {"1.1.9": 0x0112}
     assert len(kept.rows(commitment)) == 1
+
+
+def test_what_is_asked_again_after_its_time_is_decided_anew(kept: KeptStudies) -> None:
+    kept.add("1.1")
+    assert failures(service(kept).n_action(asking("1.1.1"))) == {}
+    later = NOW + WEEK
+    Purge(kept.database, kept.store, DAY, lambda: later).some()
+    assert "1.1.1" in kept.purged()
+
+    again = replace(service(kept), now=lambda: later).n_action(asking("1.1.1"))
+
+    assert failures(again) == {"1.1.1": 0x0112}
+    [row] = kept.rows(committed_instance)
+    assert (row.failure_reason, row.kept_until) == (0x0112, None)
 
 
 def test_a_transaction_uid_that_was_used_for_others_commits_to_nothing(kept: KeptStudies) -> None:
