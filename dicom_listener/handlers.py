@@ -22,6 +22,9 @@ from service_runtime.process import EXIT_FAILED
 
 log = structlog.get_logger()
 
+_LOOK_S = 0.2
+"""People decide now and then, and instances are committed hundreds of times a second."""
+
 
 class NotForTheListener(PermanentError):
     """A message of the queue is of a kind that nobody here reads."""

@@ -31,6 +31,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from typing_extensions import override
 
+from service_runtime.change_watch import ChangeWatch
 from service_runtime.errors import TransientError
 
 metadata = MetaData(
@@ -62,6 +63,8 @@ _PASSING_SQLITE_ERRORS = frozenset(
     }
 )
 _PRIMARY_CODE = 0xFF
+_KEPT_CONNECTIONS = 2
+"""Few: what is kept for writing is not there for reading."""
 
 
 class DatabaseUnavailable(TransientError):
@@ -133,6 +136,7 @@ class Database:
     ) -> None:
         self.via_relay = via_relay
         self._wakers: list[Callable[[], None]] = []
+        self._kept: list[Connection] = []
         self._own = threading.local()
         self.dialect: Literal["sqlite", "postgresql"]
         parsed = make_url(url)
@@ -211,8 +215,8 @@ class Database:
         try:
             with (
                 _our_errors(),
-                # Taken from the pool and given back outside the queue, where nobody waits for it.
-                self._writer.connect() as connection,
+                # Had before the queue and kept after it, where nobody waits for it.
+                self._connection_to_write() as connection,
                 self._queue_of_writers(),
                 connection.begin(),
             ):
@@ -241,6 +245,26 @@ class Database:
         return _insert_new(table, self.dialect)
 
     @contextmanager
+    def _connection_to_write(self) -> Iterator[Connection]:
+        """Give a connection that the last transaction has kept, or one of the pool.
+
+        Fetching one from the pool and giving it back costs more than a short transaction does.
+        """
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            connection = self._writer.connect()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if len(self._kept) < _KEPT_CONNECTIONS:
+            self._kept.append(connection)
+        else:
+            connection.close()
+
+    @contextmanager
     def _queue_of_writers(self) -> Iterator[None]:
         if self.dialect != "sqlite":
             with nullcontext():
@@ -257,7 +281,7 @@ class Database:
 
     def watch(self) -> ChangeWatch:
         """Return what tells whether anybody has committed anything."""
-        return ChangeWatch(self)
+        return ChangeWatch(self.path)
 
     def on_send(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called whenever this process has committed something to deliver."""
@@ -274,41 +298,10 @@ class Database:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
+        while self._kept:
+            self._kept.pop().close()
         self._writer.dispose()
         self._reader.dispose()
-
-
-class ChangeWatch:
-    """Tells whether any process has committed since it was asked last. For one thread's use.
-
-    SQLite counts commits (``PRAGMA data_version``, 3 µs); of PostgreSQL the answer is always that
-    it may be so, and ``interval_s`` is longer.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self.interval_s = 0.01 if database.path else 0.05
-        self._path = database.path
-        self._connection: sqlite3.Connection | None = None
-        self._version: int | None = None
-        self.changed()
-
-    def changed(self) -> bool:
-        """Tell whether anything was committed, by anybody, since the last call."""
-        if self._path is None:
-            return True
-        try:
-            if self._connection is None:
-                self._connection = sqlite3.connect(self._path, check_same_thread=False)
-            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.OperationalError:
-            return True
-        before, self._version = self._version, version
-        return bool(version != before)
-
-    def close(self) -> None:
-        """Close the connection that it watches by."""
-        if self._connection is not None:
-            self._connection.close()
 
 
 @cache

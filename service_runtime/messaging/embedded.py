@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import structlog
 
-from service_runtime.database import ChangeWatch, Database, DatabaseUnavailable, Transaction
+from service_runtime.change_watch import ChangeWatch
+from service_runtime.database import Database, DatabaseUnavailable, Transaction
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
 from service_runtime.messaging.outbox import Again, Delivery
@@ -83,6 +84,7 @@ class EmbeddedConsumer:
         self._look_s = look_s
         self._gate = gate
         self._closed_until = 0.0
+        self._due_at: float | None = None
         self._token = f"{token_of()}/{uuid4().hex[:12]}"
         self._woken = threading.Event()
         self._holding = False
@@ -124,8 +126,8 @@ class EmbeddedConsumer:
                     outbox.give_back(transaction, claimed)
 
     def _claim(self) -> list[Delivery]:
-        due_at = outbox.next_due_at(self._database, self._queues)
-        if due_at is None or due_at > time.time():
+        self._due_at = outbox.next_due_at(self._database, self._queues)
+        if self._due_at is None or self._due_at > time.time():
             return []
         closed_s = self._gate()
         if closed_s > 0:
@@ -147,10 +149,9 @@ class EmbeddedConsumer:
         return claimed
 
     def _wait(self, watch: ChangeWatch, stop: threading.Event) -> None:
-        due_at = outbox.next_due_at(self._database, self._queues)
         until = time.time() + _LONGEST_SLEEP_S
-        if due_at is not None:
-            until = min(until, due_at)
+        if self._due_at is not None:
+            until = min(until, self._due_at)
         until = max(until, min(self._closed_until, time.time() + _LONGEST_SLEEP_S))
         while time.time() < until and not stop.is_set():
             if self._woken.wait(self._look_s or watch.interval_s) or watch.changed():

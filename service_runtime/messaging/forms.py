@@ -62,6 +62,7 @@ class Messaging:
         *,
         prefetch: int = PREFETCH,
         handler_deadline_s: float = HANDLER_DEADLINE_S,
+        look_s: float | None = None,
     ) -> None:
         """Handle the messages of these queues until ``stop`` is set, earlier queues first.
 
@@ -71,6 +72,9 @@ class Messaging:
             How many messages are taken at once; 1 where handling is long or lanes matter.
         handler_deadline_s
             After this long a handler is taken to hang, and the process leaves with code 70.
+        look_s
+            In the embedded form, how often to look for what other processes have sent; as often as
+            is cheap by default.
         """
         handlings = {
             queue: handler if isinstance(handler, Handling) else Handling(handler)
@@ -82,6 +86,7 @@ class Messaging:
                 handlings,
                 prefetch=prefetch,
                 handler_deadline_s=handler_deadline_s,
+                look_s=look_s,
             ).run(stop)
             return
         from service_runtime.messaging.broker_consumer import BrokerConsumer  # noqa: PLC0415

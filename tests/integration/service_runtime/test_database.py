@@ -217,3 +217,43 @@ def test_a_pair_that_cannot_work_is_refused(
 
     with pytest.raises(ValueError, match=reason):
         Database(url, via_relay=via_relay)
+
+
+def test_many_writers_leave_nearly_every_connection_for_others(database: Database) -> None:
+    at_once = 12
+    together = threading.Barrier(at_once)
+
+    def write(number: int) -> None:
+        together.wait(timeout=20)
+        with database.transaction() as transaction:
+            transaction.connection.execute(moment.insert(), {"name": str(number)})
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(at_once)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert database._writer.pool.checkedout() <= 2
+    with database.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(moment)).scalar_one() == at_once
+
+
+def test_a_connection_that_was_lost_between_transactions_is_replaced(
+    empty_postgresql_url: str,
+) -> None:
+    database = Database(empty_postgresql_url)
+    with database.transaction() as transaction:
+        own = transaction.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    other = Database(empty_postgresql_url)
+    with other.transaction() as transaction:
+        transaction.connection.execute(text("SELECT pg_terminate_backend(:own)"), {"own": own})
+
+    with pytest.raises(DatabaseUnavailable), database.transaction() as transaction:
+        transaction.connection.execute(text("SELECT 1"))
+    with database.transaction() as transaction:
+        again = transaction.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+    assert again != own
+    database.close()
+    other.close()
