@@ -76,7 +76,7 @@ def test_a_silent_client_is_taken_to_have_gone(server: HttpServer) -> None:
     with connection_to(server) as connection:
         connection.sendall(POST + b"01234")
 
-        assert b'{"body":"incomplete"}' in connection.recv(4096)
+        assert b'{"body":"incomplete"}' in received(connection)
 
 
 def test_a_head_that_is_too_long_is_refused(server: HttpServer) -> None:
