@@ -20,7 +20,11 @@ TIERS = {
     "unit": ["tests/unit", "tests/architecture", "-m", "not tensorflow and not soak", "-n", "2"],
     # TensorFlow takes 3 s and half a gigabyte to import: one process for all that need it.
     "tensorflow": ["tests/unit", "tests/integration", "-m", "tensorflow and not soak"],
-    "integration": ["tests/integration", "-m", "not tensorflow and not soak"],
+    # Most of their time is waiting for servers; a module's tests share theirs.
+    "integration": [
+        *("tests/integration", "-m", "not tensorflow and not soak"),
+        *("-n", "3", "--dist", "loadfile"),
+    ],
     "acceptance": ["tests/acceptance", "-m", "not soak"],
 }
 
