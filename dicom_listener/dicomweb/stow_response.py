@@ -10,14 +10,19 @@ Location = tuple[str, str]
 """Study and Series Instance UID."""
 
 
+_AGAIN = frozenset({StoreStatus.OUT_OF_RESOURCES, StoreStatus.PROCESSING_FAILURE})
+
+
 def status_code(outcomes: Sequence[Outcome]) -> int:
-    """Return 200 where all are stored, 202 where some are; 503 for no room, else 409."""
+    """Return 200 where all are stored, 202 where some are, 409 where none ever will be.
+
+    Where none is, and sending again may help, it is 503: no room, or a fault of ours.
+    """
     if all(outcome.is_stored for outcome in outcomes):
         return 200
     if any(outcome.is_stored for outcome in outcomes):
         return 202
-    is_full = any(outcome.status == StoreStatus.OUT_OF_RESOURCES for outcome in outcomes)
-    return 503 if is_full else 409
+    return 503 if any(outcome.status in _AGAIN for outcome in outcomes) else 409
 
 
 def body(outcomes: Sequence[Outcome], locations: Mapping[str, Location], url: str) -> Json:

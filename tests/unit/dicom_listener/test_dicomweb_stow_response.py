@@ -6,6 +6,7 @@ from dicom_listener.dicomweb.stow_response import body, status_code
 STORED = Outcome("1.2", "1.3", 0, "")
 REFUSED = Outcome("1.2", "1.4", 0xA900, "SOP Class UID differs")
 FULL = Outcome("1.2", "1.5", 0xA700, "No room")
+FAULT = Outcome("1.2", "1.6", 0x0110, "Internal error")
 NO_FILE = Outcome("", "", 0xC000, "a part is no DICOM file")
 
 
@@ -18,6 +19,9 @@ NO_FILE = Outcome("", "", 0xC000, "a part is no DICOM file")
         ([REFUSED, NO_FILE], 409),
         ([FULL], 503),
         ([REFUSED, FULL], 503),
+        ([FAULT], 503),
+        ([FAULT, REFUSED], 503),
+        ([STORED, FAULT], 202),
     ],
 )
 def test_the_status_says_how_much_was_stored(outcomes: list[Outcome], expected: int) -> None:
