@@ -40,6 +40,9 @@ def decode(value: bytes, encodings: Sequence[str]) -> str:
     Undeclared text outside ASCII is read as UTF-8 where it is that, else as ISO 8859-1. Bytes that
     the declared character set does not have become U+FFFD.
     """
+    if value.isascii() and (plain := value.decode("ascii")).isprintable():
+        # Nearly everything, and the same in every character set that there is.
+        return plain.strip()
     if not encodings:
         text = _undeclared(value)
     elif b"\x1b" in value:

@@ -4,9 +4,10 @@ Associations that finish an instance at the same time share one commit: the firs
 for all that wait, the others wait for it, and whoever came meanwhile leads the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import Lock
 
 import structlog
@@ -35,6 +36,11 @@ class _Entry:
     """Of the arrival, once it is entered."""
     is_done: bool = False
     error: Exception | None = None
+
+
+Boarded = Callable[[], list[_Entry]]
+"""Gives the entries of a group, settled when it is called first: once the database is ours to
+write, so that who came while we waited for other processes comes along."""
 
 
 class Index:
@@ -85,10 +91,17 @@ class Index:
             raise entry.error
 
     def _lead(self, leader: _Entry) -> None:
-        with self._lock:
-            group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        group: list[_Entry] = []
+
+        def boarded() -> list[_Entry]:
+            if not group:
+                with self._lock:
+                    group.extend(self._waiting[:_GROUP])
+                    del self._waiting[:_GROUP]
+            return group
+
         try:
-            self._commit(group)
+            self._commit(boarded)
         finally:
             with self._lock:
                 next_leader = self._waiting[0] if self._waiting else None
@@ -99,31 +112,32 @@ class Index:
             if next_leader is not None:
                 next_leader.turn.release()
 
-    def _commit(self, group: Sequence[_Entry]) -> None:
+    def _commit(self, boarded: Boarded) -> None:
         try:
-            outcomes = iter(self._enter(group))
-            for entry in group:
+            outcomes = iter(self._enter(boarded))
+            for entry in boarded():
                 if entry.arrival is not None:
                     entry.outcome = next(outcomes)
                 entry.is_done = True
         except DatabaseUnavailable as error:
-            for entry in group:
+            for entry in boarded():
                 entry.error = error
         except Exception as error:  # noqa: BLE001 - told to whoever waits for it
+            group = boarded()
             if len(group) == 1:
                 group[0].error = error
                 return
             # One that the database refuses must not take the others with it.
             for entry in group:
-                self._commit([entry])
+                self._commit(partial(list, [entry]))
 
-    def _enter(self, group: Sequence[_Entry]) -> list[Outcome]:
-        arrivals = [entry.arrival for entry in group if entry.arrival is not None]
-        ended = [entry.ended for entry in group if entry.ended is not None]
+    def _enter(self, boarded: Boarded) -> list[Outcome]:
         for attempt in range(_ATTEMPTS):
             try:
                 with self.database.transaction() as transaction:
-                    let_go(transaction, ended)
+                    group = boarded()
+                    arrivals = [entry.arrival for entry in group if entry.arrival is not None]
+                    let_go(transaction, [entry.ended for entry in group if entry.ended is not None])
                     return enter(transaction, arrivals) if arrivals else []
             except IntegrityError:
                 # PostgreSQL: another process has just entered the same study or instance.

@@ -64,6 +64,9 @@ _KEYWORDS = (
 )
 _WANTED = {tag_for_keyword(keyword) or 0: keyword for keyword in _KEYWORDS}
 _LAST_WANTED = max(_WANTED)
+_CONTRIBUTING_EQUIPMENT = tag_for_keyword("ContributingEquipmentSequence")
+_Found = bytes | RawDataElement | DataElement
+"""What was read of an element: of one that is plain only its value."""
 
 
 class NotUnderstood(PermanentError):
@@ -146,9 +149,9 @@ def inflated(file: BinaryIO) -> BinaryIO:
 
 def _elements(
     file: BinaryIO, transfer_syntax_uid: str
-) -> tuple[dict[str, RawDataElement | DataElement], bool]:
+) -> tuple[dict[str, _Found], bool]:
     """Return the wanted elements by keyword, and whether the place behind the last was reached."""
-    found: dict[str, RawDataElement | DataElement] = {}
+    found: dict[str, _Found] = {}
     is_implicit, is_little = (
         transfer_syntax_uid in IMPLICIT_VR,
         transfer_syntax_uid not in BIG_ENDIAN,
@@ -158,8 +161,10 @@ def _elements(
         start = file.tell()
         scanned = scan(file.read(PREFIX_BYTES), _WANTED, _LAST_WANTED, is_implicit_vr=is_implicit)
         for tag, (vr, value) in scanned.values.items():
-            found[_WANTED[tag]] = RawDataElement(
-                Tag(tag), vr, len(value), value, 0, is_implicit, is_little
+            found[_WANTED[tag]] = (
+                RawDataElement(Tag(tag), vr, len(value), value, 0, is_implicit, is_little)
+                if tag == _CONTRIBUTING_EQUIPMENT
+                else value
             )
         if scanned.reached_end:
             return found, True
@@ -188,12 +193,12 @@ def _elements(
 
 
 def _header(
-    found: Mapping[str, RawDataElement | DataElement], *, is_little_endian: bool
+    found: Mapping[str, _Found], *, is_little_endian: bool
 ) -> InstanceHeader:
     raw = {
-        keyword: element.value
+        keyword: value
         for keyword, element in found.items()
-        if isinstance(element, RawDataElement) and isinstance(element.value, bytes)
+        if isinstance(value := getattr(element, "value", element), bytes)
     }
     encodings = encodings_of(raw.get("SpecificCharacterSet"))
 
@@ -265,9 +270,9 @@ def _unsigned_short(value: bytes | None, *, is_little_endian: bool) -> int | Non
     return int.from_bytes(value[:_US_LENGTH], "little" if is_little_endian else "big")
 
 
-def _device_uids(element: RawDataElement | DataElement | None) -> frozenset[str]:
+def _device_uids(element: _Found | None) -> frozenset[str]:
     """Device UIDs of Contributing Equipment (PS3.3 §C.12.1); an unreadable sequence has none."""
-    if element is None:
+    if element is None or isinstance(element, bytes):
         return frozenset()
     try:
         if isinstance(element, RawDataElement):
