@@ -147,9 +147,7 @@ def inflated(file: BinaryIO) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _elements(
-    file: BinaryIO, transfer_syntax_uid: str
-) -> tuple[dict[str, _Found], bool]:
+def _elements(file: BinaryIO, transfer_syntax_uid: str) -> tuple[dict[str, _Found], bool]:
     """Return the wanted elements by keyword, and whether the place behind the last was reached."""
     found: dict[str, _Found] = {}
     is_implicit, is_little = (
@@ -192,9 +190,7 @@ def _elements(
     return found, reached_end
 
 
-def _header(
-    found: Mapping[str, _Found], *, is_little_endian: bool
-) -> InstanceHeader:
+def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceHeader:
     raw = {
         keyword: value
         for keyword, element in found.items()

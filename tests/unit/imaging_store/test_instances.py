@@ -200,7 +200,7 @@ def test_a_directory_that_was_removed_is_made_again(store: FileInstanceStore) ->
 def unfinished(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, store: FileInstanceStore
 ) -> FileSink:
-    """A sink on a file system with files without names, and on one that has none."""
+    """Begin a file where file systems have files without names, and where they have none."""
     if request.param == "named":
         monkeypatch.setattr(durable_files, "_open_unnamed", lambda _folder: -1)
     return store.open_write(b"preamble ")

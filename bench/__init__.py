@@ -1,0 +1,1 @@
+"""What is measured, and beside whom; each module prints JSON."""
