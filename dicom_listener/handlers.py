@@ -77,7 +77,7 @@ class Intake:
 
     def _consume(self) -> None:
         try:
-            self._messaging.consume({topology.INTAKE: self._handling}, self._stop)
+            self._messaging.consume({topology.INTAKE: self._handling}, self._stop, look_s=_LOOK_S)
         except Exception:
             # A process that does not hear what people decide has to be started anew.
             log.exception("intake.failed")
