@@ -91,9 +91,11 @@ def run() -> None:
         drain_timeout_s=_DRAIN_TIMEOUT_S,
     )
     # What is there now stays for good. Left out of every collection it is shared by all processes,
-    # and what an association leaves behind is soon a large part of the rest, and collected.
+    # and what an association leaves behind is soon a large part of the rest, and collected: the
+    # second collection has the interpreter count that rest anew (it had counted what is frozen).
     gc.collect()
     gc.freeze()
+    gc.collect()
     crew.run(stop_descriptors())
     log.info("listener.stopped")
 

@@ -20,11 +20,14 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 
 
 def memory_bytes(listener: Listener) -> int:
-    """Sum what each process of the listener has, shared pages in proportion."""
+    """Sum what each process of the listener has, pages that they share in proportion.
+
+    Programs and libraries are left out: how much of them is ours depends on who else runs Python.
+    """
     total = 0
     for process_id in (listener.process.pid, *listener.children):
         rollup = Path(f"/proc/{process_id}/smaps_rollup").read_text()
-        line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+        line = next(line for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
         total += int(line.split()[1]) * 1024
     return total
 
@@ -49,7 +52,7 @@ def open_and_close(listener: Listener, times: int, *, aborted: bool = False) -> 
         else:
             association.release()
     wait_until(
-        lambda: listener.log.count("association.ended") >= ended, timeout_s=10, what="their end"
+        lambda: listener.log.count("association.ended") >= ended, timeout_s=60, what="their end"
     )
 
 
@@ -62,12 +65,9 @@ def test_a_thousand_associations_closed_and_a_thousand_aborted_leave_nothing(
     before = memory_bytes(listener)
 
     open_and_close(listener, 1000)
-    closed = memory_bytes(listener)
     open_and_close(listener, 1000, aborted=True)
-    aborted = memory_bytes(listener)
 
-    assert closed - before < 5 * MEBIBYTE
-    assert aborted - closed < 5 * MEBIBYTE
+    assert memory_bytes(listener) - before < 5_000_000
 
 
 def multi_frame(sop_instance_uid: str, size_bytes: int) -> Iterator[bytes]:
