@@ -9,6 +9,7 @@ import numpy.typing as npt
 from inference_worker.classification_metrics import (
     accuracy,
     balanced_accuracy,
+    calibrated_ece_limit,
     confusion,
     expected_calibration_error,
     grouped_bootstrap,
@@ -106,6 +107,9 @@ def figures(
         "balanced_accuracy": over(balanced_accuracy),
         "roc_auc_macro": round(float(np.mean(known)), 4) if known else None,
         "expected_calibration_error": round(expected_calibration_error(labels, probabilities), 4),
+        "calibrated_ece_limit": _rounded(
+            calibrated_ece_limit(probabilities.max(axis=1), BOOTSTRAP_SEED)
+        ),
         "uncertain": {
             "below": uncertain_below,
             "share": round(float(1 - sure.mean()), 4),

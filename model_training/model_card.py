@@ -138,7 +138,9 @@ def _figures(figures: Figures) -> str:
         f" patients. n = {figures['n']}, {figures['groups']} patients.\n\n"
         f"Accuracy {_range(figures['accuracy'])}; balanced {_range(figures['balanced_accuracy'])};"
         f" mean ROC-AUC {figures['roc_auc_macro']:.3f}; expected calibration error"
-        f" {figures['expected_calibration_error']:.3f}.\n\n"
+        f" {figures['expected_calibration_error']:.3f} (10 bins; perfectly calibrated confidences"
+        f" would stay below {figures['calibrated_ece_limit']:.3f} in 95 of 100 samples of this"
+        " size).\n\n"
         + _table(("class", "n", "sensitivity", "specificity", "ROC-AUC"), rows)
         + "\n\nRows are true classes, columns chosen ones:\n\n"
         + _table(("", *labels), counts)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from inference_worker.classification_metrics import (
     accuracy,
     balanced_accuracy,
+    calibrated_ece_limit,
     confusion,
     expected_calibration_error,
     grouped_bootstrap,
@@ -70,3 +71,25 @@ def test_the_same_seed_gives_the_same_interval() -> None:
         return float((LABELS[rows] == CHOSEN[rows]).mean())
 
     assert grouped_bootstrap(groups, share, 5) == grouped_bootstrap(groups, share, 5)
+
+
+def test_honest_confidences_stay_below_the_limit_in_nineteen_of_twenty_samples() -> None:
+    random = np.random.default_rng(1)
+    confidence = random.uniform(0.5, 1.0, 300)
+    probabilities = np.column_stack([confidence, 1 - confidence])
+
+    limit = calibrated_ece_limit(confidence, seed=2)
+
+    samples = [(random.random(300) >= confidence).astype(np.int64) for _ in range(400)]
+    below = [expected_calibration_error(labels, probabilities) <= limit for labels in samples]
+    assert 0.92 <= np.mean(below) <= 0.98
+
+
+def test_boastful_confidences_are_above_the_limit() -> None:
+    random = np.random.default_rng(4)
+    labels = (random.random(300) >= 0.7).astype(np.int64)
+    probabilities = np.tile([0.9, 0.1], (300, 1))
+
+    error = expected_calibration_error(labels, probabilities)
+
+    assert error > calibrated_ece_limit(probabilities.max(axis=1), seed=2)
