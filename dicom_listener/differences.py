@@ -33,6 +33,8 @@ class Kind(StrEnum):
     """They say something else of the patient or the order."""
     CONTENT = "content"
     """Pixels, geometry, the series or study, or anything else."""
+    UNCOMPARED = "uncompared"
+    """The first is not kept any more, and what is remembered of it the other says too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from dicom_listener.conflicts import ConflictKind, Contradiction, is_decided_for
 from dicom_listener.differences import Difference, Kind, compare, equal_pixels, text_of
 from dicom_listener.identity import Identity, differing, identity_of
 from dicom_listener.instance_header import NotUnderstood
-from dicom_listener.rereading import Rereader, skip_file_meta
+from dicom_listener.remembered import compare_with_index, known_identity
+from dicom_listener.rereading import Rereader, Source, skip_file_meta
 from dicom_listener.sop_classes import DEFLATED
-from imaging_store.instances import NotInStore
+from imaging_store.instances import Kept, NotInStore
 from imaging_store.schema.ingest import duplicate_instance, instance, study
 from message_contracts.envelope import Envelope
 from message_contracts.ingest import ConflictReason
@@ -69,9 +70,12 @@ class Duplicates:
                 select(instance).where(instance.c.sop_instance_uid == body.sop_instance_uid)
             ).first()
             second = connection.execute(select(duplicate_instance).where(*_is(body))).first()
-        if first is None or second is None or second.difference is not None:
+            of_study = connection.execute(
+                select(study).where(study.c.study_instance_uid == body.study_instance_uid)
+            ).one()
+        if first is None or second is None or second.difference is not None or second.purged_at:
             return lambda _: None
-        found = self._compare(first, second)
+        found = self._compare(of_study, first, second)
         log.info(
             "instance.compared",
             study_instance_uid=body.study_instance_uid,
@@ -88,8 +92,10 @@ class Duplicates:
             return lambda _: None
         return partial(_enter, body, _UNKNOWN, self.now())
 
-    def _compare(self, first: Row[Any], second: Row[Any]) -> _Found:
+    def _compare(self, of_study: Row[Any], first: Row[Any], second: Row[Any]) -> _Found:
         try:
+            if first.purged_at is not None:
+                return self._found_in_index(of_study, first, second)
             return self._found(first, second)
         except (NotInStore, NotUnderstood, FileNotFoundError):
             return _UNKNOWN
@@ -101,6 +107,17 @@ class Duplicates:
                 "instance.not_compared", sop_instance_uid=first.sop_instance_uid, exc_info=error
             )
             return _UNKNOWN
+
+    def _found_in_index(self, of_study: Row[Any], first: Row[Any], second: Row[Any]) -> _Found:
+        newcomer = self.rereader.arrival(
+            Kept(second.key, second.size_bytes, second.sha256),
+            Source(second.transfer_syntax_uid, second.calling_ae_title, second.called_ae_title),
+            self.now(),
+        )
+        compared = compare_with_index(of_study, first, newcomer)
+        header = newcomer.header
+        claimed = identity_of(header, header.issuer_of_patient_id)
+        return _Found(compared.difference, claimed, compared.known, compared.claimed)
 
     def _found(self, first: Row[Any], second: Row[Any]) -> _Found:
         store = self.rereader.store
@@ -141,7 +158,7 @@ def _enter(body: InstanceDuplicated, found: _Found, at: datetime, transaction: T
     connection.execute(
         update(duplicate_instance).where(*_is(body)).values(difference=str(found.difference.kind))
     )
-    if found.difference.kind is Kind.ENCODING:
+    if found.difference.kind in {Kind.ENCODING, Kind.UNCOMPARED}:
         return
     contradiction = Contradiction(
         ConflictKind.INSTANCE,
@@ -166,13 +183,7 @@ def _enter(body: InstanceDuplicated, found: _Found, at: datetime, transaction: T
 
 def _is_of_another(transaction: Transaction, known: Row[Any], claimed: Identity) -> bool:
     """Whether the newcomer names another patient than its study is known by now."""
-    of_study = Identity(
-        known.patient_id,
-        known.issuer_of_patient_id,
-        known.patient_name,
-        known.patient_birth_date,
-    )
-    return bool(differing(of_study, claimed)) and not is_decided_for(
+    return bool(differing(known_identity(known), claimed)) and not is_decided_for(
         transaction, known.study_instance_uid, claimed
     )
 

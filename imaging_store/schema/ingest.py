@@ -28,6 +28,8 @@ study = Table(
     # DA and CS values as sent; empty where the source has none.
     Column("patient_birth_date", String(8), nullable=False),
     Column("patient_sex", String(16), nullable=False),
+    # (0010,1010) as the first instance that came has it, such as 018Y.
+    Column("patient_age", String(4), nullable=False, server_default=text("''")),
     Column("accession_number", String(64), nullable=False),
     Column("study_id", String(64), nullable=False),
     Column("study_description", String(255), nullable=False),
@@ -111,7 +113,7 @@ duplicate_instance = Table(
     Column("key", String(255), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
-    # encoding, attributes or content; null until the two have been compared.
+    # encoding, attributes, content or uncompared; null until the two have been compared.
     Column("difference", String(16)),
     Column("purged_at", UtcDateTime),
 )

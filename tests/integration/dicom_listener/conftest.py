@@ -5,8 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from service_runtime.database import Database
 from tests.integration.dicom_listener.dicomweb_process import DicomWebProcess
 from tests.integration.dicom_listener.listener import Listener
+from tests.integration.dicom_listener.reading_room import ReadingRoom
+
+
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReadingRoom]:
+    """Open a reading room on either database."""
+    database = Database(request.getfixturevalue(request.param))
+    yield ReadingRoom(database, tmp_path / "store")
+    database.close()
+
+
+@pytest.fixture
+def room_in_sqlite(sqlite_url: str, tmp_path: Path) -> Iterator[ReadingRoom]:
+    """Open a reading room where both databases do the same."""
+    database = Database(sqlite_url)
+    yield ReadingRoom(database, tmp_path / "store")
+    database.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 from sqlalchemy import Table, select
 
 from dicom_listener.announcer import Announcer
@@ -25,13 +26,14 @@ from imaging_store.instances import FileInstanceStore
 from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
+from message_contracts.ingest import CompletionReason, StudyReceived, StudyUpdated
 from message_contracts.intake import ConflictDecided, ConflictDecision
 from message_contracts.message import Message
 from service_runtime.database import Database
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Handler
 from service_runtime.messaging.tables import delivery, message
-from tests.integration.dicom_listener.listener import Sendable, sendable
+from tests.integration.dicom_listener.listener import Sendable, a_slice, sendable
 
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 SITE = Peer("", timedelta(seconds=30), "LOCAL", UTC)
@@ -141,3 +143,22 @@ def _waiting(database: Database, queue: str) -> list[tuple[str, Envelope]]:
             .order_by(message.c.created_at)
         ).all()
     return [(row.id, catalogue.decode(row.body)) for row in rows]
+
+
+def of(ds: Dataset, **changes: object) -> Dataset:
+    """Draw a further instance of the same study and series."""
+    same = {name: ds[name].value for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    return a_slice(**{**same, "SOPInstanceUID": generate_uid(), **changes})
+
+
+def again(ds: Dataset, **changes: object) -> Dataset:
+    """Draw the same instance, with changes."""
+    return of(ds, **{"SOPInstanceUID": ds.SOPInstanceUID, **changes})
+
+
+def completed(room: ReadingRoom) -> list[tuple[int, int, CompletionReason]]:
+    """Return version, instance count and reason of each version that was announced."""
+    return [
+        (body.study_version, body.instance_count, body.reason)
+        for body in room.said(StudyReceived, StudyUpdated)
+    ]

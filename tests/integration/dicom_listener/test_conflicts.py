@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
 
-from dicom_listener.differences import Kind
 from dicom_listener.settlement import CannotBeSettled
 from imaging_store.schema.ingest import (
     conflict,
     conflicting_instance,
-    duplicate_instance,
     instance,
     study,
 )
@@ -24,46 +16,12 @@ from message_contracts.ingest import (
     ConflictReason,
     StudyConflicted,
     StudyReceived,
-    StudyUpdated,
 )
 from message_contracts.intake import ConflictDecided, ConflictDecision, ConflictSettled
-from service_runtime.database import Database
-from tests.integration.dicom_listener.listener import a_slice, sendable
-from tests.integration.dicom_listener.reading_room import ReadingRoom
+from tests.integration.dicom_listener.listener import a_slice
+from tests.integration.dicom_listener.reading_room import ReadingRoom, again, completed, of
 
 KEEP, REPLACE, EXCLUDE = ConflictDecision
-
-
-@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    opened = Database(request.getfixturevalue(request.param))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def room(database: Database, tmp_path: Path) -> ReadingRoom:
-    return ReadingRoom(database, tmp_path / "store")
-
-
-def of(ds: Dataset, **changes: object) -> Dataset:
-    """Draw a further instance of the same study."""
-    same = {name: ds[name].value for name in ("StudyInstanceUID", "SeriesInstanceUID")}
-    return a_slice(**{**same, "SOPInstanceUID": generate_uid(), **changes})
-
-
-def again(ds: Dataset, **changes: object) -> Dataset:
-    return of(ds, **{"SOPInstanceUID": ds.SOPInstanceUID, **changes})
-
-
-def completed(room: ReadingRoom) -> list[tuple[int, int, CompletionReason]]:
-    return [
-        (body.study_version, body.instance_count, body.reason)
-        for body in room.said(StudyReceived, StudyUpdated)
-    ]
-
-
-# Whose study is it
 
 
 @pytest.mark.parametrize(
@@ -281,198 +239,6 @@ def test_a_conflict_that_nobody_has_opened_cannot_be_settled(room: ReadingRoom) 
 
     with pytest.raises(CannotBeSettled):
         room.decide(other, KEEP, "1.2.3")
-
-
-# Duplicates
-
-
-def test_the_same_in_another_encoding_is_noted_only(room: ReadingRoom) -> None:
-    first = a_slice()
-    other = again(first, SpecificCharacterSet="ISO_IR 100")
-
-    assert room.arrive(first, other, other) == [0x0000] * 3
-    room.handle()
-
-    assert room.row(duplicate_instance).difference == Kind.ENCODING
-    assert room.rows(conflict) == []
-
-
-def test_an_update_of_the_order_is_shown_and_does_not_hold(room: ReadingRoom) -> None:
-    first = a_slice(AccessionNumber="A1")
-    room.arrive(first, again(first, AccessionNumber="A2", PatientName="DOE^JANE"))
-    room.handle()
-
-    found = room.row(conflict)
-
-    assert room.row(duplicate_instance).difference == Kind.ATTRIBUTES
-    assert (found.kind, found.holds) == ("update", False)
-    assert found.differing == ["AccessionNumber", "PatientName"]
-    assert (found.known["AccessionNumber"], found.claimed["AccessionNumber"]) == ("A1", "A2")
-    assert room.said(StudyConflicted) == []
-
-
-def test_an_update_of_the_patient_holds_once_for_a_whole_study(room: ReadingRoom) -> None:
-    firsts = [first := a_slice(), of(first), of(first)]
-    room.arrive(*firsts, *(again(each, PatientID="P2") for each in firsts))
-    room.handle()
-
-    found = room.row(conflict)
-
-    assert (found.kind, found.holds, found.differing) == ("update", True, ["PatientID"])
-    assert len(room.rows(conflicting_instance)) == 3
-    assert [body.reason for body in room.said(StudyConflicted)] == [
-        ConflictReason.IDENTITY_CONFLICT
-    ]
-
-
-def test_an_accepted_update_takes_the_place(room: ReadingRoom) -> None:
-    firsts = [first := a_slice(), of(first)]
-    updates = [again(each, PatientID="P2", PatientName="Roe^Jo") for each in firsts]
-    room.arrive(*firsts, *updates)
-    room.handle()
-    room.become_quiet()
-
-    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
-
-    for old, new in zip(firsts, updates, strict=True):
-        kept = room.row(instance, sop_instance_uid=old.SOPInstanceUID)
-        beside = room.row(duplicate_instance, sop_instance_uid=old.SOPInstanceUID)
-        assert room.store.read(kept.key).endswith(sendable(new).data)
-        assert room.store.read(beside.key).endswith(sendable(old).data)
-    assert room.row(study).patient_name == "Roe^Jo"
-    assert completed(room)[1:] == [(2, 2, CompletionReason.SETTLED)]
-    # Either may come again: both are known.
-    assert room.arrive(*firsts, *updates) == [0x0000] * 4
-    room.handle()
-    assert len(room.rows(conflict)) == 1
-    assert len(room.rows(duplicate_instance)) == 2
-
-
-def test_an_excluded_instance_that_comes_again_put_right_counts(room: ReadingRoom) -> None:
-    first = a_slice()
-    wrong = of(first, PatientID="P2")
-    room.arrive(first, wrong)
-    room.become_quiet()
-    room.decide(room.row(conflict).id, EXCLUDE, first.StudyInstanceUID)
-
-    room.arrive(again(wrong, PatientID="P1"))
-    room.handle()
-
-    update = room.row(conflict, kind="update")
-    assert not update.holds
-    room.decide(update.id, REPLACE, first.StudyInstanceUID)
-    assert [row.excluded_at for row in room.rows(instance)] == [None, None]
-    assert completed(room)[1:] == [
-        (2, 1, CompletionReason.SETTLED),
-        (3, 2, CompletionReason.SETTLED),
-    ]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"PixelData": b"\1" * 128}, {"SeriesInstanceUID": "1.2"}, {"InstanceNumber": 7}]
-)
-def test_other_content_holds_the_case(room: ReadingRoom, changes: dict[str, object]) -> None:
-    first = a_slice()
-    room.arrive(first, again(first, **changes))
-    room.handle()
-
-    found = room.row(conflict)
-
-    assert (found.kind, found.holds, found.differing) == ("instance", True, list(changes))
-    assert [body.reason for body in room.said(StudyConflicted)] == [
-        ConflictReason.INSTANCE_CONFLICT
-    ]
-
-
-@pytest.mark.parametrize("decision", [KEEP, EXCLUDE])
-def test_the_first_stays_where_the_newcomer_is_not_believed(
-    room: ReadingRoom, decision: ConflictDecision
-) -> None:
-    first = a_slice()
-    room.arrive(first, again(first, InstanceNumber=7))
-    room.handle()
-    room.become_quiet()
-
-    room.decide(room.row(conflict).id, decision, first.StudyInstanceUID)
-
-    assert room.store.read(room.row(instance).key).endswith(sendable(first).data)
-    assert room.row(conflict).decision == decision
-    assert len(completed(room)) == 1
-
-
-def test_the_newcomers_content_takes_the_place(room: ReadingRoom) -> None:
-    first = a_slice()
-    newcomer = again(first, InstanceNumber=7, SeriesInstanceUID="1.2.3", Modality="MR")
-    room.arrive(first, newcomer)
-    room.handle()
-    room.become_quiet()
-
-    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
-
-    kept = room.row(instance)
-    assert room.store.read(kept.key).endswith(sendable(newcomer).data)
-    assert (kept.series_instance_uid, kept.modality, kept.study_version) == ("1.2.3", "MR", 2)
-    beside = room.row(duplicate_instance)
-    assert room.store.read(beside.key).endswith(sendable(first).data)
-    room.become_quiet()
-    assert completed(room)[1:] == [(2, 1, CompletionReason.QUIET)]
-    assert [body.study_version for body in room.said(ConflictSettled)] == [2]
-
-
-def test_an_instance_may_move_to_the_study_that_it_names_now(room: ReadingRoom) -> None:
-    first = a_slice()
-    other = of(first)
-    moved = again(first, StudyInstanceUID="1.9.9")
-    room.arrive(first, other, moved)
-    room.handle()
-    room.become_quiet()
-
-    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
-    room.become_quiet()
-
-    assert room.row(instance, sop_instance_uid=first.SOPInstanceUID).study_instance_uid == "1.9.9"
-    assert [
-        (body.study_instance_uid, body.study_version, body.instance_count)
-        for body in room.said(StudyReceived, StudyUpdated)
-    ] == [
-        (first.StudyInstanceUID, 1, 2),
-        (first.StudyInstanceUID, 2, 1),
-        ("1.9.9", 1, 1),
-    ]
-
-
-def test_a_first_that_cannot_be_read_any_more_is_for_a_person(room: ReadingRoom) -> None:
-    first = a_slice()
-    room.arrive(first)
-    room.store.path(room.row(instance).key).unlink()
-
-    room.arrive(again(first, SpecificCharacterSet="ISO_IR 100"))
-    room.handle()
-
-    assert (room.row(conflict).kind, room.row(conflict).holds) == ("instance", True)
-
-
-def test_a_newcomer_that_no_library_can_read_is_for_a_person(room: ReadingRoom) -> None:
-    first = a_slice()
-    it = sendable(first)
-    of_no_vr = b"\xe1\x7f\x10\x00" + b"Q\0" + b"\0\0"
-    room.arrive(it, replace(it, data=it.data + of_no_vr))
-
-    room.handle()
-
-    assert room.row(duplicate_instance).difference == Kind.CONTENT
-    assert len(room.said(StudyConflicted)) == 1
-
-
-def test_a_newcomer_that_its_comparer_dies_of_is_for_a_person(room: ReadingRoom) -> None:
-    first = a_slice()
-    room.arrive(first, again(first, PatientID="P2"))
-
-    room.give_up()
-
-    assert room.row(duplicate_instance).difference == Kind.CONTENT
-    assert (room.row(conflict).kind, room.row(conflict).holds) == ("instance", True)
-    assert len(room.said(StudyConflicted)) == 1
 
 
 def test_no_value_of_a_patient_travels(
