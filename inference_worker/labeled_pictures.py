@@ -1,7 +1,12 @@
-"""A folder of labeled pictures: a ``manifest.csv`` and the files that it names.
+"""Labeled pictures: a CSV file and the files that it names, or a folder for each class.
 
-Columns ``file`` and ``class`` are needed. ``group_id`` (else ``patient_id``) says which pictures
-belong together, so that no patient is on both sides of a split and intervals are drawn by patient.
+A table (``manifest.csv`` of a folder, or a CSV file by its own name) needs a column ``file`` (or
+``path``) and a column ``class`` (or ``label``). ``group_id``, else ``patient_id``, says which
+pictures belong together, so that no patient is on both sides of a split and intervals are drawn by
+patient. ``image_id``, ``split``, ``source`` and ``licence`` are optional.
+
+A folder without a table has a folder for each class: ``CLASS/picture.png``, or
+``CLASS/PATIENT/picture.png``; above the classes there may be ``train``, ``val`` and ``test``.
 """
 
 import csv
@@ -14,14 +19,27 @@ import numpy as np
 from inference_worker.preprocessing import Picture, to_network_geometry
 from service_runtime.errors import PermanentError
 
+MANIFEST = "manifest.csv"
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+COLUMNS = {
+    "file": ("file", "path"),
+    "class": ("class", "label"),
+    "group": ("group_id", "patient_id"),
+    "source": ("source",),
+    "split": ("split",),
+    "licence": ("licence", "license"),
+}
+"""What we ask of a row, and the columns that may say it, the first that has a value."""
+
 
 class InvalidManifest(PermanentError):
-    """The folder's ``manifest.csv`` cannot be used as it is; the message names line and column."""
+    """The pictures cannot be used as they are; the message names line and column, or the file."""
 
 
 @dataclass(frozen=True)
 class LabeledPicture:
-    """One row of the manifest."""
+    """One picture and what is known of it."""
 
     path: Path
     label: str
@@ -31,42 +49,92 @@ class LabeledPicture:
     source: str
     split: str
     licence: str
+    grouped: bool = True
+    """Whether the data said the group; else every picture is a group of its own."""
 
 
-def read_manifest(data_dir: Path) -> tuple[LabeledPicture, ...]:
-    """Read ``manifest.csv`` of a folder, in its order.
+def read_manifest(data: Path) -> tuple[LabeledPicture, ...]:
+    """Read a CSV file, a folder's ``manifest.csv``, or a folder for each class.
 
     Raises
     ------
     InvalidManifest
-        No manifest, a needed column or value is missing, or a file lies outside the folder.
+        There is neither, a needed column or value is missing, or the ``manifest.csv`` of a folder
+        names a file outside of it. A CSV file that was itself named may do so.
     """
-    manifest = data_dir / "manifest.csv"
-    if not manifest.is_file():
-        raise InvalidManifest(f"{data_dir}: no manifest.csv (columns file, class, group_id)")
-    with manifest.open(newline="", encoding="utf-8-sig") as stream:
+    table = data / MANIFEST if data.is_dir() else data
+    if table.is_file():
+        return _read_table(table, confined=data.is_dir())
+    pictures = _read_folders(data) if data.is_dir() else ()
+    if not pictures:
+        raise InvalidManifest(
+            f"{data}: no {MANIFEST} (columns file, class, group_id), and no folder with PNG or JPEG"
+            " files for each class"
+        )
+    return pictures
+
+
+def _read_table(table: Path, *, confined: bool) -> tuple[LabeledPicture, ...]:
+    with table.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
-        missing = {"file", "class"} - set(reader.fieldnames or ())
+        there = set(reader.fieldnames or ())
+        missing = [name for name in ("file", "class") if not there.intersection(COLUMNS[name])]
         if missing:
-            raise InvalidManifest(f"{manifest}: column {' and '.join(sorted(missing))} missing")
-        return tuple(_picture(data_dir, row, line) for line, row in enumerate(reader, start=2))
+            wanted = " and ".join(" or ".join(COLUMNS[name]) for name in missing)
+            raise InvalidManifest(f"{table}: column {wanted} missing")
+        rows = tuple(_row(table, row, line) for line, row in enumerate(reader, start=2))
+    folder = table.parent.resolve()
+    for line, row in enumerate(rows, start=2):
+        if confined and not row.path.resolve().is_relative_to(folder):
+            raise InvalidManifest(f"{table.name} line {line}: file lies outside the folder")
+    return rows
 
 
-def _picture(data_dir: Path, row: dict[str, str | None], line: int) -> LabeledPicture:
-    file, folder_class = row["file"] or "", row["class"] or ""
-    if not file or not folder_class:
-        raise InvalidManifest(f"manifest.csv line {line}: file and class must have a value")
-    path = data_dir / file
-    if not path.resolve().is_relative_to(data_dir.resolve()):
-        raise InvalidManifest(f"manifest.csv line {line}: file lies outside the folder")
+def _row(table: Path, row: dict[str, str | None], line: int) -> LabeledPicture:
+    said = {
+        name: next((row[column] or "" for column in columns if row.get(column)), "")
+        for name, columns in COLUMNS.items()
+    }
+    if not said["file"] or not said["class"]:
+        raise InvalidManifest(f"{table.name} line {line}: file and class must have a value")
     return LabeledPicture(
-        path=path,
-        label=folder_class.replace("_", " "),
-        group_id=row.get("group_id") or row.get("patient_id") or file,
-        source=row.get("source") or "",
-        split=row.get("split") or "",
-        licence=row.get("licence") or row.get("license") or "",
+        path=table.parent / said["file"],
+        label=said["class"].replace("_", " "),
+        group_id=said["group"] or said["file"],
+        source=said["source"],
+        split=said["split"],
+        licence=said["licence"],
+        grouped=bool(said["group"]),
     )
+
+
+def _read_folders(data: Path) -> tuple[LabeledPicture, ...]:
+    """Read ``[SPLIT/]CLASS/[PATIENT/]picture``, in the order of the names."""
+    top = [each.name for each in data.iterdir() if each.is_dir()]
+    split_above = bool(top) and all(name.lower() in SPLIT_FOLDERS for name in top)
+    found = []
+    for path in sorted(data.rglob("*")):
+        if path.suffix.lower() not in PICTURE_SUFFIXES or not path.is_file():
+            continue
+        folders = path.relative_to(data).parts[:-1]
+        if any(name.startswith(".") for name in folders):
+            continue
+        split, folders = (folders[0], folders[1:]) if split_above else ("", folders)
+        if not folders:
+            raise InvalidManifest(f"{path.name}: lies in no folder that names its class")
+        patient = "/".join(folders[1:])
+        found.append(
+            LabeledPicture(
+                path=path,
+                label=folders[0].replace("_", " "),
+                group_id=patient or str(path.relative_to(data)),
+                source="",
+                split=split,
+                licence="",
+                grouped=bool(patient),
+            )
+        )
+    return tuple(found)
 
 
 def read_picture(path: Path, channels: int) -> Picture:

@@ -35,7 +35,7 @@ def test_without_a_group_the_patient_groups_and_without_both_the_file(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("path,label\n", "column class and file missing"),
+        ("name,diagnosis\n", "column file or path and class or label missing"),
         ("file,class\na.png,\n", "line 2: file and class"),
         ("file,class\na.png,X\n../b.png,X\n", "line 3: file lies outside"),
         ("file,class\n/etc/hosts,X\n", "line 2: file lies outside"),
@@ -68,3 +68,43 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidManifest, match=r"a\.png"):
         read_picture(tmp_path / "a.png", 1)
+
+
+def test_a_table_with_path_and_label_is_read_from_its_own_folder(tmp_path: Path) -> None:
+    table = tmp_path / "lesions.csv"
+    table.write_text("image_id,path,label\n17,pictures/a.png,mel\n", encoding="utf-8")
+
+    (row,) = read_manifest(table)
+
+    assert row.path == tmp_path / "pictures" / "a.png"
+    assert (row.label, row.group_id, row.grouped) == ("mel", "pictures/a.png", False)
+
+
+def a_tree(folder: Path, *files: str) -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(b"")
+    return folder
+
+
+def test_a_folder_for_each_class_needs_no_table(tmp_path: Path) -> None:
+    a_tree(tmp_path, "Benign_nevus/a.png", "Melanoma/p7/b.JPG", "Melanoma/p7/.cache/b.png")
+
+    rows = read_manifest(tmp_path)
+
+    assert [row.label for row in rows] == ["Benign nevus", "Melanoma"]
+    assert [row.group_id for row in rows] == ["Benign_nevus/a.png", "p7"]
+    assert [row.grouped for row in rows] == [False, True]
+
+
+def test_folders_above_the_classes_may_say_the_split(tmp_path: Path) -> None:
+    a_tree(tmp_path, "train/X/a.png", "val/X/b.png")
+
+    rows = read_manifest(tmp_path)
+
+    assert [(row.split, row.label) for row in rows] == [("train", "X"), ("val", "X")]
+
+
+def test_a_picture_beside_the_class_folders_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidManifest, match=r"stray\.png: lies in no folder"):
+        read_manifest(a_tree(tmp_path, "X/a.png", "stray.png"))
