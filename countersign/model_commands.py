@@ -14,7 +14,7 @@ from service_runtime.errors import PermanentError
 
 if TYPE_CHECKING:
     from inference_worker.model_folder import ModelFolder, RefusedFolder
-    from message_contracts.model_description import InstanceAttributes
+    from message_contracts.applicability import InstanceAttributes
 
 app = typer.Typer(help="Model folders.", no_args_is_help=True)
 

@@ -3,104 +3,21 @@
 Everything is declared and validated; nothing in it is evaluated as code.
 """
 
-from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
+from message_contracts.applicability import ApplicabilityRule, Declared, StandardUid
 from message_contracts.coding import CodedConcept
+from message_contracts.domain_check import DomainCheck
 from message_contracts.identifiers import Probability, Sha256
 from message_contracts.inference import UNCERTAIN
+from message_contracts.study_selection import StudySelection
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-CodeString = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_ ]{1,16}$")]
-"""VR CS (PS3.5 §6.2): upper-case letters, digits, space, underscore; at most 16 characters."""
-StandardUid = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$")]
-"""A UID as PS3.5 §9.1 has it, apart from its length."""
 
 
-class _Declared(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class InstanceAttributes(_Declared):
-    """What a rule may ask of an instance; an absent or empty element is ``None`` or ``()``."""
-
-    modality: str | None
-    """(0008,0060)."""
-    body_part_examined: str | None
-    """(0018,0015)."""
-    sop_class_uid: str | None
-    """(0008,0016)."""
-    view_position: str | None
-    """(0018,5101)."""
-    image_type: tuple[str, ...] = ()
-    """(0008,0008), its values in order (PS3.3 §C.7.6.1.1.2)."""
-
-
-class WhenAbsent(StrEnum):
-    """What becomes of an instance that does not say."""
-
-    MATCH = "match"
-    REFUSE = "refuse"
-
-
-class AllowedCodes(_Declared):
-    """The code strings that match, compared without regard to case and outer spaces."""
-
-    values: tuple[CodeString, ...] = Field(min_length=1)
-    absent: WhenAbsent
-    """Many real radiographs leave Body Part Examined and View Position out; say what then."""
-
-
-class ApplicabilityRule(_Declared):
-    """Which instances the model reads: every declared attribute must match."""
-
-    modality: AllowedCodes
-    body_part_examined: AllowedCodes | None = None
-    """``None``: any body part, also an absent one. Likewise below."""
-    view_position: AllowedCodes | None = None
-    sop_class_uid: tuple[StandardUid, ...] = Field(min_length=1)
-    refused_image_types: tuple[tuple[CodeString, ...], ...] = ()
-    """Image Types that are never read, by their first values: ``[DERIVED, SECONDARY]`` refuses
-    what another system, or this one, drew."""
-
-    def mismatches(self, attributes: InstanceAttributes) -> tuple[str, ...]:
-        """Say why an instance is not for this model, a sentence a reason; empty where it is."""
-        codes = (
-            ("Modality (0008,0060)", self.modality, attributes.modality),
-            (
-                "Body Part Examined (0018,0015)",
-                self.body_part_examined,
-                attributes.body_part_examined,
-            ),
-            ("View Position (0018,5101)", self.view_position, attributes.view_position),
-        )
-        reasons = [
-            _mismatch(name, allowed, value) for name, allowed, value in codes if allowed is not None
-        ]
-        if (attributes.sop_class_uid or "").strip() not in self.sop_class_uid:
-            reasons.append("SOP Class UID (0008,0016) is none of those that the model reads.")
-        image_type = tuple(_normal(value) for value in attributes.image_type)
-        for refused in self.refused_image_types:
-            if image_type[: len(refused)] == refused:
-                kind = "\\".join(refused)
-                reasons.append(f"Image Type (0008,0008) is {kind}, which the model never reads.")
-        return tuple(reason for reason in reasons if reason)
-
-
-def _normal(value: str | None) -> str:
-    return (value or "").strip().upper()
-
-
-def _mismatch(name: str, allowed: AllowedCodes, value: str | None) -> str:
-    given, wanted = _normal(value), " or ".join(allowed.values)
-    if not given:
-        return "" if allowed.absent is WhenAbsent.MATCH else f"{name} is absent; {wanted} needed."
-    return "" if given in allowed.values else f"{name} is not {wanted}."
-
-
-class NetworkInput(_Declared):
+class NetworkInput(Declared):
     """The geometry and scaling of what the network takes."""
 
     rows: int = Field(ge=8, le=4096)
@@ -118,7 +35,7 @@ class NetworkInput(_Declared):
         return self
 
 
-class ModelClass(_Declared):
+class ModelClass(Declared):
     """One class, at the place where the network's output has its probability."""
 
     label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
@@ -126,9 +43,11 @@ class ModelClass(_Declared):
     description: Text
     no_abnormality: bool = False
     """True for the one class, if there is one, that says nothing was found."""
+    data_name: Text | None = None
+    """What data sets call it in their manifests, where that is not its label: ``mel``."""
 
 
-class TrainingData(_Declared):
+class TrainingData(Declared):
     """What the model learned from."""
 
     description: Text
@@ -137,7 +56,7 @@ class TrainingData(_Declared):
     picture_count: int = Field(ge=1)
 
 
-class ModelDescription(_Declared):
+class ModelDescription(Declared):
     """A model folder's ``model.yaml``."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
@@ -147,6 +66,8 @@ class ModelDescription(_Declared):
     intended_use: Text
     limits: tuple[Text, ...] = Field(min_length=1)
     applies_to: ApplicabilityRule
+    reads: StudySelection = StudySelection()
+    """What it reads of all that the rule matches, and how that becomes one finding."""
     input: NetworkInput
     classes: tuple[ModelClass, ...] = Field(min_length=2)
     uncertain_below: Probability
@@ -161,6 +82,8 @@ class ModelDescription(_Declared):
     weights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+\.keras$")]
     """The file of the weights, in the same folder."""
     weights_sha256: Sha256
+    domain: DomainCheck | None = None
+    """How pictures of another kind are known and refused; ``None``: all are judged."""
 
     @model_validator(mode="after")
     def _classes_can_be_told_apart(self) -> Self:
@@ -175,6 +98,14 @@ class ModelDescription(_Declared):
         if sum(model_class.no_abnormality for model_class in self.classes) > 1:
             raise ValueError("classes: no_abnormality can be said of one class only")
         return self
+
+    @property
+    def files(self) -> dict[str, Sha256]:
+        """The files of the folder that the model needs beside ``model.yaml``, each its digest."""
+        files = {self.weights: self.weights_sha256}
+        if self.domain is not None:
+            files[self.domain.file] = self.domain.sha256
+        return files
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from message_contracts.model_description import ApplicabilityRule, ModelClass
+from message_contracts.applicability import ApplicabilityRule
+from message_contracts.model_description import ModelClass
 from service_runtime.errors import PermanentError
 
 RECIPES = Path(__file__).parent / "recipes"

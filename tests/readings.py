@@ -7,16 +7,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from inference_worker.result_attributes import Reading
+from message_contracts.applicability import AllowedCodes, ApplicabilityRule, WhenAbsent
 from message_contracts.coding import CodedConcept
 from message_contracts.inference import ClassProbability
 from message_contracts.model_description import (
-    AllowedCodes,
-    ApplicabilityRule,
     ModelClass,
     ModelDescription,
     NetworkInput,
     TrainingData,
-    WhenAbsent,
 )
 
 WEIGHTS_SHA256 = "5e" * 32

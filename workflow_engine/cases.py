@@ -17,9 +17,10 @@ from imaging_store.schema.workflow import (
     intervention,
     signature,
 )
+from message_contracts.applicability import InstanceAttributes
 from message_contracts.case import CaseStatus, DeliveryState, Stage
 from message_contracts.inference import InferenceCompleted, ModelReference
-from message_contracts.model_description import InstanceAttributes, ModelDescription
+from message_contracts.model_description import ModelDescription
 from workflow_engine import history
 from workflow_engine.case import Case, Trigger, open_case
 from workflow_engine.findings import Reading

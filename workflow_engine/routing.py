@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from message_contracts.applicability import ApplicabilityRule, InstanceAttributes
 from message_contracts.inference import ModelReference
-from message_contracts.model_description import ApplicabilityRule, InstanceAttributes
 
 
 @dataclass(frozen=True)

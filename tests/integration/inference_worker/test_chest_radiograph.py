@@ -11,7 +11,7 @@ import pytest
 
 from inference_worker.model_folder import ModelFolder, load_model_folder
 from inference_worker.predictor import Predictor
-from message_contracts.model_description import InstanceAttributes
+from message_contracts.applicability import InstanceAttributes
 from model_training.networks import BACKBONES, build_network, kernels_of, unmoved_kernels
 
 pytestmark = pytest.mark.tensorflow

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from message_contracts.model_description import (
+from message_contracts.applicability import (
     AllowedCodes,
     ApplicabilityRule,
     InstanceAttributes,
-    ModelDescription,
     WhenAbsent,
 )
+from message_contracts.model_description import ModelDescription
 from tests.tiny_model import DESCRIPTION
 
 DIGITAL_X_RAY = "1.2.840.10008.5.1.4.1.1.1.1"

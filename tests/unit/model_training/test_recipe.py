@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from message_contracts.model_description import InstanceAttributes
+from message_contracts.applicability import InstanceAttributes
 from model_training.recipe import RECIPES, InvalidRecipe, load_recipe
 
 NIH_RADIOGRAPH = InstanceAttributes(

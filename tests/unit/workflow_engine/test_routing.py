@@ -1,10 +1,10 @@
-from message_contracts.inference import ModelReference
-from message_contracts.model_description import (
+from message_contracts.applicability import (
     AllowedCodes,
     ApplicabilityRule,
     InstanceAttributes,
     WhenAbsent,
 )
+from message_contracts.inference import ModelReference
 from workflow_engine.routing import (
     NO_IMAGE,
     NO_MODEL_REGISTERED,
