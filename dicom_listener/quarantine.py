@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 import structlog
-from pydicom.filereader import read_file_meta_info
 from sqlalchemy import Row, delete, select, update
 
 from dicom_listener.arrival import Arrival
@@ -97,7 +96,8 @@ class Quarantine:
         """Return it as it would arrive now, its bytes kept where an instance's are."""
         store = self.rereader.store
         with store.open(row.key) as file:
-            meta = _meta_of(file)
+            # What the command had said, where the row does not tell: it came before we kept that.
+            meta = skip_file_meta(file)
             source = Source(
                 row.transfer_syntax_uid or meta.transfer_syntax_uid,
                 row.calling_ae_title,
@@ -119,23 +119,6 @@ class Quarantine:
                 key = instance_key(header.study_instance_uid, header.sop_instance_uid, sink.sha256)
                 kept = sink.commit(key)
         return self.rereader.arrival_of(header, kept, source, at)
-
-
-@dataclass(frozen=True, slots=True)
-class _Meta:
-    transfer_syntax_uid: str
-    sop_class_uid: str
-
-
-def _meta_of(file: BinaryIO) -> _Meta:
-    """Return what the command had said, where the row does not tell: it came before we kept it."""
-    try:
-        meta = read_file_meta_info(file.name)
-    except Exception as error:
-        raise NotUnderstood("the File Meta Information cannot be read") from error
-    return _Meta(
-        str(meta.get("TransferSyntaxUID", "")), str(meta.get("MediaStorageSOPClassUID", ""))
-    )
 
 
 def _require_same(header: InstanceHeader, sop_class_uid: str, sop_instance_uid: str) -> None:

@@ -1,6 +1,5 @@
 """Reads once more what is kept, as if it had just arrived."""
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,10 +9,8 @@ from dicom_listener.arrival import Arrival
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood, parse_header
 from dicom_listener.peers import Peer
 from dicom_listener.study_start import study_start
+from imaging_pixels.file_meta import FileMeta, NotPart10, read_file_meta
 from imaging_store.instances import FileInstanceStore, Kept
-
-_GROUP_LENGTH_ENDS_AT = 144
-"""Preamble, prefix and the element (0002,0000) of a file that we began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,15 @@ class Rereader:
         )
 
 
-def skip_file_meta(file: BinaryIO) -> None:
-    """Go to where the data set begins in a Part 10 file that we began (PS3.10 §7.1)."""
-    file.seek(_GROUP_LENGTH_ENDS_AT - 4)
-    (length,) = struct.unpack("<L", file.read(4))
-    file.seek(_GROUP_LENGTH_ENDS_AT + length)
+def skip_file_meta(file: BinaryIO) -> FileMeta:
+    """Go to where the data set begins in a Part 10 file that we began; return what is before it.
+
+    Raises
+    ------
+    NotUnderstood
+        It is no such file.
+    """
+    try:
+        return read_file_meta(file)
+    except NotPart10 as error:
+        raise NotUnderstood(str(error)) from None

@@ -1,16 +1,10 @@
-"""The header of a Part 10 file (PS3.10 §7.1): what is in it, and where its data set begins."""
+"""What a file of the instance store says of itself (PS3.10 §7.1)."""
 
-from io import BytesIO
 from typing import BinaryIO
 
-from pydicom.filereader import read_dataset
-
 from dicom_sender.presentation import Stored
+from imaging_pixels.file_meta import NotPart10, read_file_meta
 from service_runtime.errors import PermanentError
-
-_PREAMBLE = 128
-_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
-_LONGEST = 1 << 20
 
 
 class UnreadableHeader(PermanentError):
@@ -25,20 +19,16 @@ def read_header(file: BinaryIO, key: str) -> Stored:
     UnreadableHeader
         It is no Part 10 file, or says too little.
     """
-    begin = file.read(_PREAMBLE + 16)
-    if begin[_PREAMBLE : _PREAMBLE + 12] != b"DICM" + _GROUP_LENGTH:
-        raise UnreadableHeader(f"no File Meta Information in {key}")
-    length = int.from_bytes(begin[_PREAMBLE + 12 :], "little")
-    if length > _LONGEST:
-        raise UnreadableHeader(f"File Meta Information of {length} bytes in {key}")
-    meta = read_dataset(BytesIO(file.read(length)), is_implicit_VR=False, is_little_endian=True)
     try:
-        return Stored(
-            sop_class_uid=str(meta.MediaStorageSOPClassUID),
-            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
-            key=key,
-            data_set_offset=_PREAMBLE + 16 + length,
-        )
-    except AttributeError:
-        raise UnreadableHeader(f"the File Meta Information in {key} is incomplete") from None
+        meta = read_file_meta(file)
+    except NotPart10 as error:
+        raise UnreadableHeader(f"{key}: {error}") from None
+    if not (meta.sop_class_uid and meta.sop_instance_uid and meta.transfer_syntax_uid):
+        raise UnreadableHeader(f"the File Meta Information in {key} is incomplete")
+    return Stored(
+        sop_class_uid=meta.sop_class_uid,
+        sop_instance_uid=meta.sop_instance_uid,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        key=key,
+        data_set_offset=meta.size_bytes,
+    )

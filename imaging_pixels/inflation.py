@@ -1,61 +1,59 @@
 """How large a deflated data set is, before anything takes the memory for it (PS3.5 §A.5)."""
 
-import struct
 import zlib
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from imaging_pixels.file_meta import NotPart10, parse_file_meta
 from imaging_pixels.image_pixel import UndecodablePixels
 
 MOST_BYTES = 2**30
 """Of one inflated data set: deflation makes a thousand bytes of zeros out of one."""
 
+_META_GROUP = b"\x02\x00"
+_PREFIX_AND_GROUP = b"DICM" + _META_GROUP
 _PREAMBLE_BYTES = 128
-_PREFIX = b"DICM"
-_FILE_META_INFORMATION = b"\x02\x00"
-_LONG_VRS = (b"OB", b"OW", b"UN", b"UT", b"SQ")
-_TRANSFER_SYNTAX_UID = b"\x02\x00\x10\x00"
 _CHUNK_BYTES = 2**20
 
 
-def check_inflated_size(content: bytes) -> None:
-    """Look at a Part 10 file; whatever is not deflated passes.
+def check_inflated_size(content: bytes, most_bytes: int | None = None) -> int:
+    """Look at a Part 10 file; return the bytes that its data set inflates to.
+
+    Whatever is not deflated passes, and is told as 0: it takes no more than it has.
 
     Raises
     ------
     UndecodablePixels
-        Its data set would take more than :data:`MOST_BYTES`, or is not a deflated one.
+        Its data set would take more than ``most_bytes``, by default :data:`MOST_BYTES`, or is not
+        a deflated one; or nobody can tell, because its File Meta Information is damaged.
     """
-    transfer_syntax_uid, start = _meta_information(content)
-    if transfer_syntax_uid != DeflatedExplicitVRLittleEndian.encode("ascii"):
-        return
+    if not content.startswith(_PREFIX_AND_GROUP, _PREAMBLE_BYTES):
+        return 0
+    try:
+        meta = parse_file_meta(content, whole=True)
+    except NotPart10:
+        meta = None
+    # Where the group goes on behind what its length says, parsers differ in what they take.
+    if meta is None or content.startswith(_META_GROUP, meta.size_bytes):
+        raise UndecodablePixels("its File Meta Information is damaged")
+    if meta.transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+        return 0
+    return _inflated_bytes(
+        memoryview(content)[meta.size_bytes :], MOST_BYTES if most_bytes is None else most_bytes
+    )
+
+
+def _inflated_bytes(rest: memoryview, most_bytes: int) -> int:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    size_bytes, rest = 0, memoryview(content)[start:]
+    size_bytes = 0
     try:
         while rest and not inflater.eof:
             size_bytes += len(inflater.decompress(rest[:_CHUNK_BYTES], _CHUNK_BYTES))
             rest = rest[min(len(rest), _CHUNK_BYTES) - len(inflater.unconsumed_tail) :]
-            if size_bytes > MOST_BYTES:
+            if size_bytes > most_bytes:
                 raise UndecodablePixels(
-                    f"its data set inflates to more than {MOST_BYTES >> 20} MiB"
+                    f"its data set inflates to more than {most_bytes >> 20} MiB"
                 )
     except zlib.error:
         raise UndecodablePixels("its deflated data set is damaged") from None
-
-
-def _meta_information(content: bytes) -> tuple[bytes, int]:
-    """Return the Transfer Syntax UID, empty where there is none, and where the data set starts."""
-    at = _PREAMBLE_BYTES + len(_PREFIX)
-    if content[_PREAMBLE_BYTES:at] != _PREFIX:
-        return b"", 0
-    uid = b""
-    while content[at : at + 2] == _FILE_META_INFORMATION and at + 12 <= len(content):
-        is_long = content[at + 4 : at + 6] in _LONG_VRS
-        value = at + (12 if is_long else 8)
-        (length,) = struct.unpack_from(
-            "<I" if is_long else "<H", content, value - (4 if is_long else 2)
-        )
-        if content[at : at + 4] == _TRANSFER_SYNTAX_UID:
-            uid = content[value : value + length].rstrip(b"\0 ")
-        at = value + length
-    return uid, at
+    return size_bytes

@@ -10,7 +10,6 @@ from typing import Any
 from typing_extensions import override
 
 from dicom_listener.c_store import StoreRequest
-from dicom_listener.dicomweb.file_meta import FileMeta, NotPart10, parse_file_meta
 from dicom_listener.dicomweb.multipart import MalformedMultipart, Mark, MultipartReader
 from dicom_listener.instance_header import NotUnderstood
 from dicom_listener.keeping import Reception
@@ -19,6 +18,7 @@ from dicom_listener.reception import InstanceKeeper, InstanceReception
 from dicom_listener.sender import Sender
 from dicom_listener.sop_classes import TRANSFER_SYNTAXES, is_storage
 from dicom_listener.store_status import StoreAnswer, StoreStatus
+from imaging_pixels.file_meta import FileMeta, NotPart10, parse_file_meta
 
 CALLING_AE_TITLE = "DICOMWEB"
 """Stands where an AE title is kept, and may be listed as one: who posts is a user, without one."""

@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 
 from dicom_listener.dicomweb import search, search_results
 from dicom_listener.dicomweb.dicom_json import Json, encoded
-from dicom_listener.dicomweb.file_meta import NotPart10, parse_file_meta
 from dicom_listener.dicomweb.installation import DicomWeb, Reader, Web, base_url
 from dicom_listener.dicomweb.media_types import DICOM_JSON, acceptable
 from dicom_listener.dicomweb.search import Rows
 from dicom_listener.dicomweb.search_parameters import InvalidSearch, Level, Search, parse_search
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood, parse_header
+from imaging_pixels.file_meta import NotPart10, parse_file_meta
 from imaging_store.accounts import Account
 from imaging_store.instances import NotInStore
 from service_runtime.problem_details import Problem

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from imaging_pixels import inflation
+from imaging_pixels.file_meta import parse_file_meta
 from imaging_pixels.image_pixel import UndecodablePixels
 from imaging_pixels.inflation import check_inflated_size
 from tests.synthetic_images import an_image, part10
@@ -24,8 +26,9 @@ def a_deflated_file() -> bytes:
 
 def with_data_set(deflated: bytes) -> bytes:
     content = a_deflated_file()
-    _, start = inflation._meta_information(content)
-    return content[:start] + deflated
+    meta = parse_file_meta(content)
+    assert meta is not None
+    return content[: meta.size_bytes] + deflated
 
 
 def deflated_zeros(mebibytes: int) -> bytes:
@@ -70,8 +73,25 @@ def test_noise_instead_of_a_deflated_data_set_is_refused_or_small(noise: bytes) 
     assert len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(noise)) < 2**20
 
 
+def test_it_says_how_much_a_data_set_inflates_to() -> None:
+    assert check_inflated_size(with_data_set(deflated_zeros(3)), 2**22) == 3 * 2**20
+    assert check_inflated_size(part10(an_image(np.zeros((8, 8), "u1")))) == 0
+    with pytest.raises(UndecodablePixels, match="inflates to more than 2 MiB"):
+        check_inflated_size(with_data_set(deflated_zeros(3)), 2**21)
+
+
+def test_no_group_length_hides_what_is_deflated() -> None:
+    content = with_data_set(deflated_zeros(3))
+    # The group that it tells of ends with its first element.
+    short = content[:140] + (14).to_bytes(4, "little") + content[144:]
+
+    with pytest.raises(UndecodablePixels, match="File Meta Information is damaged"):
+        check_inflated_size(short)
+
+
 @given(st.binary(max_size=60), st.integers(0, 400))
-def test_broken_meta_information_is_left_to_the_parser(noise: bytes, place: int) -> None:
+def test_broken_meta_information_is_refused_or_left_to_the_parser(noise: bytes, place: int) -> None:
     content = part10(an_image(np.zeros((8, 8), "u1")))
 
-    check_inflated_size(content[:place] + noise)
+    with suppress(UndecodablePixels):
+        check_inflated_size(content[:place] + noise)

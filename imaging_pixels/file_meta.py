@@ -1,18 +1,24 @@
-"""File Meta Information (PS3.10 §7.1) at the head of a part, read as far as it has come."""
+"""File Meta Information (PS3.10 §7.1): what is in a file, and where its data set begins.
+
+The one reader of it for all services. What is read may be ours or anybody's, and may still be on
+its way.
+"""
 
 import struct
 from dataclasses import dataclass
+from typing import BinaryIO
 
 _PREAMBLE_BYTES = 132
 _LONGEST_BYTES = 64 * 1024
 _META_GROUP = 2
+_MOST_FILES_BYTES = 1024
 _LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT"}
 _GROUP_LENGTH, _SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX = 0x0000, 0x0002, 0x0003, 0x0010
 _UID_LENGTH = 64
 
 
 class NotPart10(ValueError):
-    """A part is no DICOM file; the text says what is missing and quotes nothing of it."""
+    """It is no DICOM file; the text says what is missing and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
     if len(head) < _PREAMBLE_BYTES and not whole:
         return None
     if head[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] != b"DICM":
-        raise NotPart10("a part is no DICOM file: its prefix DICM is missing")
+        raise NotPart10("no DICOM file: its prefix DICM is missing")
     values: dict[int, bytes] = {}
     position, end = _PREAMBLE_BYTES, -1
     while position != end:
@@ -49,7 +55,7 @@ def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
                 return None
             if whole and position == len(head):
                 break
-            raise NotPart10("a part is no DICOM file: its File Meta Information is cut off")
+            raise NotPart10("no DICOM file: its File Meta Information is cut off")
         group, element, value, following = parsed
         if group != _META_GROUP:
             break
@@ -58,13 +64,33 @@ def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
         values[element] = value
         position = following
     if not values:
-        raise NotPart10("a part is no DICOM file: it has no File Meta Information")
+        raise NotPart10("no DICOM file: it has no File Meta Information")
     return FileMeta(
         _uid(values, _SOP_CLASS),
         _uid(values, _SOP_INSTANCE),
         _uid(values, _TRANSFER_SYNTAX),
         position,
     )
+
+
+def read_file_meta(file: BinaryIO) -> FileMeta:
+    """Read the beginning of a file, and go to where its data set begins.
+
+    Raises
+    ------
+    NotPart10
+        As :func:`parse_file_meta`.
+    """
+    head, more = b"", _MOST_FILES_BYTES
+    file.seek(0)
+    while True:
+        piece = file.read(more)
+        head += piece
+        meta = parse_file_meta(head, whole=not piece)
+        if meta is not None:
+            file.seek(meta.size_bytes)
+            return meta
+        more = _LONGEST_BYTES
 
 
 def _element(head: bytes, position: int) -> tuple[int, int, bytes, int] | None:
@@ -81,7 +107,7 @@ def _element(head: bytes, position: int) -> tuple[int, int, bytes, int] | None:
         (length,) = struct.unpack_from("<L", head, position + 8)
         start = position + 12
     if length > _LONGEST_BYTES:
-        raise NotPart10("a part is no DICOM file: its File Meta Information has no end")
+        raise NotPart10("no DICOM file: its File Meta Information has no end")
     if len(head) < start + length:
         return None
     return group, element, head[start : start + length], start + length

@@ -1,12 +1,13 @@
 import struct
 from contextlib import suppress
+from io import BytesIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_listener.dicomweb.file_meta import FileMeta, NotPart10, parse_file_meta
 from dicom_listener.part10 import file_meta
+from imaging_pixels.file_meta import FileMeta, NotPart10, parse_file_meta, read_file_meta
 
 META = file_meta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "MODALITY")
 DATA_SET = bytes.fromhex("08001600") + b"UI" + bytes(60)
@@ -47,6 +48,20 @@ def test_file_meta_information_has_an_end() -> None:
 
     with pytest.raises(NotPart10, match="cut off"):
         parse_file_meta(PREAMBLE + endless * 70)
+
+
+@pytest.mark.parametrize("private_bytes", [0, 2000])
+def test_a_file_is_left_where_its_data_set_begins(private_bytes: int) -> None:
+    private = b"\x02\x00\x02\x01OB\0\0" + struct.pack("<L", private_bytes) + bytes(private_bytes)
+    file = BytesIO(META[:132] + META[144:] + private + DATA_SET)
+
+    meta = read_file_meta(file)
+
+    assert (meta.sop_instance_uid, meta.transfer_syntax_uid) == ("1.2.3", "1.2.840.10008.1.2.1")
+    assert file.tell() == meta.size_bytes
+    assert file.read() == DATA_SET
+    with pytest.raises(NotPart10):
+        read_file_meta(BytesIO(b"GIF89a"))
 
 
 @given(st.binary(max_size=300), st.booleans())
