@@ -3,7 +3,6 @@
 The only module of the worker that imports TensorFlow.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,22 +11,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from inference_worker.model_folder import InvalidModelFolder, ModelFolder
+from inference_worker.prediction import Prediction
 from inference_worker.preprocessing import Picture
 
 FEATURE_MAP_DIMENSIONS = 4
 """[n, rows, columns, channels]."""
 RGB = 3
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network makes of one picture."""
-
-    probabilities: tuple[float, ...]
-    """In the order of the model's classes; their sum is 1."""
-    cam: npt.NDArray[np.float32]
-    """Grad-CAM of the most probable class over the feature map's ``[rows, columns]``, 0 to 1;
-    all zero where nothing speaks for that class."""
 
 
 class Predictor:
@@ -46,7 +35,7 @@ class Predictor:
     """
 
     def __init__(self, folder: ModelFolder) -> None:
-        _grow_gpu_memory()
+        _suit_gpu()
         self._description = folder.description
         backbone, head = _cut(_load(folder), folder)
         channels = self._description.input.channels
@@ -120,13 +109,18 @@ def _normalized(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float6
     return np.asarray(exact / exact.sum(axis=1, keepdims=True))
 
 
-def _grow_gpu_memory() -> None:
-    """Take GPU memory as it is needed, so that several workers can share a device."""
+def _suit_gpu() -> None:
+    """Where there is a GPU, take its memory as needed, and let it compute in half precision.
+
+    Several models can then share a device. Which operations bear half precision TensorFlow decides
+    for each, when it compiles the graph; weights stay as they are.
+    """
     for device in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(device, enable=True)
         except RuntimeError:  # the device is in use already, with whatever was set then
             return
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision": True})
 
 
 def _load(folder: ModelFolder) -> Any:

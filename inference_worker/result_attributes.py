@@ -58,8 +58,12 @@ class Reading:
     known_as: Mapping[str, str] | None = None
     """What the study is known by, by keyword, where its instances contradict each other."""
 
+    def instance_uid(self, kind: Kind, number: int) -> str:
+        """Return the UID that this reading's object of a kind and Instance Number always has."""
+        return self.uid(kind, "instance" if number == 1 else f"instance {number}")
+
     def uid(self, kind: Kind, level: str) -> str:
-        """Return the UID that this reading's object of a kind always has."""
+        """Return the UID that something of this reading always has."""
         return derived_uid(
             "result",
             level,
@@ -85,12 +89,13 @@ class ResultObject:
 
 
 def begin(
-    source: Dataset, reading: Reading, kind: Kind, sop_class_uid: UID
+    source: Dataset, reading: Reading, kind: Kind, sop_class_uid: UID, number: int = 1
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Return an object with all but its content, and what of the source was left out.
 
     Patient, Study, General Series, General Equipment and SOP Common modules, in ISO_IR 192, with
     Contributing Equipment (PS3.3 §C.12.1.1.5) that names the model, its version and device UID.
+    ``number`` is its Instance Number in the series of its kind.
     """
     copied = copy_patient_and_study(source, reading.known_as)
     made = copied.attributes
@@ -99,11 +104,11 @@ def begin(
     date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
     made.SpecificCharacterSet = "ISO_IR 192"
     made.SOPClassUID = sop_class_uid
-    made.SOPInstanceUID = reading.uid(kind, "instance")
+    made.SOPInstanceUID = reading.instance_uid(kind, number)
     made.SeriesInstanceUID = reading.uid(kind, "series")
     # Far above what modalities count to: workstations list results after the pictures.
     made.SeriesNumber = 9001 if kind is Kind.SECONDARY_CAPTURE else 9002
-    made.InstanceNumber = 1
+    made.InstanceNumber = number
     made.InstanceCreationDate = made.SeriesDate = made.ContentDate = date
     made.InstanceCreationTime = made.SeriesTime = made.ContentTime = time
     model = f"{reading.model.name} {reading.model.version}"

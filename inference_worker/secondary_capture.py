@@ -30,13 +30,20 @@ _BLENDED = CodedConcept(value="113042", scheme_designator="DCM", meaning="Pixel 
 
 
 def make(
-    source: Dataset, overlay_rgb: npt.NDArray[np.uint8], reading: Reading, frame: int = 0
+    source: Dataset,
+    overlay_rgb: npt.NDArray[np.uint8],
+    reading: Reading,
+    frame: int = 0,
+    number: int = 1,
 ) -> ResultObject:
     """Return the overlay ``[rows, columns, 3]``, legend drawn in, as an object of the same study.
 
-    ``source`` is the instance that was explained and ``frame`` counts its frames from 0.
+    ``source`` is the instance that was explained and ``frame`` counts its frames from 0. Captures
+    of one reading are numbered from 1, the most telling first.
     """
-    made, left_out = begin(source, reading, Kind.SECONDARY_CAPTURE, SecondaryCaptureImageStorage)
+    made, left_out = begin(
+        source, reading, Kind.SECONDARY_CAPTURE, SecondaryCaptureImageStorage, number
+    )
     made.Modality = "OT"
     made.ConversionType = "WSD"
     made.ImageType = ["DERIVED", "SECONDARY"]

@@ -16,6 +16,7 @@ from highdicom.sr import (
     ObservationContext,
     ObserverContext,
     RelationshipTypeValues,
+    SourceImageForMeasurement,
     SourceImageForMeasurementGroup,
     TrackingIdentifier,
 )
@@ -46,11 +47,15 @@ _NO_UNITS = Code("1", "UCUM", "no units")
 
 
 def make(
-    sources: Sequence[Dataset], reading: Reading, read_frames: Sequence[Sequence[int]]
+    sources: Sequence[Dataset],
+    reading: Reading,
+    read_frames: Sequence[Sequence[int]],
+    telling: Sequence[tuple[Dataset, int]] = (),
 ) -> ResultObject:
     """Return the report of a reading of ``sources``, the first of which names the patient.
 
-    ``read_frames`` has, for each source, the frames that the model read, counted from 0.
+    ``read_frames`` has, for each source, the frames that the model read, counted from 0. The
+    probability of the foremost class is inferred from the ``telling`` frames before all others.
     """
     made, left_out = begin(sources[0], reading, Kind.STRUCTURED_REPORT, Comprehensive3DSRStorage)
     made.Modality = "SR"
@@ -71,14 +76,17 @@ def make(
         ]
     if len(referenced) < len(sources):
         left_out += ("CurrentRequestedProcedureEvidenceSequence",)
-    [root] = _measurement_report(reading, referenced)
+    inferred_from = [each for each in telling if can_be_referenced(each[0])]
+    [root] = _measurement_report(reading, referenced, inferred_from)
     for element in root:
         made.add(element)
     return finish(made, left_out)
 
 
 def _measurement_report(
-    reading: Reading, referenced: Sequence[tuple[Dataset, Sequence[int]]]
+    reading: Reading,
+    referenced: Sequence[tuple[Dataset, Sequence[int]]],
+    telling: Sequence[tuple[Dataset, int]],
 ) -> MeasurementReport:
     model = reading.model
     observer = ObserverContext(
@@ -105,7 +113,10 @@ def _measurement_report(
                 f"uncertain_below={model.uncertain_below:g}",
             ],
         ),
-        measurements=[_probability(each) for each in reading.probabilities],
+        measurements=[
+            _probability(each, () if place else telling)
+            for place, each in enumerate(reading.probabilities)
+        ],
         source_images=[_source_image(source, frames) for source, frames in referenced],
     )
     return MeasurementReport(
@@ -123,10 +134,23 @@ def _code(concept: CodedConcept) -> Code:
     return Code(concept.value, concept.scheme_designator, concept.meaning)
 
 
-def _probability(of_class: ClassProbability) -> Measurement:
+def _probability(
+    of_class: ClassProbability, inferred_from: Sequence[tuple[Dataset, int]]
+) -> Measurement:
     """Return a class's probability (TID 300), with the class as a modifier of its name."""
+    images = [
+        SourceImageForMeasurement(
+            referenced_sop_class_uid=str(source.SOPClassUID),
+            referenced_sop_instance_uid=str(source.SOPInstanceUID),
+            referenced_frame_numbers=[frame + 1] if frame_count(source) > 1 else None,
+        )
+        for source, frame in inferred_from
+    ]
     measurement = Measurement(
-        name=_PROBABILITY, value=round(of_class.probability, 6), unit=_NO_UNITS
+        name=_PROBABILITY,
+        value=round(of_class.probability, 6),
+        unit=_NO_UNITS,
+        referenced_images=images or None,
     )
     modifier = CodeContentItem(
         name=codes.DCM.Finding,
@@ -134,7 +158,7 @@ def _probability(of_class: ClassProbability) -> Measurement:
         relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD,
     )
     [item] = measurement
-    item.ContentSequence = ContentSequence([modifier])
+    item.ContentSequence = ContentSequence([modifier, *item.get("ContentSequence", [])])
     return measurement
 
 

@@ -55,6 +55,9 @@ class InferenceRequested(Message):
 
     urgency: Urgency = Urgency.ROUTINE
 
+    shadow: bool = False
+    """The reading is recorded for comparison and nothing else: no result objects, no answer."""
+
     @property
     @override
     def routing_key(self) -> str:
@@ -83,10 +86,15 @@ class InferenceCompleted(Message):
     """Every class of the model, most probable first."""
 
     heatmap_sop_instance_uid: DicomUid
-    """(0008,0018) of the source instance that the heat map explains."""
+    """(0008,0018) of the source instance that the finding rests on before all others, and that the
+    heat map explains."""
+
+    heatmap_frame_number: int | None = Field(default=None, ge=1)
+    """Which of its frames, counted from 1, where it is multi-frame."""
 
     result_sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1)
-    """(0008,0018) of the Secondary Capture and the Structured Report that were made."""
+    """(0008,0018) of the Secondary Captures, that of the heat map first, and of the Structured
+    Report."""
 
     heatmap_key: str
     """Where the instance store keeps the overlay, a PNG."""
@@ -106,3 +114,6 @@ class InferenceFailed(Message):
     model: ModelReference
     reason: str = Field(min_length=1, max_length=500)
     """A sentence a person understands; it names no patient."""
+
+    is_refusal: bool = False
+    """The model could have read it and would not: it is none of its business, or too poor."""

@@ -15,7 +15,9 @@ import pytest
 
 from imaging_pixels.decode import UndecodablePixels, decode, frame_count
 from imaging_pixels.render import render
-from inference_worker.study_reading import KeptInstance, UnreadableStudy, parse, read_study
+from inference_worker import decoding
+from inference_worker.decoding import KeptInstance, parse
+from inference_worker.study_reading import UnreadableStudy, read_study
 from tests.peers.pixel_readers import as_dcmtk_shows_it, native_copy, stored_values
 from tests.readings import a_model
 
@@ -41,6 +43,7 @@ REFUSED = {
     "meta_missing_tsyntax.dcm": "Rows is missing",
     "nested_priv_SQ.dcm": "Rows is missing",
 }
+POOL = ThreadPoolExecutor(1)
 WITHOUT_PIXELS = "there is no pixel data in it"
 
 
@@ -48,17 +51,23 @@ WITHOUT_PIXELS = "there is no pixel data in it"
 class Read:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
+    refusal: str | None = None
 
 
 def uncertain(batch: npt.NDArray[np.uint8]) -> Sequence[Read]:
     return [Read((0.2, 0.3, 0.5), np.zeros((4, 4), np.float32)) for _ in batch]
 
 
+@pytest.fixture(autouse=True)
+def _any_picture_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "quality_fault", lambda _picture: None)
+
+
 def refusal(file: Path) -> str | None:
     """Have a model read the instance as a worker would, and return why it could not."""
     instance = KeptInstance("2.25.7", file.read_bytes)
     try:
-        read_study([instance], a_model(), uncertain)
+        read_study([instance], a_model(), uncertain, POOL)
     except UnreadableStudy as error:
         return str(error)
     return None

@@ -1,27 +1,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
+from inference_worker import decoding
+from inference_worker.decoding import MOST_AHEAD, MOST_BYTES_AHEAD, KeptInstance, decoded
+from inference_worker.input_quality import Refused
 from inference_worker.study_reading import (
-    MOST_FRAMES,
-    KeptInstance,
+    BATCH,
+    MOST_TELLING,
     StudyReading,
     UnreadableStudy,
-    frames_to_read,
     read_study,
 )
 from message_contracts.model_description import NetworkInput
+from message_contracts.study_selection import StudySelection
 from tests.readings import a_model
 from tests.synthetic_images import an_image, part10
 
 MODEL = a_model()
+POOL = ThreadPoolExecutor(2)
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Seen:
 
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
+    refusal: str | None = None
 
 
 def by_brightness(batch: npt.NDArray[np.uint8]) -> Sequence[Seen]:
@@ -54,7 +62,12 @@ def gray(level: int) -> npt.NDArray[np.uint8]:
 
 
 def reading(*instances: KeptInstance) -> StudyReading:
-    return read_study(instances, MODEL, by_brightness)
+    return read_study(instances, MODEL, by_brightness, POOL)
+
+
+@pytest.fixture(autouse=True)
+def _plain_pictures_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "quality_fault", lambda _picture: None)
 
 
 def test_one_instance_gives_its_probabilities() -> None:
@@ -104,7 +117,7 @@ def test_a_class_that_is_foremost_in_no_frame_is_not_said_to_be_explained() -> N
     def predict(batch: Any) -> Sequence[Seen]:
         return [Seen(next(answers), np.zeros((8, 8), np.float32)) for _ in batch]
 
-    read = read_study([kept("2.25.1", gray(1)), kept("2.25.2", gray(2))], MODEL, predict)
+    read = read_study([kept("2.25.1", gray(1)), kept("2.25.2", gray(2))], MODEL, predict, POOL)
 
     assert read.foremost == 0
     assert read.explained.instance.sop_instance_uid == "2.25.1"
@@ -150,7 +163,10 @@ def test_color_is_given_as_gray_to_a_network_of_one_channel() -> None:
         assert batch.ndim == 3
         return by_brightness(batch)
 
-    assert read_study([kept("2.25.1", np.full((8, 9, 3), 250, "u1"))], MODEL, predict).foremost == 2
+    assert (
+        read_study([kept("2.25.1", np.full((8, 9, 3), 250, "u1"))], MODEL, predict, POOL).foremost
+        == 2
+    )
 
 
 def test_color_stays_color_for_a_network_of_three() -> None:
@@ -161,17 +177,155 @@ def test_color_stays_color_for_a_network_of_three() -> None:
         shapes.append(batch.shape)
         return by_brightness(batch)
 
-    read_study([kept("2.25.1", np.full((8, 9, 3), 250, "u1"))], model, predict)
+    read_study([kept("2.25.1", np.full((8, 9, 3), 250, "u1"))], model, predict, POOL)
 
     assert shapes == [(1, 32, 32, 3)]
 
 
-@pytest.mark.parametrize("count", [1, 2, MOST_FRAMES, MOST_FRAMES + 1, 500, 10_000])
-def test_frames_are_read_evenly_and_never_too_many(count: int) -> None:
-    frames = frames_to_read(count)
+def test_frames_of_several_instances_are_given_to_the_model_together() -> None:
+    sizes = []
 
-    assert len(frames) == min(count, MOST_FRAMES) == len(set(frames))
-    assert frames[0] == 0
-    assert frames[-1] == count - 1
-    steps = np.diff(frames)
-    assert count == 1 or steps.max() - steps.min() <= 1
+    def predict(batch: Any) -> Sequence[Seen]:
+        sizes.append(len(batch))
+        return by_brightness(batch)
+
+    instances = [kept(f"2.25.{number}", gray(number)) for number in range(1, BATCH + 4)]
+
+    read = read_study(instances, MODEL, predict, POOL)
+
+    assert sizes == [BATCH, 3]
+    assert [source.SOPInstanceUID for source in read.sources] == [
+        each.sop_instance_uid for each in instances
+    ]
+
+
+def test_of_slices_each_frame_counts_the_same() -> None:
+    model = a_model(reads=StudySelection(what="slices"))
+    bright = np.stack([gray(255)] * 9)
+
+    read = read_study(
+        [kept("2.25.1", bright, frames=True), kept("2.25.2", gray(0))], model, by_brightness, POOL
+    )
+
+    assert read.probabilities[2] == pytest.approx(0.9, abs=1e-3)
+
+
+def test_a_series_rests_on_the_slices_farthest_from_normal() -> None:
+    normal = [
+        each.model_copy(update={"no_abnormality": each.label == "Round"}) for each in MODEL.classes
+    ]
+    model = a_model(
+        classes=tuple(normal), reads=StudySelection(what="slices", aggregate="top_k_mean", top_k=2)
+    )
+    levels = [0, 10, 255, 0, 240, 5]
+    slices = [kept(f"2.25.{place}", gray(level)) for place, level in enumerate(levels, start=1)]
+
+    read = read_study(slices, model, by_brightness, POOL)
+
+    assert read.foremost == 2
+    assert [each.instance.sop_instance_uid for each in read.telling] == ["2.25.3", "2.25.5"]
+    assert len(read.sources) == len(levels)
+
+
+def test_of_many_telling_frames_nine_are_shown() -> None:
+    levels = [255 - number for number in range(20)]
+    views = [kept(f"2.25.{place}", gray(level)) for place, level in enumerate(levels, start=1)]
+
+    read = reading(*reversed(views))
+
+    told = [each.instance.sop_instance_uid for each in read.telling]
+    assert told == [each.sop_instance_uid for each in views[:MOST_TELLING]]
+    assert read.explained is read.telling[0]
+
+
+def test_what_the_model_refuses_counts_for_nothing() -> None:
+    def predict(batch: Any) -> Sequence[Seen]:
+        return [
+            replace(seen, refusal="It is a hip." if picture.mean() > 200 else None)
+            for seen, picture in zip(by_brightness(batch), batch, strict=True)
+        ]
+
+    read = read_study([kept("2.25.1", gray(255)), kept("2.25.2", gray(0))], MODEL, predict, POOL)
+
+    assert read.foremost == 0
+    assert read.refused == {"2.25.1": "It is a hip."}
+    with pytest.raises(Refused, match=r"^It is a hip\.$"):
+        read_study([kept("2.25.1", gray(255))], MODEL, predict, POOL)
+
+
+def test_a_picture_that_nothing_can_be_judged_by_is_not_given_to_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        decoding, "quality_fault", lambda picture: "It is blank." if picture.max() == 0 else None
+    )
+
+    read = reading(kept("2.25.1", gray(0)), kept("2.25.2", gray(255)))
+
+    assert read.refused == {"2.25.1": "It is blank."}
+    assert read.foremost == 2
+    assert len(read.sources) == 1
+
+
+def test_a_frame_that_is_damaged_leaves_its_whole_instance_out() -> None:
+    many = np.stack([gray(255)] * (BATCH + 5))
+    image = an_image(many, frames=True, SOPInstanceUID="2.25.1", NumberOfFrames=BATCH + 5)
+    del image.PixelData
+    frames = encapsulate([b"\xff\xd8 no JPEG at all"] * (BATCH + 5))
+    image.PixelData = frames
+    image.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    content = part10(image)
+
+    read = read_study(
+        [KeptInstance("2.25.1", lambda: content), kept("2.25.2", gray(0))],
+        MODEL,
+        by_brightness,
+        POOL,
+    )
+
+    assert list(read.unreadable) == ["2.25.1"]
+    assert len(read.sources) == 1
+
+
+def test_no_more_is_decoded_ahead_than_is_allowed() -> None:
+    begun: list[str] = []
+    image = part10(an_image(gray(9)))
+
+    def read_one(uid: str) -> bytes:
+        begun.append(uid)
+        return image
+
+    instances = [
+        KeptInstance(uid, partial(read_one, uid)) for uid in map("2.25.{}".format, range(1, 200))
+    ]
+    seen: list[int] = []
+
+    def predict(batch: Any) -> Sequence[Seen]:
+        seen.append(len(begun))
+        return by_brightness(batch)
+
+    read_study(instances, MODEL, predict, POOL)
+
+    assert len(begun) == 199
+    # What was given to the model before, this batch, and what may lie ahead of it.
+    assert all(count <= number * BATCH + MOST_AHEAD for number, count in enumerate(seen, start=1))
+
+
+def test_large_files_are_decoded_one_ahead_of_the_other() -> None:
+    begun: list[str] = []
+    image = part10(an_image(gray(9)))
+
+    def read_one(uid: str) -> bytes:
+        begun.append(uid)
+        return image
+
+    huge = [
+        KeptInstance(uid, partial(read_one, uid), size_bytes=MOST_BYTES_AHEAD)
+        for uid in map("2.25.{}".format, range(1, 6))
+    ]
+
+    pieces = decoded(huge, MODEL.input, POOL)
+
+    assert next(pieces).instance is huge[0]
+    assert begun == ["2.25.1"]
+    assert len(list(pieces)) == 4

@@ -1,0 +1,19 @@
+"""What the network makes of one picture. Travels between processes, so it needs no TensorFlow."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network makes of one picture."""
+
+    probabilities: tuple[float, ...]
+    """In the order of the model's classes; their sum is 1."""
+    cam: npt.NDArray[np.float32]
+    """Grad-CAM of the most probable class over the feature map's ``[rows, columns]``, 0 to 1;
+    all zero where nothing speaks for that class."""
+    refusal: str | None = None
+    """Why the picture is not what the network learned from; ``None`` where it is."""
