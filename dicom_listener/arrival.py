@@ -55,6 +55,7 @@ def study_attributes(arrival: Arrival) -> dict[str, Any]:
         patient_name=header.patient_name,
         patient_birth_date=birth_date(header.patient_birth_date),
         patient_sex=header.patient_sex,
+        patient_age=header.patient_age,
         accession_number=header.accession_number,
         study_id=header.study_id,
         study_description=header.study_description,

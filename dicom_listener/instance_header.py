@@ -48,6 +48,7 @@ _KEYWORDS = (
     "IssuerOfPatientID",
     "PatientBirthDate",
     "PatientSex",
+    "PatientAge",
     "BodyPartExamined",
     "ViewPosition",
     "ContributingEquipmentSequence",
@@ -99,6 +100,8 @@ class InstanceHeader:
     patient_birth_date: str
     """As sent: ``YYYYMMDD`` where the sender keeps to the Standard."""
     patient_sex: str
+    patient_age: str
+    """At the examination, such as ``018Y``."""
     accession_number: str
     study_id: str
     study_description: str
@@ -227,6 +230,7 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
         patient_name=text("PatientName"),
         patient_birth_date=text("PatientBirthDate"),
         patient_sex=text("PatientSex"),
+        patient_age=text("PatientAge"),
         accession_number=text("AccessionNumber"),
         study_id=text("StudyID"),
         study_description=text("StudyDescription"),

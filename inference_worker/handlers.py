@@ -5,29 +5,27 @@ it. Trouble of ours is tried again, and is an answer too when tries are used up.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import select
 
-from imaging_store.instances import InstanceStore, NotInStore
-from imaging_store.schema.ingest import instance as instance_table
+from imaging_pixels.decode import frame_count
+from imaging_store.instances import InstanceStore
 from imaging_store.schema.results import result_object
+from inference_worker import shadow
 from inference_worker.heatmap import heatmap_png, source_png
+from inference_worker.input_quality import Refused
+from inference_worker.kept_instances import instances_to_read
 from inference_worker.known_study import known_as
 from inference_worker.result_attributes import ResultObject
 from inference_worker.results import LoadedModel, Results, make_results
-from inference_worker.study_reading import (
-    KeptInstance,
-    StudyReading,
-    UnreadableStudy,
-    read_study,
-)
+from inference_worker.study_reading import StudyReading, read_study
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
 from message_contracts.inference import (
@@ -35,6 +33,7 @@ from message_contracts.inference import (
     InferenceFailed,
     InferenceRequested,
     ModelReference,
+    Urgency,
 )
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
@@ -55,8 +54,24 @@ LEFT_OUT = Counter(
 _LOG = structlog.get_logger()
 
 
-class ModelUnavailable(PermanentError):
-    """The model that was asked for is not here, or was set aside; says why."""
+class ModelHolder(Protocol):
+    """Gives models that are ready to read; safe to ask from any thread."""
+
+    def of(self, reference: ModelReference) -> LoadedModel:
+        """Return one.
+
+        Raises
+        ------
+        PermanentError
+            It cannot be used, or was never installed.
+        Postponed
+            It is being loaded.
+        """
+
+
+def decoding_threads() -> Executor:
+    """Return what reads and decodes for all studies of a worker; its threads begin when needed."""
+    return ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decoding")
 
 
 @dataclass(frozen=True)
@@ -65,36 +80,47 @@ class Worker:
 
     database: Database
     store: InstanceStore
-    models: Mapping[ModelReference, LoadedModel]
-    set_aside: Mapping[str, str]
-    """Model name to the reason why its folder is not used."""
+    models: ModelHolder
     time_zone: tzinfo
     now: Callable[[], datetime]
+    decoders: Executor = field(default_factory=decoding_threads)
+    """Reads and decodes ahead of the models."""
 
     def on_inference_requested(self, envelope: Envelope) -> Effect:
         """Have the model read the study; done again, it makes the same objects again."""
         request = envelope.data(InferenceRequested)
         try:
-            model = self._model(request.model)
-            study = read_study(self._instances(request), model.description, model.predict)
+            model = self.models.of(request.model)
+            study = read_study(
+                instances_to_read(self.database, self.store, request, model.description.reads),
+                model.description,
+                model.predict_of(
+                    request.study_instance_uid, urgent=request.urgency is Urgency.URGENT
+                ),
+                self.decoders,
+            )
+            if request.shadow:
+                return shadow.read(request, model, study.probabilities, self.now())
             with self.database.reading() as connection:
                 known = known_as(connection, request.study_instance_uid)
             made = make_results(request, envelope.time, self.time_zone, model, study, known)
+        except Refused as error:
+            return self._failed(envelope, request, str(error), refused=True)
         except PermanentError as error:
             return self._failed(envelope, request, str(error))
         _log_read(request, study, made)
         folder = _folder(request, model)
-        contents = {
-            "SC.dcm": made.capture.content,
-            "SR.dcm": made.report.content,
-            "heatmap.png": heatmap_png(made.heatmap),
-            "source.png": source_png(made.heatmap),
-        }
+        results = {"SC.dcm": made.captures[0]}
+        for number, capture in enumerate(made.captures[1:], start=2):
+            results[f"SC-{number}.dcm"] = capture
+        results["SR.dcm"] = made.report
+        contents = {name: result.content for name, result in results.items()}
+        contents["heatmap.png"] = heatmap_png(made.heatmap)
+        contents["source.png"] = source_png(made.heatmap)
         for name, content in contents.items():
             self.store.put_artifact(f"{folder}/{name}", content)
         rows = [
-            self._row(request, made, result, f"{folder}/{name}")
-            for name, result in (("SC.dcm", made.capture), ("SR.dcm", made.report))
+            self._row(request, made, result, f"{folder}/{name}") for name, result in results.items()
         ]
         completed = _completed(request, made, folder, study)
         answer = envelope.leads_to(
@@ -116,9 +142,17 @@ class Worker:
         request = envelope.data(InferenceRequested)
         return self._failed(envelope, request, f"The model could not be run: {reason}")
 
-    def _failed(self, envelope: Envelope, request: InferenceRequested, reason: str) -> Effect:
+    def _failed(
+        self,
+        envelope: Envelope,
+        request: InferenceRequested,
+        reason: str,
+        *,
+        refused: bool = False,
+    ) -> Effect:
+        outcome = "refused" if refused else "failed"
         _LOG.warning(
-            "inference.failed",
+            f"inference.{outcome}",
             study_instance_uid=request.study_instance_uid,
             case_id=request.case_id,
             case_version=request.case_version,
@@ -126,12 +160,15 @@ class Worker:
             model_version=request.model.version,
             reason=reason,
         )
+        if request.shadow:
+            return shadow.failed(request, reason, self.now())
         failed = InferenceFailed(
             case_id=request.case_id,
             case_version=request.case_version,
             study_instance_uid=request.study_instance_uid,
             model=request.model,
             reason=reason[:MOST_REASON],
+            is_refusal=refused,
         )
         answer = envelope.leads_to(
             failed,
@@ -142,63 +179,9 @@ class Worker:
 
         def effect(transaction: Transaction) -> None:
             outbox.send(transaction, answer)
-            INFERENCES.labels(request.model.name, "failed").inc()
+            INFERENCES.labels(request.model.name, outcome).inc()
 
         return effect
-
-    def _model(self, reference: ModelReference) -> LoadedModel:
-        found = self.models.get(reference)
-        if found is not None:
-            return found
-        named = f"The model {reference.name} {reference.version}"
-        why = self.set_aside.get(reference.name)
-        if why is not None:
-            raise ModelUnavailable(f"{named} cannot be used: {why}")
-        raise ModelUnavailable(f"{named} is not installed on this worker.")
-
-    def _instances(self, request: InferenceRequested) -> list[KeptInstance]:
-        """Return the named instances that are kept, in the order in which they are named.
-
-        Raises
-        ------
-        UnreadableStudy
-            Some were purged: what is left must not pass for the study.
-        """
-        columns = instance_table.c
-        with self.database.reading() as connection:
-            rows = connection.execute(
-                select(columns.sop_instance_uid, columns.key, columns.purged_at).where(
-                    columns.study_instance_uid == request.study_instance_uid,
-                    # A person may have excluded one since the model was asked.
-                    columns.excluded_at.is_(None),
-                )
-            ).all()
-        keys = {row.sop_instance_uid: row.key for row in rows}
-        purged = {row.sop_instance_uid for row in rows if row.purged_at is not None}
-        gone = sum(uid in purged for uid in request.sop_instance_uids)
-        if gone:
-            raise UnreadableStudy(
-                f"{gone} of its {len(request.sop_instance_uids)} instances are not kept any more: "
-                "they were purged after an earlier report. Read the study in the PACS."
-            )
-        missing = [uid for uid in request.sop_instance_uids if uid not in keys]
-        if missing:
-            _LOG.warning(
-                "instances.missing",
-                study_instance_uid=request.study_instance_uid,
-                instance_count=len(missing),
-            )
-        return [
-            KeptInstance(uid, partial(self._content, keys[uid]))
-            for uid in request.sop_instance_uids
-            if uid in keys
-        ]
-
-    def _content(self, key: str) -> bytes:
-        try:
-            return self.store.read(key)
-        except NotInStore:
-            raise UnreadableStudy("An instance is not in the store any more.") from None
 
     def _row(
         self, request: InferenceRequested, made: Results, result: ResultObject, key: str
@@ -242,10 +225,19 @@ def _completed(
         uncertain=reading.uncertain,
         probabilities=reading.probabilities,
         heatmap_sop_instance_uid=study.explained.instance.sop_instance_uid,
-        result_sop_instance_uids=(made.capture.sop_instance_uid, made.report.sop_instance_uid),
+        heatmap_frame_number=_frame_number(study),
+        result_sop_instance_uids=tuple(
+            each.sop_instance_uid for each in (*made.captures, made.report)
+        ),
         heatmap_key=f"{folder}/heatmap.png",
         source_key=f"{folder}/source.png",
     )
+
+
+def _frame_number(study: StudyReading) -> int | None:
+    explained = study.explained
+    source = study.sources[study.places[explained.instance.sop_instance_uid]]
+    return explained.frame + 1 if frame_count(source) > 1 else None
 
 
 def _log_read(request: InferenceRequested, study: StudyReading, made: Results) -> None:
@@ -256,7 +248,14 @@ def _log_read(request: InferenceRequested, study: StudyReading, made: Results) -
             sop_instance_uid=uid,
             reason=reason,
         )
-    left_out = made.capture.left_out + made.report.left_out
+    for uid, reason in study.refused.items():
+        _LOG.info(
+            "instance.refused",
+            study_instance_uid=request.study_instance_uid,
+            sop_instance_uid=uid,
+            reason=reason,
+        )
+    left_out = made.captures[0].left_out + made.report.left_out
     LEFT_OUT.inc(len(left_out))
     _LOG.info(
         "inference.completed",

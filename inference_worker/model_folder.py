@@ -1,8 +1,10 @@
 """A model folder: ``model.yaml`` and the weights that it names, validated before they are used."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -33,6 +35,8 @@ class RefusedFolder:
 
     path: Path
     reason: str
+    model: tuple[str, str] | None = None
+    """Name and version, where the folder says them."""
 
 
 def load_model_folder(path: Path) -> ModelFolder:
@@ -45,18 +49,21 @@ def load_model_folder(path: Path) -> ModelFolder:
         weights with another digest than the one declared.
     """
     description = _description(path / DESCRIPTION_FILE)
-    weights_path = path / description.weights
-    if not weights_path.is_file():
+    for name, sha256 in description.files.items():
+        _require_file(path, name, sha256)
+    return ModelFolder(description, path, path / description.weights, description.weights_sha256)
+
+
+def _require_file(path: Path, name: str, sha256: str) -> None:
+    file = path / name
+    if not file.is_file():
+        raise InvalidModelFolder(f"{path.name}: weights: there is no file {name} in the folder")
+    digest = sha256_of(file)
+    if digest != sha256:
         raise InvalidModelFolder(
-            f"{path.name}: weights: there is no file {description.weights} in the folder"
-        )
-    digest = sha256_of(weights_path)
-    if digest != description.weights_sha256:
-        raise InvalidModelFolder(
-            f"{path.name}: weights_sha256: {description.weights} has the digest {digest}; "
+            f"{path.name}: weights_sha256: {name} has the digest {digest}; "
             "restore the weights that were described, or train and describe the model again"
         )
-    return ModelFolder(description, path, weights_path, digest)
 
 
 def find_model_folders(root: Path) -> tuple[tuple[ModelFolder, ...], tuple[RefusedFolder, ...]]:
@@ -73,12 +80,12 @@ def find_model_folders(root: Path) -> tuple[tuple[ModelFolder, ...], tuple[Refus
         try:
             folder = load_model_folder(path)
         except InvalidModelFolder as error:
-            refused.append(RefusedFolder(path, str(error)))
+            refused.append(RefusedFolder(path, str(error), _named(path)))
             continue
         key = (folder.description.name, folder.description.version)
         if key in good:
             reason = f"{path.name}: name and version are those of {good[key].path.name}"
-            refused.append(RefusedFolder(path, reason))
+            refused.append(RefusedFolder(path, reason, key))
         else:
             good[key] = folder
     return tuple(good.values()), tuple(refused)
@@ -115,6 +122,17 @@ def _description(file: Path) -> ModelDescription:
         raise InvalidModelFolder(f"{name}: {DESCRIPTION_FILE}{where}: not YAML") from error
     if not isinstance(content, dict):
         raise InvalidModelFolder(f"{name}: {DESCRIPTION_FILE}: fields are needed at its top level")
+    return validated(content, f"{name}: {DESCRIPTION_FILE}")
+
+
+def validated(content: Mapping[str, Any], where: str) -> ModelDescription:
+    """Return a description of these fields.
+
+    Raises
+    ------
+    InvalidModelFolder
+        A field is unknown, missing or wrong; all that are at fault are named.
+    """
     try:
         return ModelDescription.model_validate(content)
     except ValidationError as error:
@@ -122,4 +140,12 @@ def _description(file: Path) -> ModelDescription:
             f"{'.'.join(str(part) for part in fault['loc']) or 'model'}: {fault['msg']}"
             for fault in error.errors(include_url=False, include_input=False)
         )
-        raise InvalidModelFolder(f"{name}: {DESCRIPTION_FILE}: {faults}") from error
+        raise InvalidModelFolder(f"{where}: {faults}") from error
+
+
+def _named(path: Path) -> tuple[str, str] | None:
+    try:
+        description = _description(path / DESCRIPTION_FILE)
+    except InvalidModelFolder:
+        return None
+    return description.name, description.version

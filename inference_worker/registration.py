@@ -4,16 +4,20 @@ Weights and device UID of a registered version never change: cases and what lies
 it by name, version and device UID. Words and rules of its description may.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
+from imaging_store.model_registry import version_key
 from imaging_store.schema.results import model as table
+from imaging_store.schema.results import refused_model
 from inference_worker.model_folder import ModelFolder, RefusedFolder
 from service_runtime.database import Database, Transaction
+
+_LONGEST_REASON = 500
 
 _LOG = structlog.get_logger()
 
@@ -32,11 +36,13 @@ def register(
     refused: Iterable[RefusedFolder],
     at: datetime,
 ) -> Registered:
-    """Enter every folder's model that is not known yet; of each name, the newest is in use.
+    """Enter every folder's model that is not known yet, and note which are refused.
 
     A folder is set aside when its version is registered already with other weights, or its device
-    UID is another version's. A version that is entered again is not entered twice. Names without
-    a folder stay as they are: their studies fail with a reason that a person sees.
+    UID is another version's. A version that is entered again is not entered twice.
+
+    Of a name that is new, the newest version is asked from now on. Of one that is known, what was
+    asked goes on being asked: another version waits until a person decides for it.
     """
     good, set_aside = [], list(refused)
     with database.transaction() as transaction:
@@ -45,9 +51,10 @@ def register(
             if fault is None:
                 good.append(folder)
             else:
-                set_aside.append(RefusedFolder(folder.path, f"{folder.path.name}: {fault}"))
+                set_aside.append(_refused(folder, fault))
         for name in {folder.description.name for folder in good}:
-            _put_newest_in_use(transaction, name, good, at)
+            _have_one_asked(transaction, name, good)
+        _note_refused(transaction, good, set_aside, at)
     for each in set_aside:
         _LOG.error("model.set_aside", path=each.path, reason=each.reason)
     for folder in good:
@@ -74,6 +81,8 @@ def _enter(transaction: Transaction, folder: ModelFolder, at: datetime) -> str |
             "weights_sha256": folder.weights_sha256,
             "description": described.model_dump(mode="json"),
             "registered_at": at,
+            # Until it is found to be the first of its name.
+            "retired_at": at,
         },
     )
     known = transaction.connection.execute(
@@ -95,22 +104,94 @@ def _enter(transaction: Transaction, folder: ModelFolder, at: datetime) -> str |
     return None
 
 
-def _put_newest_in_use(
-    transaction: Transaction, name: str, folders: Iterable[ModelFolder], at: datetime
+def replace_missing(
+    database: Database,
+    folders: Iterable[ModelFolder],
+    is_kept: Callable[[str], bool],
+    at: datetime,
 ) -> None:
-    installed = [each.description for each in folders if each.description.name == name]
-    newest = max(installed, key=lambda described: version_key(described.version)).version
+    """Have another version asked where the weights of the one that is are nowhere any more.
+
+    That is so where a model folder was exchanged for that of another version, and the former was
+    never kept in the store. What a person has decided stays decided.
+
+    Parameters
+    ----------
+    is_kept
+        Tells of a digest whether these weights can be had.
+    """
+    with database.reading() as connection:
+        asked = connection.execute(select(table).where(table.c.retired_at.is_(None))).all()
+    missing = [row for row in asked if not is_kept(row.weights_sha256)]
+    if not missing:
+        return
+    with database.transaction() as transaction:
+        connection = transaction.connection
+        for row in missing:
+            others = [
+                each.description.version for each in folders if each.description.name == row.name
+            ]
+            if not others:
+                continue
+            newest = max(others, key=version_key)
+            for version, retired_at in ((row.version, at), (newest, None)):
+                connection.execute(
+                    update(table)
+                    .where(table.c.name == row.name, table.c.version == version)
+                    .values(retired_at=retired_at)
+                )
+            _LOG.warning("model.replaced", model=row.name, model_version=newest)
+
+
+def note_loading(
+    database: Database, refused: RefusedFolder | None, folder: str, at: datetime
+) -> None:
+    """Note that a model of this folder could be loaded, or why it could not."""
+    with database.transaction() as transaction:
+        connection = transaction.connection
+        connection.execute(delete(refused_model).where(refused_model.c.folder == folder))
+        if refused is not None:
+            _note_refused(transaction, [], [refused], at)
+
+
+def _refused(folder: ModelFolder, reason: str) -> RefusedFolder:
+    named = reason if reason.startswith(folder.path.name) else f"{folder.path.name}: {reason}"
+    described = folder.description
+    return RefusedFolder(folder.path, named, (described.name, described.version))
+
+
+def _note_refused(
+    transaction: Transaction,
+    good: Iterable[ModelFolder],
+    refused: Iterable[RefusedFolder],
+    at: datetime,
+) -> None:
+    settled = [*(each.path.name for each in good), *(each.path.name for each in refused)]
+    connection = transaction.connection
+    connection.execute(delete(refused_model).where(refused_model.c.folder.in_(settled)))
+    for each in refused:
+        name, version = each.model or (None, None)
+        connection.execute(
+            transaction.database.insert_new(refused_model),
+            {
+                "folder": each.path.name,
+                "model_name": name,
+                "model_version": version,
+                "reason": each.reason[:_LONGEST_REASON],
+                "refused_at": at,
+            },
+        )
+
+
+def _have_one_asked(transaction: Transaction, name: str, folders: Iterable[ModelFolder]) -> None:
+    """Of a name of which no version is asked yet, have the newest asked."""
     of_name = table.c.name == name
-    transaction.connection.execute(
+    connection = transaction.connection
+    asked = select(table.c.version).where(of_name, table.c.retired_at.is_(None))
+    if connection.execute(asked).first() is not None:
+        return
+    installed = [each.description.version for each in folders if each.description.name == name]
+    newest = max(installed, key=version_key)
+    connection.execute(
         update(table).where(of_name, table.c.version == newest).values(retired_at=None)
     )
-    transaction.connection.execute(
-        update(table)
-        .where(of_name, table.c.version != newest, table.c.retired_at.is_(None))
-        .values(retired_at=at)
-    )
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return what sorts versions ``major.minor.patch`` by age."""
-    return tuple(int(number) for number in version.split("."))

@@ -82,3 +82,17 @@ quarantine_decision = Table(
     Column("why", Text, nullable=False),
 )
 """What people decided about things in quarantine; ``dicom_listener`` carries it out."""
+
+model_decision = Table(
+    "model_decision",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("model_name", String(64), nullable=False),
+    Column("model_version", String(64), nullable=False),
+    # add, activate, shadow, retire or roll_back.
+    Column("decision", String(16), nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Column("decided_by", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+)
+"""What people decided about models, in order; nothing is ever changed or removed."""

@@ -1,6 +1,6 @@
 """Models and what they made; ``inference_worker`` alone writes these."""
 
-from sqlalchemy import JSON, Column, Index, Integer, String, Table, Uuid
+from sqlalchemy import JSON, Boolean, Column, Index, Integer, String, Table, Uuid
 
 from service_runtime.database import UtcDateTime, metadata
 
@@ -15,9 +15,25 @@ model = Table(
     # The ModelDescription, whole: rules are declared there.
     Column("description", JSON, nullable=False),
     Column("registered_at", UtcDateTime, nullable=False),
-    # Set when a newer version of the same name took its place.
+    # Since when another version of the same name is asked, unless a person has decided otherwise;
+    # null of the one that is.
     Column("retired_at", UtcDateTime),
 )
+"""Every version that was ever installed; see `imaging_store.model_registry` for which is asked."""
+
+refused_model = Table(
+    "refused_model",
+    metadata,
+    # The folder's own name, without what is above it.
+    Column("folder", String(255), primary_key=True),
+    # Null where the folder does not say.
+    Column("model_name", String(64)),
+    Column("model_version", String(64)),
+    # Names the field at fault.
+    Column("reason", String(500), nullable=False),
+    Column("refused_at", UtcDateTime, nullable=False),
+)
+"""Models that cannot be used, as the worker found them that looked last."""
 
 result_object = Table(
     "result_object",
@@ -36,3 +52,23 @@ result_object = Table(
     Column("made_at", UtcDateTime, nullable=False),
     Index("ix_result_object_case", "case_id", "case_version"),
 )
+
+shadow_result = Table(
+    "shadow_result",
+    metadata,
+    Column("case_id", Uuid, primary_key=True),
+    Column("case_version", Integer, primary_key=True),
+    Column("model_name", String(64), primary_key=True),
+    Column("model_version", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("weights_sha256", String(64), nullable=False),
+    # The finding, as a case would show it; null where the model failed.
+    Column("label", String(64)),
+    Column("uncertain", Boolean, nullable=False),
+    # Label to probability, in the order of the model's classes.
+    Column("probabilities", JSON, nullable=False),
+    Column("failure", String(500)),
+    Column("answered_at", UtcDateTime, nullable=False),
+    Index("ix_shadow_result_model", "model_name", "model_version", "answered_at"),
+)
+"""What models in shadow mode made of studies: for comparison alone, no part of any case."""

@@ -20,8 +20,9 @@ from sqlalchemy import select, update
 
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.schema.ingest import conflict, instance, study
-from imaging_store.schema.results import result_object
+from imaging_store.schema.results import result_object, shadow_result
 from inference_worker.handlers import Worker
+from inference_worker.model_holder import ModelUnavailable
 from inference_worker.results import LoadedModel
 from message_contracts import catalogue
 from message_contracts.envelope import Envelope
@@ -46,6 +47,16 @@ SHAPES = ModelReference(name="shapes", version="1.2.3")
 class Seen:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
+    refusal: str | None = None
+
+
+class Held(dict[ModelReference, LoadedModel]):
+    """Models that are there from the beginning."""
+
+    def of(self, reference: ModelReference) -> LoadedModel:
+        if reference not in self:
+            raise ModelUnavailable("It is not here.")
+        return self[reference]
 
 
 def says(*probabilities: float) -> Callable[[Any], Sequence[Seen]]:
@@ -69,7 +80,7 @@ def store(tmp_path: Path) -> FileInstanceStore:
 @pytest.fixture
 def worker(database: Database, store: FileInstanceStore) -> Worker:
     model = LoadedModel(a_model(), WEIGHTS_SHA256, says(0.2, 0.1, 0.7))
-    return Worker(database, store, {SHAPES: model}, {}, ZoneInfo("UTC"), lambda: NOON)
+    return Worker(database, store, Held({SHAPES: model}), ZoneInfo("UTC"), lambda: NOON)
 
 
 @pytest.fixture
@@ -124,7 +135,9 @@ def keep(database: Database, store: FileInstanceStore) -> Callable[..., None]:
     return keep_it
 
 
-def a_request(*uids: str, model: ModelReference = SHAPES, case_version: int = 1) -> Envelope:
+def a_request(
+    *uids: str, model: ModelReference = SHAPES, case_version: int = 1, shadow: bool = False
+) -> Envelope:
     return Envelope.of(
         InferenceRequested(
             case_id=CASE,
@@ -132,6 +145,7 @@ def a_request(*uids: str, model: ModelReference = SHAPES, case_version: int = 1)
             study_instance_uid=STUDY_INSTANCE_UID,
             model=model,
             sop_instance_uids=uids or ("2.25.103",),
+            shadow=shadow,
         ),
         source="workflow_engine",
         time=NOON,
@@ -151,7 +165,7 @@ def answer_of(database: Database, effect: Callable[[Any], None]) -> Any:
 
 
 def an_instance(**attributes: Any) -> Dataset:
-    return an_image(a_gradient(64, 48).astype("u2"), **attributes)
+    return an_image(a_gradient(96, 80).astype("u2"), **attributes)
 
 
 def test_a_request_is_answered_with_finding_and_objects(
@@ -200,7 +214,7 @@ def test_below_the_threshold_the_finding_is_uncertain(
     unsure = replace(worker.models[SHAPES], predict=says(0.3, 0.2, 0.5))
 
     answer = answer_of(
-        database, replace(worker, models={SHAPES: unsure}).on_inference_requested(a_request())
+        database, replace(worker, models=Held({SHAPES: unsure})).on_inference_requested(a_request())
     )
 
     assert answer.uncertain
@@ -346,28 +360,59 @@ def test_results_of_a_contradicted_study_carry_the_patient_it_is_known_by(
         assert "PatientAge" not in made
 
 
-@pytest.mark.parametrize(
-    ("set_aside", "reason"),
-    [
-        ({}, "The model forms 2.0.0 is not installed on this worker."),
-        (
-            {"forms": "forms: weights: there is no file forms.keras in the folder"},
-            "The model forms 2.0.0 cannot be used: forms: weights: there is no file",
-        ),
-    ],
-)
 def test_a_model_that_is_not_there_is_a_failure_with_the_reason(
-    set_aside: dict[str, str], reason: str, worker: Worker, database: Database
+    worker: Worker, database: Database
 ) -> None:
     forms = ModelReference(name="forms", version="2.0.0")
 
-    answer = answer_of(
-        database,
-        replace(worker, set_aside=set_aside).on_inference_requested(a_request(model=forms)),
-    )
+    answer = answer_of(database, worker.on_inference_requested(a_request(model=forms)))
 
     assert isinstance(answer, InferenceFailed)
-    assert answer.reason.startswith(reason)
+    assert answer.reason == "It is not here."
+
+
+def shadows_of(database: Database) -> list[Any]:
+    with database.reading() as connection:
+        return list(connection.execute(select(shadow_result)))
+
+
+def test_a_shadow_reading_is_recorded_and_nothing_else(
+    worker: Worker,
+    database: Database,
+    store: FileInstanceStore,
+    keep: Callable[..., None],
+) -> None:
+    dataset = an_instance()
+    keep(dataset)
+    before = sorted(path for path in store.root.rglob("*") if path.is_file())
+    request = a_request(str(dataset.SOPInstanceUID), shadow=True)
+
+    effect = worker.on_inference_requested(request)
+    for _ in range(2):
+        with database.transaction() as transaction:
+            effect(transaction)
+
+    [row] = shadows_of(database)
+    assert (row.label, row.uncertain, row.failure) == (a_model().labels[2], False, None)
+    assert list(row.probabilities.values()) == pytest.approx([0.2, 0.1, 0.7])
+    with database.reading() as connection:
+        assert connection.execute(select(result_object)).all() == []
+        assert connection.execute(select(message)).all() == []
+    assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
+
+
+def test_a_shadow_that_fails_tells_nobody(worker: Worker, database: Database) -> None:
+    request = a_request(shadow=True)
+
+    for effect in (worker.on_inference_requested(request), worker.on_exhausted(request, "away")):
+        with database.transaction() as transaction:
+            effect(transaction)
+
+    [row] = shadows_of(database)
+    assert row.label is None
+    assert row.failure == "The model could not be run: away"
+    with database.reading() as connection:
+        assert connection.execute(select(message)).all() == []
 
 
 def test_when_tries_are_used_up_the_case_hears_it(worker: Worker, database: Database) -> None:

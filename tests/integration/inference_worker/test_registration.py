@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from imaging_store.schema.results import model
+from imaging_store.schema.results import model, refused_model
 from inference_worker.model_folder import ModelFolder, RefusedFolder
-from inference_worker.registration import register
+from inference_worker.registration import note_loading, register, replace_missing
 from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database
 from tests.readings import WEIGHTS_SHA256, a_model
@@ -55,7 +55,7 @@ def test_registering_again_changes_nothing(database: Database) -> None:
     assert rows(database) == before
 
 
-def test_the_newest_version_takes_the_place_of_the_others(database: Database) -> None:
+def test_of_a_new_name_the_newest_version_is_asked(database: Database) -> None:
     newest = a_folder(version="1.10.0", device_uid="2.25.2")
 
     register(database, [newest, a_folder()], [], NOON)
@@ -64,13 +64,60 @@ def test_the_newest_version_takes_the_place_of_the_others(database: Database) ->
     assert rows(database)["1.2.3"].retired_at == NOON
 
 
-def test_going_back_puts_the_older_version_in_use_again(database: Database) -> None:
+def test_a_version_that_comes_later_waits_for_a_decision(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+
     register(database, [a_folder(), a_folder(version="1.3.0", device_uid="2.25.2")], [], NOON)
 
-    register(database, [a_folder()], [], NOON + timedelta(days=1))
-
     assert rows(database)["1.2.3"].retired_at is None
-    assert rows(database)["1.3.0"].retired_at == NOON + timedelta(days=1)
+    assert rows(database)["1.3.0"].retired_at == NOON
+
+
+def test_where_the_weights_of_what_is_asked_are_nowhere_another_takes_its_place(
+    database: Database,
+) -> None:
+    later = a_folder(version="1.3.0", device_uid="2.25.2", weights_sha256="3" * 64)
+    register(database, [a_folder()], [], NOON)
+    register(database, [later], [], NOON)
+
+    replace_missing(database, [later], lambda _: True, NOON)
+    assert rows(database)["1.2.3"].retired_at is None
+
+    replace_missing(database, [later], lambda sha256: sha256 == "3" * 64, NOON)
+    assert rows(database)["1.2.3"].retired_at == NOON
+    assert rows(database)["1.3.0"].retired_at is None
+
+
+def refused(database: Database) -> list[tuple[str, str | None, str]]:
+    with database.reading() as connection:
+        found = connection.execute(select(refused_model).order_by(refused_model.c.folder))
+        return [(row.folder, row.model_version, row.reason) for row in found]
+
+
+def test_what_is_refused_is_noted_until_it_is_repaired(database: Database) -> None:
+    broken = RefusedFolder(Path("shapes"), "shapes: weights: missing", ("shapes", "1.2.3"))
+
+    register(database, [], [broken, RefusedFolder(Path("odd"), "odd: not YAML")], NOON)
+
+    assert refused(database) == [
+        ("odd", None, "odd: not YAML"),
+        ("shapes", "1.2.3", "shapes: weights: missing"),
+    ]
+
+    register(database, [a_folder()], [], NOON)
+
+    assert [folder for folder, _, _ in refused(database)] == ["odd"]
+
+
+def test_what_could_not_be_loaded_is_noted_until_it_could(database: Database) -> None:
+    unloadable = RefusedFolder(Path("shapes"), "shapes: grad_cam_layer: x", ("shapes", "1.2.3"))
+
+    note_loading(database, unloadable, "shapes", NOON)
+    note_loading(database, unloadable, "shapes", NOON)
+    assert refused(database) == [("shapes", "1.2.3", "shapes: grad_cam_layer: x")]
+
+    note_loading(database, None, "shapes", NOON)
+    assert refused(database) == []
 
 
 def test_a_model_whose_folder_is_gone_stays_registered(database: Database) -> None:

@@ -28,6 +28,7 @@ def a_slice() -> Dataset:
     ds.ReferringPhysicianName, ds.StudyDescription = "Rei^Erin", "Thorax"
     ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = "Wang^XiaoDong=王^小東", "P1", "HOSPITAL"
     ds.PatientBirthDate, ds.PatientSex = "19700101", "F"
+    ds.PatientAge = "056Y"
     ds.BodyPartExamined, ds.ViewPosition = "CHEST", "PA"
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.StudyID = "1.2.3", "1.2.3.1", "S1"
     ds.InstanceNumber, ds.ImageLaterality, ds.NumberOfFrames = 3, "L", 2
@@ -83,6 +84,7 @@ def test_every_encoding_says_the_same(transfer_syntax_uid: str) -> None:
         patient_name="Wang^XiaoDong=王^小東",
         patient_birth_date="19700101",
         patient_sex="F",
+        patient_age="056Y",
         accession_number="A1",
         study_id="S1",
         study_description="Thorax",

@@ -1,0 +1,230 @@
+"""A worker's models follow the registry while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from imaging_store.model_registry import ModelDecision, RegisteredModel
+from imaging_store.schema.administration import model_decision
+from imaging_store.schema.results import model
+from inference_worker.model_folder import InvalidModelFolder
+from inference_worker.model_holder import Models, ModelUnavailable, StillLoading
+from inference_worker.results import LoadedModel
+from message_contracts.inference import ModelReference
+from service_runtime.database import Database, DatabaseUnavailable
+from tests.peers.processes import wait_until
+from tests.readings import WEIGHTS_SHA256, a_model
+
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+FIRST, SECOND, THIRD = (
+    ModelReference(name="shapes", version=version) for version in ("1.0.0", "1.1.0", "1.2.0")
+)
+
+
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    opened = Database(request.getfixturevalue(request.param))
+    yield opened
+    opened.close()
+
+
+def add(database: Database, reference: ModelReference, *, asked: bool = False) -> None:
+    described = a_model(
+        version=reference.version, device_uid=f"2.25.{reference.version.replace('.', '')}"
+    )
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            insert(model),
+            {
+                "name": reference.name,
+                "version": reference.version,
+                "device_uid": described.device_uid,
+                "weights_sha256": WEIGHTS_SHA256,
+                "description": described.model_dump(mode="json"),
+                "registered_at": NOON,
+                "retired_at": None if asked else NOON,
+            },
+        )
+
+
+def decide(database: Database, reference: ModelReference, decision: ModelDecision) -> None:
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            insert(model_decision),
+            {
+                "model_name": reference.name,
+                "model_version": reference.version,
+                "decision": decision.value,
+                "decided_at": NOON,
+                "decided_by": "an admin",
+                "why": "Tests.",
+            },
+        )
+
+
+@dataclass
+class Bench:
+    """Loads without a network, and remembers what happened."""
+
+    database: Database
+    broken: set[str] = field(default_factory=set)
+    away: bool = False
+    loads: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    told: dict[str, str | None] = field(default_factory=dict)
+
+    def load(self, registered: RegisteredModel) -> LoadedModel:
+        version = registered.reference.version
+        if self.away:
+            raise DatabaseUnavailable("away")
+        self.loads.append(version)
+        if version in self.broken:
+            raise InvalidModelFolder(f"shapes-{version}: grad_cam_layer: there is none")
+        described = a_model(version=version)
+        loaded = LoadedModel(described, registered.weights_sha256, lambda _: [])
+        return with_close(loaded, lambda: self.closed.append(version))
+
+    def tell(self, registered: RegisteredModel, reason: str | None) -> None:
+        self.told[registered.reference.version] = reason
+
+    def models(self) -> Models:
+        return Models(self.database, self.load, self.tell)
+
+
+def with_close(loaded: LoadedModel, close: Any) -> LoadedModel:
+    object.__setattr__(loaded, "close", close)
+    return loaded
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    add(database, FIRST, asked=True)
+    add(database, SECOND)
+    return Bench(database)
+
+
+def test_what_is_active_and_what_is_in_shadow_is_held(bench: Bench, database: Database) -> None:
+    decide(database, SECOND, ModelDecision.SHADOW)
+    add(database, THIRD)
+    models = bench.models()
+
+    models.refresh()
+
+    assert bench.loads == ["1.0.0", "1.1.0"]
+    assert models.of(FIRST).description.version == "1.0.0"
+    assert models.of(SECOND).description.version == "1.1.0"
+
+
+def test_nothing_is_loaded_twice(bench: Bench) -> None:
+    models = bench.models()
+
+    models.refresh()
+    models.refresh()
+
+    assert bench.loads == ["1.0.0"]
+
+
+def test_a_decision_swaps_while_it_runs(bench: Bench, database: Database) -> None:
+    models, stop = bench.models(), threading.Event()
+    models.refresh()
+    thread = threading.Thread(target=models.follow, args=(stop,))
+    thread.start()
+    try:
+        decide(database, SECOND, ModelDecision.ACTIVATE)
+
+        wait_until(lambda: bench.closed == ["1.0.0"], timeout_s=30, what="the swap")
+        assert models.of(SECOND).description.version == "1.1.0"
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+    models.close()
+    assert bench.closed == ["1.0.0", "1.1.0"]
+
+
+def test_a_message_for_another_version_has_it_loaded_and_kept(
+    bench: Bench, database: Database
+) -> None:
+    models = bench.models()
+    models.refresh()
+
+    with pytest.raises(StillLoading) as postponed:
+        models.of(SECOND)
+    models.refresh()
+    add(database, THIRD)
+
+    assert postponed.value.delay_s == pytest.approx(1)
+    assert models.of(SECOND).description.version == "1.1.0"
+    assert models.of(FIRST).description.version == "1.0.0"
+    # The registry changed: whoever still asks for it asks again.
+    models.refresh()
+    assert bench.closed == ["1.1.0"]
+
+
+def test_what_was_never_installed_is_a_reason(bench: Bench) -> None:
+    models = bench.models()
+    models.refresh()
+
+    with pytest.raises(StillLoading):
+        models.of(THIRD)
+    models.refresh()
+
+    with pytest.raises(ModelUnavailable, match=r"shapes 1\.2\.0 is not installed on this worker"):
+        models.of(THIRD)
+
+
+def test_a_broken_model_is_refused_by_the_field_and_the_others_serve_on(
+    bench: Bench, database: Database
+) -> None:
+    bench.broken.add("1.0.0")
+    decide(database, SECOND, ModelDecision.SHADOW)
+    models = bench.models()
+
+    models.refresh()
+
+    with pytest.raises(ModelUnavailable, match=r"cannot be used: shapes-1\.0\.0: grad_cam_layer"):
+        models.of(FIRST)
+    assert models.of(SECOND)
+    assert bench.told["1.1.0"] is None
+    assert "grad_cam_layer" in (bench.told["1.0.0"] or "")
+    # Once it has been repaired, the next change of the registry has it tried again.
+    bench.broken.clear()
+    add(database, THIRD)
+    models.refresh()
+    assert models.of(FIRST)
+
+
+def test_while_the_store_is_away_what_is_held_serves_on(bench: Bench, database: Database) -> None:
+    models = bench.models()
+    models.refresh()
+    bench.away = True
+    decide(database, SECOND, ModelDecision.ACTIVATE)
+
+    with pytest.raises(DatabaseUnavailable):
+        models.refresh()
+    assert models.of(FIRST)
+
+    bench.away = False
+    models.refresh()
+    assert models.of(SECOND)
+
+
+def test_a_default_that_changes_is_followed(bench: Bench, database: Database) -> None:
+    models = bench.models()
+    models.refresh()
+    with database.transaction() as transaction:
+        for version, retired_at in (("1.0.0", NOON), ("1.1.0", None)):
+            transaction.connection.execute(
+                update(model).where(model.c.version == version).values(retired_at=retired_at)
+            )
+
+    models.refresh()
+
+    assert models.of(SECOND)
+    assert bench.closed == ["1.0.0"]
