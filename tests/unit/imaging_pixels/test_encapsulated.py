@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate, encapsulate_extended
 
-from imaging_pixels.encapsulated import coded_frame
+from imaging_pixels import encapsulated
+from imaging_pixels.encapsulated import CodedFrames, coded_frame
 from imaging_pixels.image_pixel import UndecodablePixels
 
 FRAMES = [b"\xff\xd8" + bytes([number]) * (6 + 2 * number) for number in range(5)]
@@ -103,3 +104,22 @@ def test_one_frame_of_a_thousand_takes_the_memory_of_one() -> None:
     tracemalloc.stop()
 
     assert peak_bytes < 8 * len(frame)
+
+
+@pytest.mark.parametrize("fragments_per_frame", [1, 2])
+def test_the_fragments_of_a_thousand_frames_are_gone_through_once(
+    fragments_per_frame: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [b"\xff\xd8" + struct.pack("<LL", number, 0) for number in range(1000)]
+    value = encapsulate(frames, fragments_per_frame=fragments_per_frame, has_bot=False)
+    looked_at = []
+    look = encapsulated._fragment
+    monkeypatch.setattr(
+        encapsulated, "_fragment", lambda value, at: looked_at.append(at) or look(value, at)
+    )
+
+    coded = CodedFrames(value, 1000)
+    found = [coded.frame(number) for number in range(1000)]
+
+    assert found == frames
+    assert len(looked_at) == 1000 * fragments_per_frame
