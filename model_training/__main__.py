@@ -16,6 +16,7 @@ from inference_worker.model_folder import load_model_folder, sha256_of, write_de
 from inference_worker.predictor import Predictor
 from message_contracts.identifiers import derived_uid
 from message_contracts.model_description import ModelDescription, NetworkInput, TrainingData
+from model_training.architectures import BACKBONES
 from model_training.baselines import thumbnails
 from model_training.calibration import best_temperature, uncertain_below
 from model_training.comparison import Inputs, compare
@@ -31,7 +32,7 @@ from model_training.fitting import scores
 from model_training.folds import grouped_folds
 from model_training.linear_head import softmax
 from model_training.model_card import model_card
-from model_training.networks import BACKBONES, kernels_of, unmoved_kernels, with_temperature
+from model_training.networks import kernels_of, unmoved_kernels, with_temperature
 from model_training.recipe import Recipe, load_recipe
 from service_runtime.errors import CountersignError
 

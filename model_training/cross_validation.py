@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_worker.model_folder import sha256_of
+from model_training.architectures import BACKBONES
 from model_training.data_set import DataSet
 from model_training.fitting import fine_tune, frozen_features, scores
-from model_training.networks import BACKBONES, build_network, kernels_of, unmoved_kernels
+from model_training.networks import build_network, kernels_of, unmoved_kernels
 from model_training.recipe import Recipe
 
 FloatArray = npt.NDArray[np.float64]

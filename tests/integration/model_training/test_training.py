@@ -12,11 +12,11 @@ import yaml
 from inference_worker.model_folder import load_model_folder
 from inference_worker.predictor import Predictor
 from model_training.__main__ import main
+from model_training.architectures import BACKBONES
 from model_training.cross_validation import Run, trained
 from model_training.data_set import chosen_rows, load
 from model_training.fitting import scores
 from model_training.networks import (
-    BACKBONES,
     build_network,
     kernels_of,
     unmoved_kernels,
