@@ -17,7 +17,12 @@ from sqlalchemy import Connection
 from dicom_sender import attachments
 from dicom_sender.attachments import LONGEST_REASON, Consignment
 from dicom_sender.part10 import read_header
-from dicom_sender.permission import Withdrawn, keep_others_from_deciding, require_permission
+from dicom_sender.permission import (
+    Withdrawn,
+    keep_others_from_deciding,
+    require_permission,
+    require_rejection,
+)
 from dicom_sender.presentation import Stored
 from dicom_sender.rejections import keep_note
 from dicom_sender.send import Batch, Sent
@@ -162,8 +167,13 @@ class Sender:
             at = (envelope.time, self.time_zone)
             uid = keep_note(self.database, self.store, consigned, taken, at)
             noted = replace(consigned, sop_instance_uids=(uid,))
-            if not _is_taken(self._statuses(noted), uid):
-                self._send(noted, destination, [uid], None)
+            try:
+                if not _is_taken(self._statuses(noted), uid):
+                    # A note that may have arrived is not taken back: it is sent until it has.
+                    self._send(noted, destination, [uid], None if self._taken(noted) else request)
+            except Withdrawn as withdrawn:
+                _LOG.warning("rejection.withdrawn", reason=str(withdrawn), **_told(consigned))
+                taken = ()
         _LOG.info("rejection.delivered", instance_count=len(taken), **_told(consigned))
         delivered = RejectionDelivered(
             case_id=request.case_id,
@@ -190,18 +200,17 @@ class Sender:
         consigned: Consignment,
         destination: PacsDestination,
         uids: Sequence[str],
-        request: AttachmentRequested | None,
+        request: AttachmentRequested | RejectionRequested | None,
     ) -> None:
-        """Send these until each has been taken.
-
-        A note needs no permission: it is no result, and says that results are not to be used.
-        """
+        """Send these until each has been taken, or a person decides against ``request``."""
 
         def check(connection: Connection) -> None:
             if self.stop.is_set():
                 raise Postponed("the sender is stopping", delay_s=0)
-            if request is not None:
+            if isinstance(request, AttachmentRequested):
                 require_permission(connection, request, destination.release)
+            elif request is not None:
+                require_rejection(connection, request)
 
         def before_each(stored: Stored) -> None:
             # A person may decide, and the process be stopped, while a long batch is under way.

@@ -6,9 +6,9 @@ put on hold, rejected, overridden, or be under way again with later images.
 
 from sqlalchemy import Connection, select
 
-from imaging_store.schema.workflow import cases, hold, signature
+from imaging_store.schema.workflow import cases, destination_delivery, hold, signature
 from message_contracts.case import CaseStatus, Release, Stage
-from message_contracts.delivery import AttachmentRequested
+from message_contracts.delivery import AttachmentRequested, RejectionRequested
 from service_runtime.errors import PermanentError, Postponed
 
 _AGREED = "agree"
@@ -26,7 +26,9 @@ class Withdrawn(PermanentError):
     """A person has decided that these results do not leave."""
 
 
-def keep_others_from_deciding(connection: Connection, request: AttachmentRequested) -> None:
+def keep_others_from_deciding(
+    connection: Connection, request: AttachmentRequested | RejectionRequested
+) -> None:
     """Have whoever wants to change the case wait until this transaction ends.
 
     Otherwise a decision could come between asking and noting that an instance is on its way, and
@@ -47,7 +49,8 @@ def require_permission(
         The case is on hold, was sent back to the doctor, or its report has yet to be signed.
     Withdrawn
         There is no such case, it was rejected, later images took the place of an unsigned version,
-        the study was corrected since, or the doctor did not agree with the model.
+        the study was corrected since, or the doctor did not agree with the model, and has not
+        signed otherwise since.
     """
     case = connection.execute(select(cases).where(cases.c.id == request.case_id)).first()
     if case is None:
@@ -76,8 +79,36 @@ def require_permission(
     ).scalar()
     if decision is None and release is not Release.AI_ANALYZED:
         raise NotNow("the doctor's signature is not in force")
-    if decision not in {None, _AGREED}:
+    # Sent back to the doctor, it stays so until they agree: a rejection note may be on its way.
+    if decision not in {None, _AGREED} or _is_rejected(connection, request):
         raise Withdrawn("the doctor did not agree with the model")
     # Asked for when the destination's release rule, or the case, was another.
     if release is Release.REPORT_READY and version > (case.report_version or 0):
         raise NotNow("the report has not been signed")
+
+
+def require_rejection(connection: Connection, request: RejectionRequested) -> None:
+    """Pass where these results are still not to be used.
+
+    Raises
+    ------
+    Withdrawn
+        The doctor agrees with the model after all.
+    """
+    if _is_rejected(connection, request) is False:
+        raise Withdrawn("the doctor agrees with the model after all")
+
+
+def _is_rejected(
+    connection: Connection, request: AttachmentRequested | RejectionRequested
+) -> bool | None:
+    """Tell whether a rejection is in force; ``None`` where the engine has noted no delivery."""
+    columns = destination_delivery.c
+    found = connection.execute(
+        select(columns.rejected_at).where(
+            columns.case_id == request.case_id,
+            columns.case_version == request.case_version,
+            columns.destination == request.destination,
+        )
+    ).first()
+    return None if found is None else found.rejected_at is not None

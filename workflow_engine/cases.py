@@ -1,24 +1,23 @@
-"""Cases, readings, signatures and deliveries in the database. The one writer of these tables."""
+"""Cases, readings and signatures in the database. The one writer of these tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from imaging_store.schema.ingest import instance
 from imaging_store.schema.results import model
 from imaging_store.schema.workflow import (
     cases,
-    destination_delivery,
     inference_result,
     intervention,
     signature,
 )
 from message_contracts.applicability import InstanceAttributes
-from message_contracts.case import CaseStatus, DeliveryState, Stage
+from message_contracts.case import CaseStatus, Stage
 from message_contracts.inference import InferenceCompleted, ModelReference
 from message_contracts.model_description import ModelDescription
 from workflow_engine import history
@@ -35,9 +34,6 @@ from workflow_engine.signing import (
     Signer,
     intervention_digest,
 )
-
-PACS = "PACS"
-"""The kind of a destination that results are attached to."""
 
 
 def find(connection: Connection, case_id: UUID) -> Case | None:
@@ -259,104 +255,3 @@ def keep_intervention(connection: Connection, done: Intervention) -> str:
         insert(intervention), {**values, **asdict(done.signer), "content_sha256": sha256}
     )
     return sha256
-
-
-def requested_destinations(connection: Connection, case: Case) -> frozenset[str]:
-    """Return the names of the destinations that the version under way was sent to."""
-    return frozenset(
-        connection.execute(
-            select(destination_delivery.c.destination).where(
-                destination_delivery.c.case_id == case.id,
-                destination_delivery.c.case_version == case.version,
-            )
-        ).scalars()
-    )
-
-
-def request_deliveries(
-    connection: Connection, case: Case, kinds: Sequence[tuple[str, str]], at: datetime
-) -> None:
-    """Note that these destinations, each with its kind, are to be served."""
-    connection.execute(
-        insert(destination_delivery),
-        [
-            {
-                "case_id": case.id,
-                "case_version": case.version,
-                "destination": destination,
-                "kind": kind,
-                "state": DeliveryState.PENDING,
-                "changed_at": at,
-            }
-            for destination, kind in kinds
-        ],
-    )
-
-
-def pending_deliveries(connection: Connection, case: Case) -> list[tuple[str, str, int]]:
-    """Return destination, kind and case version of what has been neither delivered nor given up."""
-    rows = connection.execute(
-        select(
-            destination_delivery.c.destination,
-            destination_delivery.c.kind,
-            destination_delivery.c.case_version,
-        ).where(
-            destination_delivery.c.case_id == case.id,
-            destination_delivery.c.state == DeliveryState.PENDING,
-        )
-    )
-    return [(row.destination, row.kind, row.case_version) for row in rows]
-
-
-def delivery_state(
-    connection: Connection, case_id: UUID, case_version: int, destination: str
-) -> DeliveryState | None:
-    """Return how far a destination has been served; ``None`` where it was never to be."""
-    state = connection.execute(
-        select(destination_delivery.c.state).where(_of_delivery(case_id, case_version, destination))
-    ).scalar()
-    return None if state is None else DeliveryState(state)
-
-
-def settle_delivery(
-    connection: Connection,
-    key: tuple[UUID, int, str],
-    state: DeliveryState,
-    reason: str | None,
-    at: datetime,
-) -> None:
-    """Note what became of a delivery."""
-    connection.execute(
-        update(destination_delivery)
-        .where(_of_delivery(*key))
-        .values(state=state, reason=reason, changed_at=at)
-    )
-
-
-def note_rejection(
-    connection: Connection, case: Case, version: int, reason: str, at: datetime
-) -> list[str]:
-    """Note that a rejection note follows what PACS were sent of a version.
-
-    Return the names of those where that is new.
-    """
-    rows = connection.execute(
-        update(destination_delivery)
-        .where(
-            destination_delivery.c.case_id == case.id,
-            destination_delivery.c.case_version == version,
-            destination_delivery.c.kind == PACS,
-            destination_delivery.c.rejected_at.is_(None),
-        )
-        .values(rejected_at=at, reason=reason)
-        .returning(destination_delivery.c.destination)
-    )
-    return sorted(row.destination for row in rows)
-
-
-def _of_delivery(case_id: UUID, case_version: int, destination: str) -> Any:
-    return and_(
-        destination_delivery.c.case_id == case_id,
-        destination_delivery.c.case_version == case_version,
-        destination_delivery.c.destination == destination,
-    )

@@ -250,6 +250,8 @@ def _sign(desk: Desk, request: Request, stage: Stage, draft: _Draft) -> Case:
         if draft.decision in {Decision.OVERRIDE, Decision.UNINTERPRETABLE}:
             unsigned = rejections.unsigned_versions(after)
             rejections.reject_results(transaction, after, unsigned, occasion)
+        if draft.decision is Decision.AGREE:
+            rejections.tell_what_stays_rejected(transaction, after, occasion)
         if after.status is CaseStatus.REPORT_READY:
             dispatch.request_report(transaction, after, occasion)
         return after

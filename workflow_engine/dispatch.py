@@ -15,10 +15,11 @@ from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.messaging import outbox
 from service_runtime.messaging.hastening import hasten
-from workflow_engine import cases, findings, history, releases
+from workflow_engine import cases, deliveries, findings, history, releases
 from workflow_engine.case import Case, Trigger
 from workflow_engine.history import Entry
 from workflow_engine.routing import Route
+from workflow_engine.signing import Decision
 
 SOURCE = "workflow_engine"
 
@@ -67,10 +68,17 @@ def release_results(
         None,
     )
     uids = findings.result_sop_instance_uids(cases.readings(connection, case.id, case.version))
-    requested = cases.requested_destinations(connection, case)
+    # What was withdrawn because a doctor did not agree is asked for again once they do.
+    requested = [
+        each.destination
+        for each in deliveries.of_version(connection, case)
+        if not (each.is_withdrawn and decision is Decision.AGREE)
+    ]
     due = releases.due(case, releases.Results(uids, decision), destinations, requested)
     for destination in due:
-        cases.request_deliveries(connection, case, [(destination.name, cases.PACS)], occasion.at)
+        delivery = deliveries.request(
+            connection, case, destination.name, deliveries.PACS, occasion.at
+        )
         history.append(
             connection,
             case,
@@ -90,7 +98,7 @@ def release_results(
                 destination=destination.name,
                 sop_instance_uids=uids,
             ),
-            derived_id(AttachmentRequested.TYPE, case.id, case.version, destination.name),
+            deliveries.message_id(AttachmentRequested.TYPE, case.id, delivery),
             occasion,
         )
     if not case.on_hold:
@@ -101,18 +109,18 @@ def _waiting(transaction: Transaction, case: Case) -> list[str]:
     """Return the ids of the requests about a case that have not been answered yet."""
     return [
         str(
-            derived_id(ReportRequested.TYPE, case.id, version)
-            if kind == EHR
-            else derived_id(AttachmentRequested.TYPE, case.id, version, destination)
+            derived_id(ReportRequested.TYPE, case.id, each.case_version)
+            if each.kind == EHR
+            else deliveries.message_id(AttachmentRequested.TYPE, case.id, each)
         )
-        for destination, kind, version in cases.pending_deliveries(transaction.connection, case)
+        for each in deliveries.pending(transaction.connection, case)
     ]
 
 
 def request_report(transaction: Transaction, case: Case, occasion: Occasion) -> None:
     """Have the report of the version just approved rendered and delivered."""
     connection = transaction.connection
-    cases.request_deliveries(connection, case, [(EHR, EHR)], occasion.at)
+    deliveries.request(connection, case, EHR, EHR, occasion.at)
     history.append(
         connection,
         case,

@@ -26,7 +26,7 @@ from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.errors import PermanentError
 from service_runtime.messaging.consumer import Effect
-from workflow_engine import cases, dispatch, history, holds, rejections
+from workflow_engine import cases, deliveries, dispatch, history, holds, rejections
 from workflow_engine.case import (
     Case,
     Trigger,
@@ -215,16 +215,15 @@ def _delivery_answered(
     if isinstance(body, RejectionDelivered):
         rejections.rejection_answered(transaction, case, body, occasion)
         return
-    before = cases.delivery_state(connection, case.id, body.case_version, body.destination)
+    before = deliveries.find(connection, case.id, body.case_version, body.destination)
     if before is None:
         raise NotAskedFor("destination: nothing was sent there for this case version")
     failure = body.reason if isinstance(body, AttachmentFailed | ReportFailed) else None
     state = DeliveryState.DELIVERED if failure is None else DeliveryState.FAILED
     # What has been delivered stays delivered, whichever answer comes last.
-    if before in {state, DeliveryState.DELIVERED, DeliveryState.REJECTED}:
+    if before.state in {state, DeliveryState.DELIVERED, DeliveryState.REJECTED}:
         return
-    key = (case.id, body.case_version, body.destination)
-    cases.settle_delivery(connection, key, state, failure, occasion.at)
+    deliveries.settle(connection, case.id, before, (state, failure), occasion.at)
     history.append(
         connection,
         case,

@@ -9,14 +9,15 @@ from collections.abc import Iterable
 
 from message_contracts.case import DeliveryState
 from message_contracts.delivery import RejectionDelivered, RejectionFailed, RejectionRequested
-from message_contracts.identifiers import derived_id
 from service_runtime.database import Transaction
-from workflow_engine import cases, findings, history
+from workflow_engine import cases, deliveries, findings, history
 from workflow_engine.case import Case, Trigger
 from workflow_engine.dispatch import Occasion, send
 from workflow_engine.history import Entry
 
 _FOLLOWS = "a rejection note follows what was sent"
+_STAYS_REJECTED = "a rejection note had arrived before the doctor agreed"
+_NOTHING_SENT = "it was withdrawn before anything was sent"
 
 
 def unsigned_versions(case: Case) -> range:
@@ -38,14 +39,26 @@ def reject_results(
         _reject_results_of(transaction, case, version, occasion)
 
 
+def tell_what_stays_rejected(transaction: Transaction, case: Case, occasion: Occasion) -> None:
+    """Tell of PACS that were sent a rejection note about results that the doctor agrees with now.
+
+    A PACS hides what a note rejects, however often it is sent again: that stays as it is there.
+    """
+    connection = transaction.connection
+    for each in deliveries.of_version(connection, case):
+        if each.state is DeliveryState.REJECTED:
+            became = (DeliveryState.REJECTED, _STAYS_REJECTED)
+            deliveries.settle(connection, case.id, each, became, occasion.at)
+
+
 def _reject_results_of(
     transaction: Transaction, case: Case, version: int, occasion: Occasion
 ) -> None:
     connection = transaction.connection
     uids = findings.result_sop_instance_uids(cases.readings(connection, case.id, version))
-    for destination in cases.note_rejection(connection, case, version, _FOLLOWS, occasion.at):
+    for withdrawn in deliveries.withdraw(connection, case, version, _FOLLOWS, occasion.at):
         details = {
-            "destination": destination,
+            "destination": withdrawn.destination,
             "version_rejected": version,
             "sop_instance_uids": list(uids),
         }
@@ -61,10 +74,10 @@ def _reject_results_of(
                 case_id=case.id,
                 case_version=version,
                 study_instance_uid=case.study_instance_uid,
-                destination=destination,
+                destination=withdrawn.destination,
                 sop_instance_uids=uids,
             ),
-            derived_id(RejectionRequested.TYPE, case.id, version, destination),
+            deliveries.message_id(RejectionRequested.TYPE, case.id, withdrawn),
             occasion,
         )
 
@@ -74,18 +87,23 @@ def rejection_answered(
 ) -> None:
     """Keep what became of a rejection note."""
     connection = transaction.connection
-    key = (case.id, body.case_version, body.destination)
-    before = cases.delivery_state(connection, *key)
-    if before is None or before is DeliveryState.REJECTED:
+    before = deliveries.find(connection, case.id, body.case_version, body.destination)
+    if before is None or before.state is DeliveryState.REJECTED:
         return
     if isinstance(body, RejectionFailed):
+        if before.rejected_at is None:
+            # The doctor agrees by now: it is shown rightly.
+            return
         state, reason = DeliveryState.FAILED, f"it still shows what is rejected: {body.reason}"
     elif body.sop_instance_uids:
         state, reason = DeliveryState.REJECTED, None
     else:
         # It had taken nothing; what became of the results themselves is told by their own answer.
-        state, reason = before, None
-    cases.settle_delivery(connection, key, state, reason and reason[:500], occasion.at)
+        state, reason = before.state, before.reason
+        if reason == _FOLLOWS:
+            reason = _NOTHING_SENT
+    became = (state, reason and reason[:500])
+    deliveries.settle(connection, case.id, before, became, occasion.at)
     details = {
         "destination": body.destination,
         "version_answered": body.case_version,

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    text,
 )
 
 from service_runtime.database import UtcDateTime, metadata
@@ -144,8 +145,11 @@ destination_delivery = Table(
     Column("state", String(16), nullable=False),
     Column("reason", String(500)),
     Column("changed_at", UtcDateTime, nullable=False),
-    # When a rejection note was asked for, because what went there should not have.
+    # When a rejection note was asked for, because what went there should not have; null again
+    # when the doctor agrees after all.
     Column("rejected_at", UtcDateTime),
+    # How often the same was asked for before: each request is a message of its own.
+    Column("requested_before", Integer, nullable=False, server_default=text("0")),
 )
 
 hold = Table(

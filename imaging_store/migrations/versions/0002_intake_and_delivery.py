@@ -45,6 +45,10 @@ def _added_columns() -> None:
     )
     op.add_column("destination_delivery", sa.Column("rejected_at", _MOMENT, nullable=True))
     op.add_column(
+        "destination_delivery",
+        sa.Column("requested_before", sa.Integer(), server_default=sa.text("0"), nullable=False),
+    )
+    op.add_column(
         "duplicate_instance",
         sa.Column(
             "called_ae_title", sa.String(length=16), server_default=sa.text("''"), nullable=False
@@ -94,6 +98,10 @@ def _added_columns() -> None:
     )
     op.add_column("quarantined_instance", sa.Column("outcome", sa.String(length=16), nullable=True))
     op.add_column("quarantined_instance", sa.Column("settled_at", _MOMENT, nullable=True))
+    op.add_column(
+        "study",
+        sa.Column("patient_age", sa.String(length=4), server_default=sa.text("''"), nullable=False),
+    )
     op.add_column("study", sa.Column("quiet_until", _MOMENT, nullable=True))
     op.add_column("study", sa.Column("purged_at", _MOMENT, nullable=True))
     op.drop_index(op.f("ix_study_pending_since"), table_name="study")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
-from imaging_store.schema.workflow import cases, signature
-from message_contracts.case import CaseStatus, Stage
+from imaging_store.schema.workflow import cases, destination_delivery, signature
+from message_contracts.case import CaseStatus, DeliveryState, Stage
 from service_runtime.database import Database
 
 NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
@@ -38,6 +38,23 @@ def change_case(database: Database, **values: object) -> None:
     """Change columns of the case."""
     with database.transaction() as transaction:
         transaction.connection.execute(update(cases).values(values))
+
+
+def keep_delivery(database: Database, *, rejected_at: datetime | None = None) -> None:
+    """Keep that the results of the first version are to go to the archive, or were withdrawn."""
+    key = {"case_id": CASE, "case_version": 1, "destination": "archive"}
+    with database.transaction() as transaction:
+        transaction.connection.execute(delete(destination_delivery))
+        transaction.connection.execute(
+            destination_delivery.insert(),
+            {
+                **key,
+                "kind": "PACS",
+                "state": DeliveryState.PENDING,
+                "changed_at": NOON,
+                "rejected_at": rejected_at,
+            },
+        )
 
 
 def keep_doctors_signature(

@@ -15,6 +15,7 @@ from tests.integration.dicom_sender.kept_case import (
     NOON,
     change_case,
     keep_case,
+    keep_delivery,
     keep_doctors_signature,
 )
 
@@ -67,6 +68,18 @@ def test_what_the_doctor_overrode_since_does_not_leave(database: Database, decis
 
     with pytest.raises(Withdrawn, match="did not agree"):
         ask(database, Release.AI_ANALYZED)
+
+
+def test_what_a_doctor_overrode_stays_until_they_agree(database: Database) -> None:
+    keep_doctors_signature(database, "override", voided_at=NOON)
+    change_case(database, status=CaseStatus.RETURNED, report_version=None)
+    keep_delivery(database, rejected_at=NOON)
+
+    with pytest.raises(Withdrawn, match="did not agree"):
+        ask(database, Release.AI_ANALYZED)
+    keep_doctors_signature(database)
+    keep_delivery(database)
+    ask(database, Release.AI_ANALYZED)
 
 
 @pytest.mark.parametrize(

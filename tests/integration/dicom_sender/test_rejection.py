@@ -35,7 +35,7 @@ from message_contracts.delivery import (
 from message_contracts.envelope import Envelope
 from service_runtime.database import Database
 from tests.integration.dicom_sender.a_pacs import a_pacs, answers, recorded
-from tests.integration.dicom_sender.kept_case import NOON, change_case
+from tests.integration.dicom_sender.kept_case import NOON, change_case, keep_delivery
 from tests.peers.orthanc import Orthanc
 from tests.peers.processes import find_program, require
 
@@ -268,6 +268,38 @@ def test_a_note_goes_although_the_case_is_on_hold_or_rejected(
         answer = rejection_answer(database, sender(rejection_of))
 
     assert len(answer.sop_instance_uids) == 2
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_no_note_goes_once_the_doctor_agrees_unless_it_may_have_gone(
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    rejection_of: Envelope,
+    database: Database,
+    *,
+    is_lost: bool,
+) -> None:
+    notes: list[str] = []
+
+    def take(event: Any) -> int:
+        if event.request.AffectedSOPClassUID == KEY_OBJECT_SELECTION_DOCUMENT:
+            notes.append(event.request.AffectedSOPInstanceUID)
+            if is_lost and len(notes) == 1:
+                event.assoc.abort()
+        return 0
+
+    with a_pacs(take, also=[KEY_OBJECT_SELECTION_DOCUMENT]) as port:
+        sender = sender_to(port)
+        sender(request_of)
+        keep_delivery(database, rejected_at=NOON)
+        if is_lost:
+            with pytest.raises(PacsUnavailable):
+                sender(rejection_of)
+        keep_delivery(database)
+        answer = rejection_answer(database, sender(rejection_of))
+
+    assert len(notes) == (2 if is_lost else 0)
+    assert len(answer.sop_instance_uids) == (2 if is_lost else 0)
 
 
 def test_a_pacs_that_takes_no_notes_is_told_about(

@@ -90,7 +90,7 @@ class AnySequence(RuleBasedStateMachine):
         self.heard: list[Envelope] = []
         self.conflicts: list[UUID] = []
         self.version_before = 1
-        self.sent_before: set[tuple[str, int]] = set()
+        self.sent_before: set[UUID] = set()
 
     def teardown(self) -> None:
         if hasattr(self, "ward"):
@@ -270,14 +270,13 @@ class AnySequence(RuleBasedStateMachine):
     def nothing_leaves_before_its_signature(self) -> None:
         if not hasattr(self, "ward"):
             return
-        sent = [each.body for each in self.ward.sent()]
         attached = {
-            (each.destination, each.case_version)
-            for each in sent
-            if isinstance(each, AttachmentRequested)
+            each.id: (each.body.destination, each.body.case_version)
+            for each in self.ward.sent()
+            if isinstance(each.body, AttachmentRequested)
         }
-        new, self.sent_before = attached - self.sent_before, attached
-        for destination, version in new:
+        new, self.sent_before = attached.keys() - self.sent_before, set(attached)
+        for destination, version in map(attached.__getitem__, new):
             assert self.case().version == version
             assert not self.case().on_hold
             decisions = [each.decision for each in self.in_force(version) if each.decision]

@@ -10,6 +10,7 @@ from message_contracts.case import DeliveryState, Release, Stage
 from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
+    AttachmentRequested,
     RejectionDelivered,
     RejectionFailed,
     RejectionRequested,
@@ -70,6 +71,25 @@ def delivered(ward: Ward, destination: str = Release.AI_ANALYZED) -> None:
     ward.deliver(
         AttachmentDelivered(case_id=CASE, case_version=1, destination=destination, outcomes=())
     )
+
+
+def withdrawn(ward: Ward, destination: str = Release.AI_ANALYZED) -> None:
+    """Have the sender find, before it has sent anything, that the doctor did not agree."""
+    ward.deliver(
+        AttachmentFailed(
+            case_id=CASE,
+            case_version=1,
+            destination=destination,
+            outcomes=(),
+            reason="the doctor did not agree with the model",
+        )
+    )
+
+
+def agree_after_all(ward: Ward) -> None:
+    words = Words(ReturnReason.FINDING_QUESTIONED, "Look again.")
+    send_back(ward.desk, ward.request(UID, "pharmacist"), words, Stage.DOCTOR)
+    ward.verified(UID)
 
 
 def answered(ward: Ward, *, uids: tuple[str, ...] = RESULTS, reason: str | None = None) -> None:
@@ -215,20 +235,89 @@ def test_what_never_arrived_is_withdrawn_and_not_rejected(analyzed: Ward) -> Non
     verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
 
     answered(analyzed, uids=())
-    analyzed.deliver(
-        AttachmentFailed(
-            case_id=CASE,
-            case_version=1,
-            destination=Release.AI_ANALYZED,
-            outcomes=(),
-            reason="the doctor did not agree with the model",
-        )
+    nothing_sent = delivery(analyzed, Release.AI_ANALYZED)
+    withdrawn(analyzed)
+
+    assert nothing_sent == (DeliveryState.PENDING, "it was withdrawn before anything was sent")
+    assert delivery(analyzed, Release.AI_ANALYZED) == (
+        DeliveryState.FAILED,
+        "the doctor did not agree with the model",
     )
+
+
+def test_the_reason_of_a_withdrawal_outlives_the_answer_that_nothing_is_to_be_rejected(
+    analyzed: Ward,
+) -> None:
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+
+    withdrawn(analyzed)
+    answered(analyzed, uids=())
 
     assert delivery(analyzed, Release.AI_ANALYZED) == (
         DeliveryState.FAILED,
         "the doctor did not agree with the model",
     )
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_what_was_withdrawn_is_asked_for_again_once_the_doctor_agrees(
+    analyzed: Ward, *, is_heard: bool
+) -> None:
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    if is_heard:
+        withdrawn(analyzed)
+        answered(analyzed, uids=())
+
+    agree_after_all(analyzed)
+
+    asked = [
+        each
+        for each in analyzed.sent()
+        if isinstance(each.body, AttachmentRequested)
+        and each.body.destination == Release.AI_ANALYZED
+    ]
+    assert len(asked) == 2
+    assert asked[0].body == asked[1].body
+    assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.PENDING, None)
+    delivered(analyzed)
+    assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.DELIVERED, None)
+
+
+def test_what_is_asked_for_again_may_be_withdrawn_again(analyzed: Ward) -> None:
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    agree_after_all(analyzed)
+    delivered(analyzed)
+    words = Words(ReturnReason.FINDING_QUESTIONED, "Look again.")
+    send_back(analyzed.desk, analyzed.request(UID, "pharmacist"), words, Stage.DOCTOR)
+
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+
+    assert rejected(analyzed).count((Release.AI_ANALYZED, 1, RESULTS)) == 2
+
+
+def test_nothing_is_asked_for_again_where_a_note_has_arrived(analyzed: Ward) -> None:
+    delivered(analyzed)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    answered(analyzed)
+
+    agree_after_all(analyzed)
+
+    assert analyzed.attached().count((Release.AI_ANALYZED, 1)) == 1
+    assert delivery(analyzed, Release.AI_ANALYZED) == (
+        DeliveryState.REJECTED,
+        "a rejection note had arrived before the doctor agreed",
+    )
+
+
+def test_a_note_that_fails_after_the_doctor_has_agreed_is_no_news(analyzed: Ward) -> None:
+    delivered(analyzed)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    agree_after_all(analyzed)
+    delivered(analyzed)
+
+    answered(analyzed, reason="the archive did not take 1 of 1 instances: 0x0122")
+
+    assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.DELIVERED, None)
 
 
 def test_a_note_that_fails_is_told_and_its_replay_too(analyzed: Ward) -> None:
