@@ -98,10 +98,6 @@ def _added_columns() -> None:
     )
     op.add_column("quarantined_instance", sa.Column("outcome", sa.String(length=16), nullable=True))
     op.add_column("quarantined_instance", sa.Column("settled_at", _MOMENT, nullable=True))
-    op.add_column(
-        "study",
-        sa.Column("patient_age", sa.String(length=4), server_default=sa.text("''"), nullable=False),
-    )
     op.add_column("study", sa.Column("quiet_until", _MOMENT, nullable=True))
     op.add_column("study", sa.Column("purged_at", _MOMENT, nullable=True))
     op.drop_index(op.f("ix_study_pending_since"), table_name="study")
