@@ -5,7 +5,7 @@ a thread of its own, while its destination is not paused and its window is open.
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 
@@ -45,7 +45,7 @@ def branch_of(destination: str) -> str:
 class Sorting:
     """The handler of the queue ``attachment``."""
 
-    destinations: Collection[str]
+    destinations: Mapping[str, PacsDestination]
     now: Callable[[], datetime]
 
     def __call__(self, envelope: Envelope) -> Effect:
@@ -58,7 +58,10 @@ class Sorting:
         """
         match envelope.body:
             case CommitmentReported() as report:
-                return lambda transaction: commitments.keep_report(transaction, report, self.now())
+                ae_titles = {name: each.ae_title for name, each in self.destinations.items()}
+                return lambda transaction: commitments.keep_report(
+                    transaction, report, ae_titles, self.now()
+                )
             case AttachmentRequested() | RejectionRequested() as request:
                 return self._sorted(envelope, request.destination)
             case Message() as body:

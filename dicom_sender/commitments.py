@@ -128,8 +128,17 @@ def give_up(transaction: Transaction, transaction_uid: str, at: datetime) -> Non
     _set(transaction, transaction_uid, answered_at=at, settled_at=at)
 
 
-def keep_report(transaction: Transaction, report: CommitmentReported, at: datetime) -> None:
-    """Keep what a PACS has told. Told twice, or of what was never asked, it changes nothing."""
+def keep_report(
+    transaction: Transaction,
+    report: CommitmentReported,
+    ae_titles: Mapping[str, str],
+    at: datetime,
+) -> None:
+    """Keep what a PACS has told. Told twice, or of what it was never asked, it changes nothing.
+
+    ``ae_titles`` are those of the destinations, by name: a Transaction UID is no secret, and only
+    the AE that was asked can commit itself.
+    """
     asked = transaction.connection.execute(
         select(commitment_request)
         .where(commitment_request.c.transaction_uid == report.transaction_uid)
@@ -137,6 +146,14 @@ def keep_report(transaction: Transaction, report: CommitmentReported, at: dateti
     ).one_or_none()
     if asked is None or asked.answered_at is not None:
         _LOG.info("commitment.not_asked", transaction_uid=report.transaction_uid)
+        return
+    if report.calling_ae_title.strip() != ae_titles.get(asked.destination):
+        _LOG.warning(
+            "commitment.not_theirs",
+            transaction_uid=report.transaction_uid,
+            destination=asked.destination,
+            calling_ae_title=report.calling_ae_title,
+        )
         return
     committed = set(report.committed)
     reasons = {each.sop_instance_uid: each.failure_reason for each in report.refused}

@@ -123,7 +123,8 @@ class Committer:
         def on_report(_event_type_id: int, information: Dataset) -> None:
             report = CommitmentReported.told(destination.ae_title, information)
             with self.database.transaction() as transaction:
-                commitments.keep_report(transaction, report, self.now())
+                ae_titles = {destination.name: destination.ae_title}
+                commitments.keep_report(transaction, report, ae_titles, self.now())
 
         with associated(destination, self.caller, [propose_commitment()], on_report) as association:
             if association is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import select
 
 from dicom_sender import commitments
 from dicom_sender.association import PacsUnavailable
+from dicom_sender.branches import Sorting
 from dicom_sender.caller import Caller
 from dicom_sender.committing import Committer, NotCommitted
 from dicom_sender.handlers import Sender
@@ -111,6 +113,28 @@ def reasons(database: Database) -> dict[str, int | None]:
     return {row.sop_instance_uid: row.failure_reason for row in rows}
 
 
+def told(
+    database: Database,
+    sender: Sender,
+    archive: Archive,
+    results: list[ResultObject],
+    *,
+    calling_ae_title: str = "ORTHANC",
+) -> None:
+    """Have a report come to the listener, which passes it on by the queue."""
+    heard = CommitmentReported(
+        calling_ae_title=calling_ae_title,
+        transaction_uid=str(archive.asked[0].TransactionUID),
+        committed=tuple(result.sop_instance_uid for result in results),
+        refused=(),
+    )
+    effect = Sorting(sender.destinations, lambda: NOON)(
+        Envelope.of(heard, source="dicom_listener", time=NOON)
+    )
+    with database.transaction() as transaction:
+        effect(transaction)
+
+
 def test_what_is_committed_on_the_same_association_is_delivered(
     committing: Callable[..., Sender],
     request_of: Envelope,
@@ -181,20 +205,38 @@ def test_a_report_on_another_association_is_waited_for_without_asking_again(
             sender(request_of)
         with pytest.raises(Postponed):
             sender(request_of)
-        heard = CommitmentReported(
-            calling_ae_title="ARCHIVE",
-            transaction_uid=str(archive.asked[0].TransactionUID),
-            committed=tuple(result.sop_instance_uid for result in results),
-            refused=(),
-        )
         for _ in range(2):
-            with database.transaction() as transaction:
-                commitments.keep_report(transaction, heard, NOON)
+            told(database, sender, archive, results)
         effect = sender(request_of)
 
     assert isinstance(answers(database, effect)[0], AttachmentDelivered)
     assert len(archive.asked) == 1
     assert len(archive.stored) == 2
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_only_who_was_asked_can_commit(
+    committing: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+    results: list[ResultObject],
+    *,
+    is_configured: bool,
+) -> None:
+    archive = Archive()
+    archive.reports = False
+    with serving(archive) as port:
+        sender = committing(port, wait_s=0)
+        with pytest.raises(Postponed):
+            sender(request_of)
+        if is_configured:
+            told(database, sender, archive, results, calling_ae_title="STRANGER")
+        else:
+            told(database, replace(sender, destinations={}), archive, results)
+        with pytest.raises(Postponed):
+            sender(request_of)
+
+    assert reasons(database) == {}
 
 
 def test_a_pacs_that_never_reports_is_a_person_s_business(
@@ -253,9 +295,11 @@ def test_orthanc_commits_on_an_association_of_its_own(
 
     def hear(event: Any) -> tuple[int, None]:
         heard.append(event.event_information)
-        told = CommitmentReported.told("ORTHANC", event.event_information)
+        reported = CommitmentReported.told("ORTHANC", event.event_information)
         with database.transaction() as transaction:
-            commitments.keep_report(transaction, told, datetime.now(UTC))
+            commitments.keep_report(
+                transaction, reported, {"archive": orthanc.ae_title}, datetime.now(UTC)
+            )
         return 0, None
 
     ours, port = AE("COUNTERSIGN"), free_port()
