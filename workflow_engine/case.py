@@ -23,7 +23,10 @@ class Trigger(StrEnum):
     AMENDMENT_MODEL_ASKED = "amendment_model_asked"
     """Images came after the report, and a rule sends the new version to a model."""
     AMENDMENT_NO_RULE_FITS = "amendment_no_rule_fits"
+    MODEL_ANSWERED = "model_answered"
+    """One of several models has; the case waits for the others."""
     INFERENCE_COMPLETED = "inference_completed"
+    """All have that were asked, and one at least has read the study."""
     INFERENCE_FAILED = "inference_failed"
     DOCTOR_SIGNED = "doctor_signed"
     PHARMACIST_SIGNED = "pharmacist_signed"
@@ -84,6 +87,7 @@ TRANSITIONS: Mapping[tuple[CaseStatus, Trigger], Transition] = MappingProxyType(
         (_S.PENDING_AI, _T.INFERENCE_FAILED): Transition(_S.AI_FAILED, Stage.DOCTOR),
         # A failed request, made again, may succeed.
         (_S.AI_FAILED, _T.INFERENCE_COMPLETED): Transition(_S.AI_ANALYZED, Stage.DOCTOR),
+        (_S.AI_ANALYZED, _T.INFERENCE_COMPLETED): Transition(_S.AI_ANALYZED, Stage.DOCTOR),
         (_S.AMENDING, _T.INFERENCE_COMPLETED): Transition(_S.AMENDING, Stage.DOCTOR),
         (_S.AMENDING, _T.INFERENCE_FAILED): Transition(_S.AMENDING, Stage.DOCTOR, _NOBODY),
         # Three people sign. A case without a model waits for nobody: a doctor opens it by hand.

@@ -8,24 +8,19 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from imaging_store.schema.ingest import instance
-from imaging_store.schema.results import model
 from imaging_store.schema.workflow import (
     cases,
     inference_result,
     intervention,
     signature,
 )
-from message_contracts.applicability import InstanceAttributes
 from message_contracts.case import CaseStatus, Stage
 from message_contracts.inference import InferenceCompleted, ModelReference
-from message_contracts.model_description import ModelDescription
 from workflow_engine import history
 from workflow_engine.case import Case, Trigger, open_case
 from workflow_engine.findings import Reading
 from workflow_engine.history import Entry
 from workflow_engine.refusals import StaleCase
-from workflow_engine.routing import RoutableInstance, RoutableModel
 from workflow_engine.signing import (
     MEANINGS,
     Decision,
@@ -144,47 +139,6 @@ def answer(
             inference_result.c.model_version == said.model_version,
         )
         .values(answered_at=at, completed=completed, failure=said.failure)
-    )
-
-
-def routable_models(connection: Connection) -> tuple[RoutableModel, ...]:
-    """Return the models that may be asked: those registered and not retired."""
-    rows = connection.execute(select(model.c.description).where(model.c.retired_at.is_(None)))
-    described = (ModelDescription.model_validate(row.description) for row in rows)
-    return tuple(
-        RoutableModel(ModelReference(name=each.name, version=each.version), each.applies_to)
-        for each in described
-    )
-
-
-def routable_instances(
-    connection: Connection, study_instance_uid: str, study_version: int
-) -> tuple[RoutableInstance, ...]:
-    """Return the images of a study version and of those before it, in the order of a reader."""
-    rows = connection.execute(
-        select(instance)
-        .where(
-            instance.c.study_instance_uid == study_instance_uid,
-            instance.c.study_version <= study_version,
-            instance.c.makes_version,
-            instance.c.excluded_at.is_(None),
-        )
-        .order_by(
-            instance.c.series_instance_uid, instance.c.instance_number, instance.c.sop_instance_uid
-        )
-    )
-    return tuple(
-        RoutableInstance(
-            row.sop_instance_uid,
-            InstanceAttributes(
-                modality=row.modality or None,
-                body_part_examined=row.body_part_examined or None,
-                sop_class_uid=row.sop_class_uid or None,
-                view_position=row.view_position or None,
-                image_type=tuple(row.image_type),
-            ),
-        )
-        for row in rows
     )
 
 

@@ -33,8 +33,9 @@ class Occasion:
 
 
 def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occasion) -> None:
-    """Have a model read the version under way."""
-    cases.ask(transaction.connection, case, route.model, occasion.at)
+    """Have a model read the version under way; of one in shadow the case knows nothing."""
+    if not route.shadow:
+        cases.ask(transaction.connection, case, route.model, occasion.at)
     send(
         transaction,
         InferenceRequested(
@@ -43,9 +44,12 @@ def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occa
             study_instance_uid=case.study_instance_uid,
             model=route.model,
             sop_instance_uids=route.sop_instance_uids,
+            shadow=route.shadow,
         ),
         derived_id(
-            InferenceRequested.TYPE, case.id, case.version, route.model.name, route.model.version
+            InferenceRequested.TYPE,
+            *(case.id, case.version, route.model.name, route.model.version),
+            *(["shadow"] if route.shadow else []),
         ),
         occasion,
     )

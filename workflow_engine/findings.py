@@ -63,7 +63,7 @@ def _finding(reading: Reading, completed: InferenceCompleted) -> Finding:
 def agreed_label(readings: Iterable[Reading]) -> str | None:
     """Return what a doctor who agrees puts their name to; ``None`` where there is nothing."""
     labels = [each.label for each in findings_of(readings) if not each.uncertain]
-    return "; ".join(labels) or None
+    return "; ".join(dict.fromkeys(labels)) or None
 
 
 def result_sop_instance_uids(readings: Iterable[Reading]) -> tuple[str, ...]:

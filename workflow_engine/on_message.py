@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-from message_contracts.case import CaseStatus, DeliveryState
+from message_contracts.case import DeliveryState
 from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
@@ -24,25 +24,28 @@ from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived
 from message_contracts.intake import ConflictSettled
 from message_contracts.message import Message
 from service_runtime.database import Transaction
-from service_runtime.errors import PermanentError
 from service_runtime.messaging.consumer import Effect
-from workflow_engine import cases, deliveries, dispatch, history, holds, rejections
+from workflow_engine import (
+    answers,
+    cases,
+    deliveries,
+    dispatch,
+    history,
+    holds,
+    rejections,
+    routable,
+)
+from workflow_engine.answers import NotAskedFor
 from workflow_engine.case import (
     Case,
     Trigger,
-    advance,
     begin_version,
     completion,
     is_news,
 )
 from workflow_engine.dispatch import Occasion
-from workflow_engine.findings import Reading
 from workflow_engine.history import Entry
 from workflow_engine.routing import Routing, route
-
-
-class NotAskedFor(PermanentError):
-    """An answer names a case, a model or a destination that nothing was asked of."""
 
 
 def _now() -> datetime:
@@ -82,7 +85,7 @@ class WorkflowHandler:
         transaction: Transaction,
     ) -> None:
         case = _known_case(transaction, body.case_id)
-        advanced = _take_answer(transaction, case, body, occasion)
+        advanced = answers.take(transaction, case, body, occasion)
         if advanced is not None:
             dispatch.release_results(transaction, advanced, self.destinations, occasion)
 
@@ -115,10 +118,10 @@ def _study_complete(body: StudyReceived, occasion: Occasion, transaction: Transa
     if not is_news(case, body.study_version):
         return
     routing = route(
-        cases.routable_models(connection),
-        cases.routable_instances(connection, body.study_instance_uid, body.study_version),
+        routable.models(connection),
+        routable.instances(connection, body.study_instance_uid, body.study_version),
     )
-    trigger = completion(case, model_asked=routing.route is not None)
+    trigger = completion(case, model_asked=bool(routing.routes))
     begun = begin_version(case, body.study_version, trigger, occasion.at)
     voided = cases.void(connection, cases.unfinished_signatures(connection, case), occasion.at)
     if holds.end_reached(connection, begun, occasion.at):
@@ -131,16 +134,18 @@ def _study_complete(body: StudyReceived, occasion: Occasion, transaction: Transa
         "on_hold": begun.on_hold,
     }
     cases.change(connection, case, begun, Entry(trigger, occasion.at, details=details))
-    if routing.route is not None:
-        dispatch.ask_model(transaction, begun, routing.route, occasion)
+    for each in (*routing.routes, *routing.shadows):
+        dispatch.ask_model(transaction, begun, each, occasion)
 
 
 def _routing_details(routing: Routing) -> dict[str, object]:
-    if routing.route is None:
+    if not routing.routes:
         return {"reasons": list(routing.reasons)}
+    # Not those in shadow: nothing of them is part of a case.
     return {
-        "model": _model_name(routing.route.model),
-        "sop_instance_uids": list(routing.route.sop_instance_uids),
+        "models": {
+            _model_name(each.model): list(each.sop_instance_uids) for each in routing.routes
+        },
         "passed_over": [_model_name(each) for each in routing.passed_over],
     }
 
@@ -158,50 +163,6 @@ def _study_conflicted(body: StudyConflicted, occasion: Occasion, transaction: Tr
         case,
         holds.as_held(connection, case, occasion.at),
         Entry(Trigger.HELD, occasion.at, reason_code=body.reason, details=details),
-    )
-
-
-def _take_answer(
-    transaction: Transaction,
-    case: Case,
-    body: InferenceCompleted | InferenceFailed,
-    occasion: Occasion,
-) -> Case | None:
-    """Keep a model's answer; return the case where the answer has moved it."""
-    connection = transaction.connection
-    before = _asked(transaction, body)
-    if isinstance(body, InferenceCompleted):
-        trigger, said = Trigger.INFERENCE_COMPLETED, _read(body)
-        heard = before.completed is not None
-    else:
-        trigger, said = Trigger.INFERENCE_FAILED, _failed(body)
-        heard = before.answered
-    if heard:
-        return None
-    details = {"model": _model_name(body.model), "version_answered": body.case_version}
-    if body.case_version != case.version or not _awaited(case, before):
-        if not before.answered:
-            cases.answer(connection, case.id, body.case_version, said, occasion.at)
-        entry = Entry(Trigger.LATE_RESULT_RECORDED, occasion.at, details=details)
-        history.append(connection, case, case, entry)
-        return None
-    cases.answer(connection, case.id, body.case_version, said, occasion.at)
-    advanced = advance(case, trigger, occasion.at)
-    cases.change(connection, case, advanced, Entry(trigger, occasion.at, details=details))
-    return advanced
-
-
-def _awaited(case: Case, before: Reading) -> bool:
-    """Tell whether an answer about the version under way still moves the case.
-
-    A failed request may be made again, and then succeed; but not once somebody has signed.
-    """
-    if before.answered:
-        return case.status is CaseStatus.AI_FAILED or (
-            case.status is CaseStatus.AMENDING and case.stage is not None
-        )
-    return case.status is CaseStatus.PENDING_AI or (
-        case.status is CaseStatus.AMENDING and case.stage is None
     )
 
 
@@ -245,21 +206,6 @@ def _known_case(transaction: Transaction, case_id: UUID) -> Case:
     if case is None:
         raise NotAskedFor("case_id: there is no such case")
     return case
-
-
-def _asked(transaction: Transaction, body: InferenceCompleted | InferenceFailed) -> Reading:
-    for reading in cases.readings(transaction.connection, body.case_id, body.case_version):
-        if (reading.model_name, reading.model_version) == (body.model.name, body.model.version):
-            return reading
-    raise NotAskedFor("model: it was not asked about this case version")
-
-
-def _read(body: InferenceCompleted) -> Reading:
-    return Reading(body.model.name, body.model.version, completed=body, failure=None)
-
-
-def _failed(body: InferenceFailed) -> Reading:
-    return Reading(body.model.name, body.model.version, completed=None, failure=body.reason)
 
 
 def _model_name(model: ModelReference) -> str:
