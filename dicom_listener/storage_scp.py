@@ -203,9 +203,9 @@ class Acceptor(Association):  # type: ignore[misc]
                 if self._is_amid_message
                 else self._service.idle_timeout_s
             )
-            if self.dul.has_only_data and self.dimse.msg_queue.empty():
-                continue
             is_draining = self.dul.is_draining
+            if self.dul.has_only_data and not is_draining and self.dimse.msg_queue.empty():
+                continue
             is_over = not self._is_amid_message if is_draining else not has_come
             if self.dul.is_alive() and is_over:
                 reason = "draining" if is_draining else "idle for too long"

@@ -150,23 +150,28 @@ def begin_store(listener: Listener, sent: Sendable, share: float) -> socket.sock
     return connection
 
 
-def test_an_instance_on_its_way_is_answered_before_the_end(listener: Listener) -> None:
+@pytest.mark.parametrize("share", [0.5, 0.0], ids=["within a PDU", "between two PDUs"])
+def test_an_instance_on_its_way_is_answered_before_the_end(
+    listener: Listener, share: float
+) -> None:
     sent = large_slice(200_000)
-    connection = begin_store(listener, sent, 0.5)
-    wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
+    connection = begin_store(listener, sent, share)
+    wait_until(listener.unfinished, timeout_s=60, what="a file that grows")
     stopping = threading.Thread(target=listener.process.stop)
     stopping.start()
     wait_until(
-        lambda: not accepts_connections(listener.port), timeout_s=5, what="no new associations"
+        lambda: not accepts_connections(listener.port), timeout_s=60, what="no new associations"
     )
 
-    pdu_length = len(sent.data) + 12
-    connection.sendall(sent.data[int(pdu_length * 0.5) - 12 :])
+    rest = p_data_tf(1, 2, sent.data)
+    connection.sendall(rest[int(len(rest) * share) :])
 
     stopping.join()
     [row] = listener.rows(instance)
     assert listener.store.read(row.key).endswith(sent.data)
     assert listener.process.returncode == 0
+    assert '"reason": "draining"' in listener.log
+    assert "process.killed" not in listener.log
 
 
 def test_a_sender_that_breaks_off_leaves_nothing(listener: Listener) -> None:
