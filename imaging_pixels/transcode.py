@@ -32,6 +32,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from imaging_pixels.byte_order import from_big_endian
 from imaging_pixels.codecs import check_decompressed_size
 from imaging_pixels.decode import UndecodablePixels, frame_count
 from imaging_pixels.inflation import check_inflated_size
@@ -54,7 +55,6 @@ LOSSLESS = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
 MOST_BYTES = 2**30
 """Of all frames of one instance, decompressed: they are in memory together."""
 
-_WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -147,17 +147,8 @@ def _swap(dataset: Dataset) -> None:
         if element.VR == "SQ":
             for item in element.value:
                 _swap(item)
-        width = _WORDS.get(element.VR, 0)
-        if width and element.value:
-            element.value = _swapped(element.value, width)
-
-
-def _swapped(value: bytes, width: int) -> bytes:
-    whole = len(value) // width * width
-    swapped = bytearray(value)
-    for place in range(width):
-        swapped[place:whole:width] = value[width - 1 - place : whole : width]
-    return bytes(swapped)
+        elif isinstance(element.value, bytes):
+            element.value = from_big_endian(element.value, element.VR)
 
 
 def _note_loss(dataset: Dataset, source: UID) -> None:

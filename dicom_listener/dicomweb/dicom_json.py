@@ -5,12 +5,15 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
+
+from imaging_pixels.byte_order import from_big_endian
 
 Attribute = dict[str, Any]
 Json = dict[str, Attribute]
@@ -46,19 +49,41 @@ def encoded(datasets: Iterable[Json]) -> bytes:
     return json.dumps(list(datasets), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def dataset_json(dataset: Dataset, bulk_data_uri: Callable[[Path], str]) -> Json:
+def dataset_json(
+    dataset: Dataset, bulk_data_uri: Callable[[Path], str], *, is_big_endian: bool = False
+) -> Json:
     """Return a data set in JSON; values that cannot be read are left out.
 
-    Binary values of more than 256 bytes, and pixel data of any length, become a BulkDataURI.
+    Binary values of more than 256 bytes, and pixel data of any length, become a BulkDataURI. Those
+    of a data set that is big endian are turned: InlineBinary is little endian (PS3.18 §F.2.7).
     """
-    model = _items(dataset, (), bulk_data_uri)
+    model = _items(dataset, (), _BinaryValues(bulk_data_uri, is_big_endian))
     if f"{_SPECIFIC_CHARACTER_SET:08X}" in model:
         # The text was decoded; JSON is UTF-8.
         model[f"{_SPECIFIC_CHARACTER_SET:08X}"] = dict(_UTF_8)
     return model
 
 
-def _items(dataset: Dataset, path: Path, bulk_data_uri: Callable[[Path], str]) -> Json:
+@dataclass(frozen=True, slots=True)
+class _BinaryValues:
+    """What becomes of binary values."""
+
+    uri: Callable[[Path], str]
+    is_big_endian: bool
+
+    def attribute(self, element: DataElement, path: Path) -> Attribute:
+        vr = "OW" if element.VR == "OB or OW" else str(element.VR)
+        if path[-1] in _PIXEL_DATA or len(element.value or b"") > _INLINE_BYTES:
+            return {"vr": vr, "BulkDataURI": self.uri(path)}
+        if not element.value:
+            return {"vr": vr}
+        value = bytes(element.value)
+        if self.is_big_endian:
+            value = from_big_endian(value, vr)
+        return {"vr": vr, "InlineBinary": base64.b64encode(value).decode()}
+
+
+def _items(dataset: Dataset, path: Path, binary: _BinaryValues) -> Json:
     model: Json = {}
     for tag in sorted(dataset.keys()):
         if tag.element == 0:
@@ -67,20 +92,17 @@ def _items(dataset: Dataset, path: Path, bulk_data_uri: Callable[[Path], str]) -
         # Whatever a malformed element does to the parser, the others are there.
         with suppress(Exception):
             element = dataset[tag]
-            model[f"{int(tag):08X}"] = _attribute(element, (*path, int(tag)), bulk_data_uri)
+            model[f"{int(tag):08X}"] = _attribute(element, (*path, int(tag)), binary)
     return model
 
 
-def _attribute(element: DataElement, path: Path, bulk_data_uri: Callable[[Path], str]) -> Attribute:
+def _attribute(element: DataElement, path: Path, binary: _BinaryValues) -> Attribute:
     vr = str(element.VR)
     if vr == "SQ":
-        items = [
-            _items(item, (*path, number), bulk_data_uri)
-            for number, item in enumerate(element.value)
-        ]
+        items = [_items(item, (*path, number), binary) for number, item in enumerate(element.value)]
         return {"vr": vr, "Value": items} if items else {"vr": vr}
     if vr in _BINARY:
-        return _binary(element, path, bulk_data_uri)
+        return binary.attribute(element, path)
     vr = "US" if vr == "US or SS" else vr
     if element.is_empty:
         return {"vr": vr}
@@ -90,15 +112,6 @@ def _attribute(element: DataElement, path: Path, bulk_data_uri: Callable[[Path],
     if all(each is None for each in plain):
         return {"vr": vr}
     return {"vr": vr, "Value": plain}
-
-
-def _binary(element: DataElement, path: Path, bulk_data_uri: Callable[[Path], str]) -> Attribute:
-    vr = "OW" if element.VR == "OB or OW" else str(element.VR)
-    if path[-1] in _PIXEL_DATA or len(element.value or b"") > _INLINE_BYTES:
-        return {"vr": vr, "BulkDataURI": bulk_data_uri(path)}
-    if not element.value:
-        return {"vr": vr}
-    return {"vr": vr, "InlineBinary": base64.b64encode(bytes(element.value)).decode()}
 
 
 def _plain(vr: str, value: Any) -> Any:
