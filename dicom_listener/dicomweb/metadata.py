@@ -11,6 +11,7 @@ from dicom_listener.dicomweb import search_results
 from dicom_listener.dicomweb.bulk_data import PIXEL_DATA, check_can_be_read, path_text
 from dicom_listener.dicomweb.dicom_json import Json, attribute, dataset_json
 from dicom_listener.dicomweb.retrieval import Instance, instance_url
+from dicom_listener.sop_classes import BIG_ENDIAN
 from imaging_store.instances import FileInstanceStore, NotInStore
 
 _LOG = structlog.get_logger()
@@ -38,7 +39,11 @@ def _model(store: FileInstanceStore, instance: Instance, url: str) -> Json:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(store.path(instance.key), stop_before_pixels=True)
-            model = dataset_json(dataset, lambda path: f"{url}/bulkdata/{path_text(path)}")
+            model = dataset_json(
+                dataset,
+                lambda path: f"{url}/bulkdata/{path_text(path)}",
+                is_big_endian=instance.transfer_syntax_uid in BIG_ENDIAN,
+            )
     except NotInStore:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a malformed data set does to the parser

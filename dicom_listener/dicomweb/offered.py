@@ -142,9 +142,14 @@ def instances_of(connection: Connection, role: str, **uids: str) -> list[Row[Any
 
 
 def were_purged(connection: Connection, **uids: str) -> bool:
-    """Tell whether there were instances of a study, series or instance that were let go of."""
+    """Tell whether there were instances of a study, series or instance that were let go of.
+
+    Those that had been excluded were not offered before either.
+    """
     columns = instance.c
     statement = select(columns.sop_instance_uid).where(
-        columns.purged_at.is_not(None), *(columns[name] == uid for name, uid in uids.items())
+        columns.purged_at.is_not(None),
+        columns.excluded_at.is_(None),
+        *(columns[name] == uid for name, uid in uids.items()),
     )
     return connection.execute(statement.limit(1)).first() is not None

@@ -10,6 +10,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from dicom_listener.dicomweb.bulk_data import NoSuchValue
 from dicom_listener.dicomweb.frames import frame_numbers, no_such_value
 from dicom_listener.dicomweb.multipart import content_type, end_of_parts, head_of_part
+from dicom_listener.dicomweb.pixel_work import PIXEL_WORK, at_work, streamed
 from dicom_listener.dicomweb.rendering import (
     InvalidRendering,
     Rendering,
@@ -38,36 +39,39 @@ def retrieve_rendered_images(request: Request, found: Found) -> Response:
         for instance, location in pictures:
             with suppress(UndecodablePixels, NotInStore):
                 picture = picture_of(found.store, instance, rendering)
-                yield head_of_part(found.boundary, rendering.media_type, f"{location}/rendered")
-                yield picture
+                head = head_of_part(found.boundary, rendering.media_type, f"{location}/rendered")
+                yield head + picture
         yield end_of_parts(found.boundary)
 
-    return StreamingResponse(parts(), media_type=content_type(found.boundary, rendering.media_type))
+    return StreamingResponse(
+        streamed(parts(), PIXEL_WORK),
+        media_type=content_type(found.boundary, rendering.media_type),
+    )
 
 
 @router.get(f"{INSTANCE}/rendered")
-def retrieve_rendered(request: Request, found: Found) -> Response:
+async def retrieve_rendered(request: Request, found: Found) -> Response:
     """Retrieve the picture of an instance; of several frames, the one in the middle."""
-    return _picture(request, found, None)
+    return await at_work(_picture, request, found, None)
 
 
 @router.get(f"{INSTANCE}/frames/{{numbers}}/rendered")
-def retrieve_rendered_frame(request: Request, found: Found, numbers: str) -> Response:
+async def retrieve_rendered_frame(request: Request, found: Found, numbers: str) -> Response:
     """Retrieve the picture of a frame."""
     wanted = frame_numbers(numbers)
     if len(wanted) != 1:
         raise Problem(400, "invalid-frames", "frames: one number is needed here")
-    return _picture(request, found, wanted[0])
+    return await at_work(_picture, request, found, wanted[0])
 
 
 @router.get(f"{STUDY}/thumbnail")
 @router.get(f"{SERIES}/thumbnail")
 @router.get(f"{INSTANCE}/thumbnail")
-def retrieve_thumbnail(request: Request, found: Found) -> Response:
+async def retrieve_thumbnail(request: Request, found: Found) -> Response:
     """Retrieve a small picture that stands for a study, series or instance."""
     rendering, _ = _asked(request, found, is_thumbnail=True)
     try:
-        picture = thumbnail_of(found.store, _images(found), rendering)
+        picture = await at_work(thumbnail_of, found.store, _images(found), rendering)
     except UndecodablePixels as error:
         raise not_acceptable(str(error)) from None
     return Response(picture, media_type=rendering.media_type)

@@ -5,11 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 from pydicom import Dataset
 
-from dicom_listener.dicomweb.bulk_data import NoSuchValue, Pixels, read_dataset
+from dicom_listener.dicomweb.bulk_data import NoSuchValue
 from dicom_listener.dicomweb.media_types import MULTIPART, MediaType, covers
-from dicom_listener.dicomweb.retrieval import AT_WORK, Instance, not_acceptable
+from dicom_listener.dicomweb.pixels import open_pixels
+from dicom_listener.dicomweb.retrieval import Instance, not_acceptable
 from imaging_pixels.decode import UndecodablePixels
 from imaging_pixels.render import Picture, render
 from imaging_store.instances import FileInstanceStore, NotInStore
@@ -23,6 +25,9 @@ _DEFAULT_QUALITY = 90
 _TRIED_FOR_THUMBNAIL = 3
 
 
+Region = tuple[float | None, float | None, float | None, float | None]
+
+
 class InvalidRendering(ValueError):
     """A parameter cannot be understood; the text names it."""
 
@@ -34,10 +39,11 @@ class Rendering:
     media_type: str
     window: tuple[float, float, str] | None = None
     """Center, width and function; else as the instance says."""
-    viewport: tuple[int, int] | None = None
-    """Width and height that the picture has to fit into."""
-    region: tuple[float, float, float, float] | None = None
-    """Of the source: left, top, width, height."""
+    viewport: tuple[int | None, int | None] = (None, None)
+    """Width and height that the picture has to fit into; ``None`` where any will do."""
+    region: Region | None = None
+    """Of the source: left, top, width, height. ``None`` stands for its edge; where a size is
+    negative, the picture is flipped."""
     quality: int = _DEFAULT_QUALITY
 
 
@@ -52,8 +58,8 @@ def parse_rendering(
         One that is not known, or a value that is none of its kind.
     """
     window, quality = None, _DEFAULT_QUALITY
-    viewport = (_THUMBNAIL, _THUMBNAIL) if is_thumbnail else None
-    region = None
+    viewport: tuple[int | None, int | None] = (_THUMBNAIL,) * 2 if is_thumbnail else (None, None)
+    region: Region | None = None
     for name, value in parameters:
         if name == "viewport":
             viewport, region = _viewport(value)
@@ -99,20 +105,18 @@ def picture_of(
     NotInStore
         It has been purged meanwhile.
     """
-    with AT_WORK:
-        dataset = read_dataset(store, instance)
-        if rendering.window is not None:
-            _set_window(dataset, rendering.window)
-        pixels = Pixels(dataset, store, instance)
-        wanted = (pixels.count + 1) // 2 if number is None else number
-        try:
-            pixels.require([wanted])
-        except NoSuchValue:
-            if number is not None:
-                raise
-            raise UndecodablePixels("there is no pixel data in it") from None
-        picture = render(*pixels.to_decode(wanted))
-        return _encoded(_fitted(picture, rendering), rendering)
+    pixels = open_pixels(store, instance)
+    if rendering.window is not None:
+        _set_window(pixels.dataset, rendering.window)
+    wanted = (pixels.count + 1) // 2 if number is None else number
+    try:
+        pixels.require([wanted])
+    except NoSuchValue:
+        if number is not None:
+            raise
+        raise UndecodablePixels("there is no pixel data in it") from None
+    picture = render(*pixels.to_decode(wanted))
+    return _encoded(_fitted(picture, rendering), rendering)
 
 
 def thumbnail_of(
@@ -147,10 +151,10 @@ def _set_window(dataset: Dataset, window: tuple[float, float, str]) -> None:
 def _fitted(picture: Picture, rendering: Rendering) -> Picture:
     if rendering.region is not None:
         picture = _cut(picture, rendering.region)
-    if rendering.viewport is None:
+    if rendering.viewport == (None, None):
         return picture
     rows, columns = picture.shape[:2]
-    width, height = rendering.viewport
+    width, height = (side or _LARGEST_VIEWPORT for side in rendering.viewport)
     scale = min(width / columns, height / rows)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -158,14 +162,21 @@ def _fitted(picture: Picture, rendering: Rendering) -> Picture:
     return resized
 
 
-def _cut(picture: Picture, region: tuple[float, float, float, float]) -> Picture:
+def _cut(picture: Picture, region: Region) -> Picture:
     left, top, width, height = region
-    first_row, first_column = max(0, round(top)), max(0, round(left))
-    end_row, end_column = max(0, round(top + height)), max(0, round(left + width))
-    cut = picture[first_row:end_row, first_column:end_column]
+    rows = _span(top, height, picture.shape[0])
+    columns = _span(left, width, picture.shape[1])
+    cut = picture[rows, columns]
     if not cut.size:
         raise UndecodablePixels("viewport: the region is outside of the picture")
-    return cut
+    flipped: Picture = cut[:: -1 if (height or 1) < 0 else 1, :: -1 if (width or 1) < 0 else 1]
+    return np.ascontiguousarray(flipped)
+
+
+def _span(start: float | None, size: float | None, whole: int) -> slice:
+    first = start or 0
+    end = whole if size is None else first + abs(size)
+    return slice(max(0, round(first)), max(0, round(end)))
 
 
 def _encoded(picture: Picture, rendering: Rendering) -> bytes:
@@ -182,19 +193,20 @@ def _encoded(picture: Picture, rendering: Rendering) -> bytes:
     return bytes(data)
 
 
-def _viewport(
-    value: str,
-) -> tuple[tuple[int, int], tuple[float, float, float, float] | None]:
-    count = value.count(",") + 1
-    if count not in (2, 6):
-        raise InvalidRendering("viewport: 2 or 6 numbers are needed")
-    numbers = _numbers("viewport", value, count)
-    width, height = int(numbers[0]), int(numbers[1])
-    if not (1 <= width <= _LARGEST_VIEWPORT and 1 <= height <= _LARGEST_VIEWPORT):
-        raise InvalidRendering(f"viewport: 1 to {_LARGEST_VIEWPORT} is needed")
-    if count == 2:  # noqa: PLR2004 - of 2 or 6
+def _viewport(value: str) -> tuple[tuple[int | None, int | None], Region | None]:
+    """Read numbers of which any may be elided, but not its comma (PS3.18 §8.3.5.1.3)."""
+    parts = value.split(",")
+    if len(parts) not in (2, 6):
+        raise InvalidRendering("viewport: 2 or 6 numbers are needed, of which some may be empty")
+    numbers = [_numbers("viewport", part, 1)[0] if part else None for part in parts]
+    for side in numbers[:2]:
+        if side is not None and not 1 <= side <= _LARGEST_VIEWPORT:
+            raise InvalidRendering(f"viewport: 1 to {_LARGEST_VIEWPORT} is needed")
+    width, height = (None if side is None else int(side) for side in numbers[:2])
+    left, top, *size = numbers[2:] or (None,) * 4
+    if (left, top, *size) == (None,) * 4:
         return (width, height), None
-    return (width, height), (numbers[2], numbers[3], numbers[4], numbers[5])
+    return (width, height), (left, top, size[0], size[1])
 
 
 def _window(value: str) -> tuple[float, float, str]:

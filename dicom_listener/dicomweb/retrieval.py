@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
@@ -13,7 +11,11 @@ from sqlalchemy import Row
 from dicom_listener.dicomweb.media_types import DICOM, MULTIPART, MediaType, covers
 from dicom_listener.dicomweb.multipart import end_of_parts, head_of_part
 from dicom_listener.dicomweb.offered import instances_of, were_purged
+from dicom_listener.dicomweb.pixel_work import PIXEL_WORK, Lane
 from dicom_listener.part10 import file_meta
+from dicom_listener.sop_classes import DEFLATED
+from imaging_pixels.decode import UndecodablePixels
+from imaging_pixels.inflation import check_inflated_size
 from imaging_pixels.transcode import (
     NotTranscodable,
     can_be_read_from,
@@ -25,8 +27,9 @@ from service_runtime.database import Database
 from service_runtime.problem_details import Problem
 
 PIECE_BYTES = 256 * 1024
-AT_WORK = BoundedSemaphore(2)
-"""Instances whose pixels are in memory at one time, however many ask."""
+
+MOST_INFLATED_BYTES = 2**28
+"""Of a deflated data set that is not sent as stored: as a whole it has to be in memory."""
 
 _LONGEST_TRANSCODED_BYTES = 1024**3
 _ANY = "*"
@@ -113,12 +116,6 @@ def gone() -> Problem:
     return Problem(410, "gone", "what was received has been purged after its case ended")
 
 
-def first_and_rest(content: Iterator[bytes]) -> Iterator[bytes]:
-    """Return content whose first piece is there already: what raises does so now."""
-    first = next(content, b"")
-    return chain([first], content)
-
-
 def parts(
     store: FileInstanceStore,
     instances: Sequence[tuple[Instance, str]],
@@ -130,28 +127,30 @@ def parts(
     What turns out to be damaged or gone when its turn has come is left out.
     """
     for instance, transfer_syntax_uid in instances:
+        content = file_content(store, instance, transfer_syntax_uid)
         try:
-            content = first_and_rest(file_content(store, instance, transfer_syntax_uid))
+            first = next(content, b"")
         except (NotInStore, NotTranscodable) as error:
             _LOG.warning(
                 "instance.not_sent", sop_instance_uid=instance.sop_instance_uid, exc_info=error
             )
             continue
-        yield from part(instance, transfer_syntax_uid, content, boundary, url)
+        yield head_of(instance, transfer_syntax_uid, boundary, url)
+        yield first
+        yield from content
     yield end_of_parts(boundary)
 
 
-def part(
-    instance: Instance,
-    transfer_syntax_uid: str,
-    content: Iterator[bytes],
-    boundary: str,
-    url: str,
-) -> Iterator[bytes]:
-    """Yield one part of a body."""
+def head_of(instance: Instance, transfer_syntax_uid: str, boundary: str, url: str) -> bytes:
+    """Return the delimiter and the head of an instance's part of a body."""
     media_type = f"{DICOM}; transfer-syntax={transfer_syntax_uid}"
-    yield head_of_part(boundary, media_type, instance_url(url, instance))
-    yield from content
+    return head_of_part(boundary, media_type, instance_url(url, instance))
+
+
+def lane_of(instances: Sequence[tuple[Instance, str]]) -> Lane:
+    """Return where instances are read that are to be sent, each in a transfer syntax."""
+    is_as_stored = all(uid == instance.transfer_syntax_uid for instance, uid in instances)
+    return None if is_as_stored else PIXEL_WORK
 
 
 def file_content(
@@ -173,11 +172,21 @@ def file_content(
         return
     if store.path(instance.key).stat().st_size > _LONGEST_TRANSCODED_BYTES:
         raise NotTranscodable("the instance is too large to be transcoded here")
-    with AT_WORK:
-        dataset = transcode(store.read(instance.key), transfer_syntax_uid)
+    content = store.read(instance.key)
+    if instance.transfer_syntax_uid in DEFLATED:
+        _check_inflated_size(content)
+    dataset = transcode(content, transfer_syntax_uid)
+    del content
     yield file_meta(instance.sop_class_uid, instance.sop_instance_uid, transfer_syntax_uid, "")
     for start in range(0, len(dataset), PIECE_BYTES):
         yield dataset[start : start + PIECE_BYTES]
+
+
+def _check_inflated_size(content: bytes) -> None:
+    try:
+        check_inflated_size(content, MOST_INFLATED_BYTES)
+    except UndecodablePixels as error:
+        raise NotTranscodable(str(error)) from error
 
 
 def instance_url(url: str, instance: Instance) -> str:

@@ -1,6 +1,6 @@
 """WADO-RS: instances and their metadata (PS3.18 §10.4.1.1.1, §10.4.1.1.2)."""
 
-from itertools import chain
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -8,17 +8,19 @@ from fastapi.responses import StreamingResponse
 from dicom_listener.dicomweb.media_types import DICOM, DICOM_JSON
 from dicom_listener.dicomweb.metadata import metadata_of
 from dicom_listener.dicomweb.multipart import content_type, end_of_parts
+from dicom_listener.dicomweb.pixel_work import PIXEL_WORK, begun, streamed
 from dicom_listener.dicomweb.qido import require_json
 from dicom_listener.dicomweb.resources import INSTANCE, SERIES, STUDY, Found, Resource
 from dicom_listener.dicomweb.retrieval import (
     file_content,
-    first_and_rest,
     gone,
+    head_of,
+    lane_of,
     not_acceptable,
-    part,
     parts,
     wanted,
 )
+from dicom_listener.sop_classes import DEFLATED
 from imaging_pixels.transcode import NotTranscodable
 from imaging_store.instances import NotInStore
 
@@ -28,7 +30,7 @@ router = APIRouter()
 @router.get(STUDY)
 @router.get(SERIES)
 @router.get(INSTANCE)
-def retrieve(found: Found) -> Response:
+async def retrieve(found: Found) -> Response:
     """Retrieve instances."""
     asked = wanted(found.accepted, is_one=found.is_one)
     chosen = [
@@ -39,32 +41,37 @@ def retrieve(found: Found) -> Response:
     if not chosen:
         raise not_acceptable("what is stored cannot be had in any of these transfer syntaxes")
     if found.is_one:
-        return _one(found, chosen[0][1], is_multipart=asked.is_multipart)
+        return await _one(found, chosen[0][1], is_multipart=asked.is_multipart)
     is_complete = len(chosen) == len(found.instances)
     return StreamingResponse(
-        parts(found.store, chosen, found.boundary, found.url),
+        streamed(parts(found.store, chosen, found.boundary, found.url), lane_of(chosen)),
         # Those that are not there cannot be had in a transfer syntax that was asked for.
         status_code=200 if is_complete else 206,
         media_type=content_type(found.boundary, DICOM),
     )
 
 
-def _one(found: Resource, transfer_syntax_uid: str, *, is_multipart: bool) -> Response:
+async def _one(found: Resource, transfer_syntax_uid: str, *, is_multipart: bool) -> Response:
     """Answer for one instance: what is wrong with it is known before the answer begins."""
+    instance = found.instance
+    content = file_content(found.store, instance, transfer_syntax_uid)
     try:
-        content = first_and_rest(file_content(found.store, found.instance, transfer_syntax_uid))
+        pieces = await begun(content, lane_of([(instance, transfer_syntax_uid)]))
     except NotInStore:
         raise gone() from None
     except NotTranscodable as error:
         raise not_acceptable(str(error)) from None
     if not is_multipart:
         media_type = f"{DICOM}; transfer-syntax={transfer_syntax_uid}"
-        return StreamingResponse(content, media_type=media_type)
-    body = part(found.instance, transfer_syntax_uid, content, found.boundary, found.url)
-    return StreamingResponse(
-        chain(body, [end_of_parts(found.boundary)]),
-        media_type=content_type(found.boundary, DICOM),
-    )
+        return StreamingResponse(pieces, media_type=media_type)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield head_of(instance, transfer_syntax_uid, found.boundary, found.url)
+        async for piece in pieces:
+            yield piece
+        yield end_of_parts(found.boundary)
+
+    return StreamingResponse(body(), media_type=content_type(found.boundary, DICOM))
 
 
 @router.get(f"{STUDY}/metadata")
@@ -73,6 +80,8 @@ def _one(found: Resource, transfer_syntax_uid: str, *, is_multipart: bool) -> Re
 def retrieve_metadata(request: Request, found: Found) -> Response:
     """Retrieve all that is in instances but bulk data."""
     require_json(request)
+    is_deflated = any(each.transfer_syntax_uid in DEFLATED for each in found.instances)
+    metadata = metadata_of(found.store, found.instances, found.url)
     return StreamingResponse(
-        metadata_of(found.store, found.instances, found.url), media_type=DICOM_JSON
+        streamed(metadata, PIXEL_WORK if is_deflated else None), media_type=DICOM_JSON
     )

@@ -371,6 +371,9 @@ def test_pictures_are_rendered_as_asked(doctor: httpx.Client, compressed: tuple[
     assert np.ptp(wide) < 20
     assert picture("rendered?viewport=100,50").shape == (50, 50)
     assert picture("rendered?viewport=64,64,0,0,64,64").shape == (64, 64)
+    assert np.array_equal(picture("rendered?viewport=,,100,,20,"), expected[:, 100:120])
+    assert np.array_equal(picture("rendered?viewport=,,,90,,-10"), expected[90:100][::-1])
+    assert picture("rendered?viewport=128,").shape[1] == 128
     assert max(small.shape) == 200
     for outside in ("0,-3,64,2", "-3,0,2,64", "100000,0,64,64"):
         assert doctor.get(f"{url}/rendered?viewport=64,64,{outside}").status_code == 406
@@ -443,14 +446,19 @@ def test_what_cannot_be_shown_is_told_so(
 def test_what_is_excluded_or_purged_is_not_offered(
     dicomweb: DicomWebProcess, doctor: httpx.Client
 ) -> None:
-    study, kept, excluded, purged = (generate_uid() for _ in range(4))
+    study, kept, excluded, purged, both = (generate_uid() for _ in range(5))
     with dicomweb.client() as admin:
         files = [
             file_of(a_slice(StudyInstanceUID=study, SeriesInstanceUID="2.25.9", SOPInstanceUID=uid))
-            for uid in (kept, excluded, purged)
+            for uid in (kept, excluded, purged, both)
         ]
         assert post(admin, *files).status_code == 200
-    for uid, column in ((excluded, "excluded_at"), (purged, "purged_at")):
+    for uid, column in (
+        (excluded, "excluded_at"),
+        (purged, "purged_at"),
+        (both, "excluded_at"),
+        (both, "purged_at"),
+    ):
         change = instance.update().where(instance.c.sop_instance_uid == uid)
         dicomweb.execute(change.values({column: datetime.now(UTC)}))
 
@@ -461,6 +469,7 @@ def test_what_is_excluded_or_purged_is_not_offered(
     assert [item["00080018"]["Value"][0] for item in found] == [kept]
     assert counted["00201208"]["Value"] == [1]
     assert doctor.get(f"{url}/{excluded}").status_code == 404
+    assert doctor.get(f"{url}/{both}").status_code == 404
     assert doctor.get(f"{url}/{purged}").status_code == 410
     assert doctor.get(f"{url}/{purged}/metadata").status_code == 410
     assert doctor.get("/studies/1.2.3.4/metadata").status_code == 404

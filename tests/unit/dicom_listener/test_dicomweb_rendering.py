@@ -5,6 +5,7 @@ from dicom_listener.dicomweb.rendering import (
     JPEG,
     PNG,
     InvalidRendering,
+    Region,
     Rendering,
     parse_rendering,
     picture_type,
@@ -21,6 +22,26 @@ def test_a_rendering_is_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "viewport", "region"),
+    [
+        ("512,", (512, None), None),
+        (",256", (None, 256), None),
+        (",", (None, None), None),
+        (",,,,,", (None, None), None),
+        (",,100,,,", (None, None), (100.0, None, None, None)),
+        (",,100,20,,-30", (None, None), (100.0, 20.0, None, -30.0)),
+        ("64,,,,0.5,0.5", (64, None), (None, None, 0.5, 0.5)),
+    ],
+)
+def test_numbers_of_a_viewport_may_be_elided(
+    value: str, viewport: tuple[int | None, int | None], region: Region | None
+) -> None:
+    asked = parse_rendering(JPEG, [("viewport", value)])
+
+    assert (asked.viewport, asked.region) == (viewport, region)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("window", "40,400"),
@@ -28,6 +49,10 @@ def test_a_rendering_is_read() -> None:
         ("window", "40,nan,linear"),
         ("window", "a,b,linear"),
         ("viewport", "512"),
+        ("viewport", ""),
+        ("viewport", ",,"),
+        ("viewport", ",0"),
+        ("viewport", ",,a,,,"),
         ("viewport", "0,10"),
         ("viewport", "100000,10"),
         ("viewport", "inf,10"),
