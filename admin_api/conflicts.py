@@ -125,7 +125,7 @@ def views(connection: Connection, statement: Select[Any]) -> list[ConflictView]:
             .group_by(conflicting_instance.c.conflict_id)
         )
     }
-    decided = _acts(connection, ids)
+    decided = _acts(connection, rows)
     return [_view(row, counts.get(row.id, 0), decided) for row in rows]
 
 
@@ -146,8 +146,8 @@ _CONFLICTS = (
 )
 
 
-def _acts(connection: Connection, conflict_ids: Sequence[UUID]) -> set[UUID]:
-    ids = {commands.decision_id(each): each for each in conflict_ids}
+def _acts(connection: Connection, rows: Sequence[Row[Any]]) -> set[UUID]:
+    ids = {commands.decision_id(each.id, each.unsettled): each.id for each in rows}
     found = connection.execute(select(intervention.c.id).where(intervention.c.id.in_(ids)))
     return {ids[each] for each in found.scalars()}
 

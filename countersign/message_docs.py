@@ -26,6 +26,7 @@ SENDERS = {
     "conflict.decided": "workflow_engine",
     "instance.duplicated": "dicom_listener",
     "conflict.settled": "dicom_listener",
+    "conflict.unsettled": "dicom_listener",
     "quarantine.decided": "admin_api",
     "report.requested": "workflow_engine",
     "report": "fhir_bridge",

@@ -11,6 +11,7 @@ from dicom_listener.quarantine import Quarantine
 from dicom_listener.rereading import Rereader
 from dicom_listener.settlement import Settlement
 from imaging_store.instances import FileInstanceStore
+from message_contracts.envelope import Envelope
 from message_contracts.intake import (
     CompletionRequested,
     ConflictDecided,
@@ -19,7 +20,7 @@ from message_contracts.intake import (
 )
 from message_contracts.message import Message
 from service_runtime.database import Database
-from service_runtime.messaging.consumer import Handler, Handling
+from service_runtime.messaging.consumer import Effect, Handler, Handling
 
 
 def intake_handling(
@@ -30,10 +31,17 @@ def intake_handling(
         store, lambda ae_title: peer_of(ae_title, look_up(database, ae_title).entry, site)
     )
     duplicates = Duplicates(database, rereader, now)
+    settlement = Settlement(database, rereader, now)
     handlers: dict[type[Message], Handler] = {
         CompletionRequested: on_completion_requested(now),
         InstanceDuplicated: duplicates.on_instance_duplicated,
-        ConflictDecided: Settlement(database, rereader, now).on_conflict_decided,
+        ConflictDecided: settlement.on_conflict_decided,
         QuarantineDecided: Quarantine(database, rereader, now).on_quarantine_decided,
     }
-    return Handling(intake_handler(handlers), on_exhausted=duplicates.on_exhausted)
+
+    def on_exhausted(envelope: Envelope, reason: str) -> Effect:
+        if isinstance(envelope.body, ConflictDecided):
+            return settlement.on_exhausted(envelope)
+        return duplicates.on_exhausted(envelope, reason)
+
+    return Handling(intake_handler(handlers), on_exhausted=on_exhausted)

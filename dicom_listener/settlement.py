@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, Select, delete, exists, select, update
+from sqlalchemy import Connection, Row, Select, exists, select, update
 
 from dicom_listener.announcements import SOURCE
 from dicom_listener.announcer import announce_settled
@@ -15,6 +15,7 @@ from dicom_listener.arrival import Arrival, study_attributes
 from dicom_listener.arrivals import enter
 from dicom_listener.conflicts import ConflictKind
 from dicom_listener.instance_header import NotUnderstood
+from dicom_listener.places import exchange, put_aside
 from dicom_listener.rereading import Rereader, Source
 from imaging_store.instances import Kept, NotInStore
 from imaging_store.schema.ingest import (
@@ -26,22 +27,31 @@ from imaging_store.schema.ingest import (
 )
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
-from message_contracts.intake import ConflictDecided, ConflictDecision, ConflictSettled
+from message_contracts.intake import (
+    ConflictDecided,
+    ConflictDecision,
+    ConflictSettled,
+    ConflictUnsettled,
+    UnsettledReason,
+)
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Effect
 
-_OF_A_KEPT_FILE = (
-    *("transfer_syntax_uid", "calling_ae_title", "called_ae_title", "key"),
-    *("size_bytes", "sha256", "received_at", "purged_at"),
-)
-
 log = structlog.get_logger()
 
 
 class CannotBeSettled(PermanentError):
-    """There is no such conflict, or what is to take the place cannot be read any more."""
+    """There is no such conflict."""
+
+
+class _Unsettled(Exception):
+    """What is to take the place is not there."""
+
+    def __init__(self, reason: UnsettledReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -55,10 +65,12 @@ class Settlement:
     def on_conflict_decided(self, envelope: Envelope) -> Effect:
         """Do what was decided; what takes another's place is read before.
 
+        Where that is not there any more nothing changes, and a person decides anew.
+
         Raises
         ------
         CannotBeSettled
-            There is no such conflict, or what is to take the place has been purged.
+            There is no such conflict.
         """
         decided = envelope.data(ConflictDecided)
         with self.database.reading() as connection:
@@ -67,8 +79,17 @@ class Settlement:
             ).first()
             if row is None:
                 raise CannotBeSettled("conflict_id: there is no such conflict")
-            newcomers = self._newcomers(connection, row, decided.decision)
+            if not _is_awaited(row, decided):
+                return lambda _: None
+            try:
+                newcomers = self._newcomers(connection, row, decided.decision)
+            except _Unsettled as error:
+                return partial(_take_back, envelope, error.reason, self.now())
         return partial(_settle, envelope, newcomers, self.now())
+
+    def on_exhausted(self, envelope: Envelope) -> Effect:
+        """Have a person decide anew what could not be carried out for whatever other reason."""
+        return partial(_take_back, envelope, UnsettledReason.NOT_CARRIED_OUT, self.now())
 
     def _newcomers(
         self, connection: Connection, row: Row[Any], decision: ConflictDecision
@@ -82,7 +103,7 @@ class Settlement:
             statement = statement.limit(1)
         newcomers = [self._newcomer(kept) for kept in connection.execute(statement)]
         if not newcomers:
-            raise CannotBeSettled("nothing that could take the place is left of this conflict")
+            raise _Unsettled(UnsettledReason.NEWCOMER_NOT_KEPT)
         return newcomers
 
     def _newcomer(self, row: Row[Any]) -> Arrival:
@@ -90,10 +111,15 @@ class Settlement:
         kept = Kept(row.key, row.size_bytes, row.sha256)
         try:
             return self.rereader.arrival(kept, source, self.now())
-        except (NotInStore, NotUnderstood) as error:
-            raise CannotBeSettled(
-                f"{row.sop_instance_uid}: what is to take the place cannot be read: {error}"
-            ) from error
+        except NotInStore as error:
+            raise _Unsettled(UnsettledReason.NEWCOMER_NOT_KEPT) from error
+        except NotUnderstood as error:
+            raise _Unsettled(UnsettledReason.NEWCOMER_NOT_READABLE) from error
+
+
+def _is_awaited(row: Row[Any], decided: ConflictDecided) -> bool:
+    """Whether a decision is still the one to be carried out: not done before, nor taken back."""
+    return row.decision is None and row.unsettled == decided.decided_before
 
 
 def _members(row: Row[Any]) -> Select[Any]:
@@ -117,12 +143,8 @@ def _settle(
     decided = envelope.data(ConflictDecided)
     connection = transaction.connection
     uid = decided.study_instance_uid
-    # Receiving and announcing hold the same lock.
-    connection.execute(_LOCK_STUDY.where(study.c.study_instance_uid == uid))
-    row = connection.execute(
-        select(conflict).where(conflict.c.id == decided.conflict_id).with_for_update()
-    ).one()
-    if row.decision is not None:
+    row = _locked(connection, decided)
+    if row is None or not _is_awaited(row, decided):
         return
     connection.execute(
         update(conflict)
@@ -149,6 +171,42 @@ def _settle(
     )
 
 
+def _take_back(
+    envelope: Envelope, reason: UnsettledReason, at: datetime, transaction: Transaction
+) -> None:
+    """Note that a decision was not carried out, and say so; nothing else changes."""
+    decided = envelope.data(ConflictDecided)
+    connection = transaction.connection
+    row = _locked(connection, decided)
+    if row is None or not _is_awaited(row, decided):
+        return
+    connection.execute(
+        update(conflict).where(conflict.c.id == row.id).values(unsettled=row.unsettled + 1)
+    )
+    unsettled = ConflictUnsettled(
+        conflict_id=row.id,
+        study_instance_uid=decided.study_instance_uid,
+        decided_before=decided.decided_before,
+        reason=reason,
+    )
+    message_id = derived_id(ConflictUnsettled.TYPE, row.id, decided.decided_before)
+    outbox.send(transaction, envelope.leads_to(unsettled, source=SOURCE, time=at, id=message_id))
+    log.warning(
+        "conflict.unsettled",
+        study_instance_uid=decided.study_instance_uid,
+        decision=decided.decision,
+        reason=reason,
+    )
+
+
+def _locked(connection: Connection, decided: ConflictDecided) -> Row[Any] | None:
+    # Receiving and announcing hold the same lock.
+    connection.execute(_LOCK_STUDY.where(study.c.study_instance_uid == decided.study_instance_uid))
+    return connection.execute(
+        select(conflict).where(conflict.c.id == decided.conflict_id).with_for_update()
+    ).first()
+
+
 def _carry_out(
     transaction: Transaction,
     row: Row[Any],
@@ -163,7 +221,7 @@ def _carry_out(
             return announce_settled(transaction, uid, at)
     elif decision is ConflictDecision.REPLACE:
         if row.kind == ConflictKind.INSTANCE:
-            was_read = [_put_aside(transaction, newcomer) for newcomer in newcomers]
+            was_read = [put_aside(transaction, newcomer) for newcomer in newcomers]
             enter(transaction, newcomers)
             if not any(was_read):
                 return None
@@ -171,7 +229,7 @@ def _carry_out(
             _believe(transaction.connection, uid, newcomers[0])
         if row.kind == ConflictKind.UPDATE:
             for newcomer in newcomers:
-                _exchange(transaction, newcomer)
+                exchange(transaction, newcomer)
         return announce_settled(transaction, uid, at)
     return None
 
@@ -222,79 +280,6 @@ def _exclude(connection: Connection, row: Row[Any], at: datetime) -> bool:
             .values(pending_since=None, quiet_until=None)
         )
     return bool(was_seen)
-
-
-def _exchange(transaction: Transaction, newcomer: Arrival) -> None:
-    """Have a duplicate and the first instance change places; all else of the row stays."""
-    connection = transaction.connection
-    uid = newcomer.header.sop_instance_uid
-    first, second = _both(connection, newcomer)
-    if first is None or second is None:
-        return
-    columns = _OF_A_KEPT_FILE
-    connection.execute(
-        delete(duplicate_instance).where(
-            duplicate_instance.c.sop_instance_uid == uid,
-            duplicate_instance.c.sha256 == newcomer.kept.sha256,
-        )
-    )
-    connection.execute(
-        update(instance)
-        .where(instance.c.sop_instance_uid == uid)
-        .values(
-            {name: getattr(second, name) for name in columns}
-            # What was left out for its patient has been put right.
-            | {"excluded_at": None, "makes_version": newcomer.header.is_image}
-        )
-    )
-    _keep_beside(transaction, first, str(second.difference))
-
-
-def _put_aside(transaction: Transaction, newcomer: Arrival) -> bool:
-    """Make the first instance a duplicate, so that the newcomer can be entered in its place.
-
-    Return whether a model may have read either.
-    """
-    connection = transaction.connection
-    uid = newcomer.header.sop_instance_uid
-    first, second = _both(connection, newcomer)
-    if first is None or second is None:
-        return False
-    connection.execute(
-        delete(duplicate_instance).where(
-            duplicate_instance.c.sop_instance_uid == uid,
-            duplicate_instance.c.sha256 == newcomer.kept.sha256,
-        )
-    )
-    connection.execute(delete(instance).where(instance.c.sop_instance_uid == uid))
-    _keep_beside(transaction, first, str(second.difference))
-    return first.makes_version or newcomer.header.is_image
-
-
-def _both(connection: Connection, newcomer: Arrival) -> tuple[Row[Any] | None, Row[Any] | None]:
-    uid = newcomer.header.sop_instance_uid
-    return (
-        connection.execute(select(instance).where(instance.c.sop_instance_uid == uid)).first(),
-        connection.execute(
-            select(duplicate_instance).where(
-                duplicate_instance.c.sop_instance_uid == uid,
-                duplicate_instance.c.sha256 == newcomer.kept.sha256,
-            )
-        ).first(),
-    )
-
-
-def _keep_beside(transaction: Transaction, first: Row[Any], difference: str) -> None:
-    values = {name: getattr(first, name) for name in _OF_A_KEPT_FILE}
-    transaction.connection.execute(
-        transaction.database.insert_new(duplicate_instance),
-        {
-            **values,
-            "sop_instance_uid": first.sop_instance_uid,
-            "study_instance_uid": first.study_instance_uid,
-            "difference": difference,
-        },
-    )
 
 
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()

@@ -24,6 +24,7 @@ from message_contracts.intake import (
     CompletionRequested,
     ConflictDecided,
     ConflictSettled,
+    ConflictUnsettled,
     InstanceDuplicated,
     QuarantineDecided,
 )
@@ -39,6 +40,7 @@ MESSAGES: dict[str, type[Message]] = {
         CompletionRequested,
         ConflictDecided,
         ConflictSettled,
+        ConflictUnsettled,
         InstanceDuplicated,
         QuarantineDecided,
         InferenceRequested,

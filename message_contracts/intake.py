@@ -29,6 +29,17 @@ class QuarantineDecision(StrEnum):
     DISCARD = "discard"
 
 
+class UnsettledReason(StrEnum):
+    """Why a decision about a conflict could not be carried out."""
+
+    NEWCOMER_NOT_KEPT = "newcomer_not_kept"
+    """The bytes that were to take the place are not kept any more."""
+    NEWCOMER_NOT_READABLE = "newcomer_not_readable"
+    """They are kept, and do not say any more which instance they are."""
+    NOT_CARRIED_OUT = "not_carried_out"
+    """Every attempt failed; a dead letter says why."""
+
+
 class CompletionRequested(Message):
     """A person says that what has arrived of a study is all of it."""
 
@@ -51,6 +62,9 @@ class ConflictDecided(Message):
     decided_by: str = Field(min_length=1, max_length=64)
     """The user's id."""
 
+    decided_before: int = Field(default=0, ge=0)
+    """How many decisions of this conflict were taken back, as ``conflict.unsettled`` told."""
+
 
 class ConflictSettled(ConflictDecided):
     """The decision has been carried out; what it changed of the study is durable."""
@@ -62,6 +76,21 @@ class ConflictSettled(ConflictDecided):
 
     ``None`` where what was read and signed so far goes on holding.
     """
+
+
+class ConflictUnsettled(Message):
+    """A decision could not be carried out: nothing has changed, and a person decides anew."""
+
+    TYPE: ClassVar[str] = "conflict.unsettled"
+
+    conflict_id: UUID
+    study_instance_uid: DicomUid
+    """(0020,000D)."""
+
+    decided_before: int = Field(ge=0)
+    """Of the decision, as ``conflict.decided`` told."""
+
+    reason: UnsettledReason
 
 
 class InstanceDuplicated(Message):

@@ -25,6 +25,7 @@ from message_contracts.intake import (
     CompletionRequested,
     ConflictDecided,
     ConflictSettled,
+    ConflictUnsettled,
     InstanceDuplicated,
     QuarantineDecided,
 )
@@ -103,6 +104,7 @@ QUEUES: dict[str, Queue] = {
                     StudyUpdated,
                     StudyConflicted,
                     ConflictSettled,
+                    ConflictUnsettled,
                     InferenceCompleted,
                     InferenceFailed,
                     AttachmentDelivered,

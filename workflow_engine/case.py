@@ -41,6 +41,8 @@ class Trigger(StrEnum):
     CONFLICT_DECIDED = "conflict_decided"
     CONFLICT_SETTLED = "conflict_settled"
     """What was decided about a conflict has been carried out."""
+    CONFLICT_UNSETTLED = "conflict_unsettled"
+    """It could not be: a person decides anew."""
     COMPLETION_REQUESTED = "completion_requested"
     """A person says that what has arrived of the study is all of it."""
     DELIVERY_REQUESTED = "delivery_requested"

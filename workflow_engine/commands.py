@@ -26,7 +26,8 @@ from workflow_engine.desk import (
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading, agreed_label, findings_digest
 from workflow_engine.history import Entry
-from workflow_engine.hold_commands import decide_conflict, decision_id, release_hold
+from workflow_engine.hold_commands import decide_conflict, release_hold
+from workflow_engine.holds import decision_id
 from workflow_engine.reasons import (
     MEANINGS,
     CompletionRequestReason,

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from imaging_store.schema.workflow import intervention
 from message_contracts.case import Stage
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
@@ -76,8 +75,7 @@ def decide_conflict(
         connection = transaction.connection
         require_role(request.signer, Stage.ADMIN)
         case, request = case_of(connection, request)
-        act_id = decision_id(conflict_id)
-        _require_undecided(connection, case, conflict_id, act_id)
+        decided_before = _require_undecided(connection, case, conflict_id)
         holds.decided(connection, conflict_id, request.at)
         after = replace(case, revision=case.revision + 1, changed_at=request.at)
         doing = Intervening(
@@ -86,7 +84,7 @@ def decide_conflict(
             Act.DECISION,
             Trigger.CONFLICT_DECIDED,
             details={"conflict_id": str(conflict_id), "decision": str(decision)},
-            id=act_id,
+            id=holds.decision_id(conflict_id, decided_before),
         )
         intervene(transaction, doing, case, after)
         body = ConflictDecided(
@@ -94,6 +92,7 @@ def decide_conflict(
             study_instance_uid=case.study_instance_uid,
             decision=decision,
             decided_by=request.signer.actor,
+            decided_before=decided_before,
         )
         outbox.send(
             transaction,
@@ -101,21 +100,17 @@ def decide_conflict(
                 body,
                 source=dispatch.SOURCE,
                 time=request.at,
-                id=derived_id(ConflictDecided.TYPE, conflict_id),
+                id=derived_id(ConflictDecided.TYPE, conflict_id, decided_before),
             ),
         )
         return after
 
 
-def decision_id(conflict_id: UUID) -> UUID:
-    """Return the id of the act by which a conflict is decided; there is one at most."""
-    return derived_id(Act.DECISION, conflict_id)
-
-
-def _require_undecided(connection: Connection, case: Case, conflict_id: UUID, act_id: UUID) -> None:
+def _require_undecided(connection: Connection, case: Case, conflict_id: UUID) -> int:
+    """Return how many decisions of the conflict were taken back."""
     known = holds.conflict_of(connection, conflict_id)
     if known is None or known.study_instance_uid != case.study_instance_uid:
         raise UnknownConflict("the case has no conflict of this id")
-    before = select(intervention.c.id).where(intervention.c.id == act_id)
-    if known.decision is not None or connection.execute(before).first() is not None:
+    if holds.is_decided(connection, known):
         raise AlreadyDecided("somebody has decided this conflict before")
+    return int(known.unsettled)

@@ -6,17 +6,19 @@ person releases it. A case is on hold until the last of its holds has ended.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, select, update
 
 from imaging_store.schema.ingest import conflict
-from imaging_store.schema.workflow import hold
+from imaging_store.schema.workflow import hold, intervention
 from message_contracts.identifiers import derived_id
 from message_contracts.ingest import ConflictReason, StudyConflicted
 from message_contracts.intake import ConflictSettled
 from service_runtime.database import Transaction
 from workflow_engine.case import Case, under_holds
+from workflow_engine.signing import Act
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,28 @@ def decided(connection: Connection, conflict_id: UUID, at: datetime) -> None:
     connection.execute(update(hold).where(hold.c.id == conflict_id).values(decided_at=at))
 
 
+def undecided(connection: Connection, conflict_id: UUID) -> None:
+    """Have a hold wait for a person again, unless one has decided anew already."""
+    known = conflict_of(connection, conflict_id)
+    if known is not None and not is_decided(connection, known):
+        connection.execute(update(hold).where(hold.c.id == conflict_id).values(decided_at=None))
+
+
+def is_decided(connection: Connection, known: Row[Any]) -> bool:
+    """Whether a person has decided a conflict, and the decision was not taken back."""
+    act_id = decision_id(known.id, known.unsettled)
+    act = select(intervention.c.id).where(intervention.c.id == act_id)
+    return known.decision is not None or connection.execute(act).first() is not None
+
+
+def decision_id(conflict_id: UUID, decided_before: int) -> UUID:
+    """Return the id of the act by which a conflict is decided; there is one at most.
+
+    Unless it could not be carried out: then another follows, after so many ``decided_before``.
+    """
+    return derived_id(Act.DECISION, conflict_id, decided_before)
+
+
 def settle(transaction: Transaction, case: Case, body: ConflictSettled, at: datetime) -> range:
     """End the hold of a conflict, or have it end when the case takes up what came of it.
 
@@ -135,6 +159,6 @@ def as_held(connection: Connection, case: Case, at: datetime) -> Case:
     return under_holds(case, [each.reason for each in open_holds(connection, case)], at)
 
 
-def conflict_of(connection: Connection, conflict_id: UUID) -> Row[tuple[object, ...]] | None:
+def conflict_of(connection: Connection, conflict_id: UUID) -> Row[Any] | None:
     """Return a conflict as ``dicom_listener`` keeps it."""
     return connection.execute(select(conflict).where(conflict.c.id == conflict_id)).one_or_none()

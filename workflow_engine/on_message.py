@@ -21,7 +21,7 @@ from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceCompleted, InferenceFailed, ModelReference
 from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
-from message_contracts.intake import ConflictSettled
+from message_contracts.intake import ConflictSettled, ConflictUnsettled
 from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.messaging.consumer import Effect
@@ -62,21 +62,25 @@ class WorkflowHandler:
     def __call__(self, envelope: Envelope) -> Effect:
         """Return what the message changes."""
         occasion = Occasion(self.clock(), envelope)
+        effect: Effect
         match envelope.body:
             case StudyOpened() as body:
-                return partial(_study_opened, body, occasion)
+                effect = partial(_study_opened, body, occasion)
             case StudyReceived() | StudyUpdated() as body:
-                return partial(_study_complete, body, occasion)
+                effect = partial(_study_complete, body, occasion)
             case StudyConflicted() as body:
-                return partial(_study_conflicted, body, occasion)
+                effect = partial(_study_conflicted, body, occasion)
             case ConflictSettled() as body:
-                return partial(self._conflict_settled, body, occasion)
+                effect = partial(self._conflict_settled, body, occasion)
+            case ConflictUnsettled() as body:
+                effect = partial(_conflict_unsettled, body, occasion)
             case InferenceCompleted() | InferenceFailed() as body:
-                return partial(self._inference_answered, body, occasion)
+                effect = partial(self._inference_answered, body, occasion)
             case AttachmentDelivered() | RejectionDelivered() | ReportDelivered() as body:
-                return partial(_delivery_answered, body, occasion)
+                effect = partial(_delivery_answered, body, occasion)
             case Message() as body:
                 raise NotAskedFor(f"{body.TYPE}: the workflow does not read it")
+        return effect
 
     def _inference_answered(
         self,
@@ -164,6 +168,18 @@ def _study_conflicted(body: StudyConflicted, occasion: Occasion, transaction: Tr
         holds.as_held(connection, case, occasion.at),
         Entry(Trigger.HELD, occasion.at, reason_code=body.reason, details=details),
     )
+
+
+def _conflict_unsettled(
+    body: ConflictUnsettled, occasion: Occasion, transaction: Transaction
+) -> None:
+    connection = transaction.connection
+    case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
+    holds.undecided(connection, body.conflict_id)
+    details = {"conflict_id": str(body.conflict_id), "on_hold": case.on_hold}
+    entry = Entry(Trigger.CONFLICT_UNSETTLED, occasion.at, reason_code=body.reason, details=details)
+    # A change like any other: who decides anew has seen that it is to be decided anew.
+    cases.change(connection, case, holds.as_held(connection, case, occasion.at), entry)
 
 
 def _delivery_answered(

@@ -145,6 +145,8 @@ conflict = Table(
     Column("settled_at", UtcDateTime),
     # The study version that the decision makes, if it makes one; it may be yet to come.
     Column("study_version", Integer),
+    # How many decisions were taken back, because they could not be carried out.
+    Column("unsettled", Integer, nullable=False, server_default=text("0")),
     Index("ix_conflict_study", "study_instance_uid"),
 )
 """What contradicts a study, until a person has said which is right, and what they said."""

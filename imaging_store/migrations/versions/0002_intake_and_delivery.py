@@ -227,6 +227,7 @@ def _ingest() -> None:
         sa.Column("decided_by", sa.String(length=64), nullable=True),
         sa.Column("settled_at", _MOMENT, nullable=True),
         sa.Column("study_version", sa.Integer(), nullable=True),
+        sa.Column("unsettled", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_conflict")),
     )
     op.create_index("ix_conflict_study", "conflict", ["study_instance_uid"], unique=False)

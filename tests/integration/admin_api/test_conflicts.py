@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from dicom_listener.part10 import file_meta
-from imaging_store.schema.ingest import quarantined_instance, study
+from imaging_store.schema.ingest import instance, quarantined_instance, study
 from message_contracts import topology
 from message_contracts.identifiers import case_id_of
 from service_runtime.database import Database
@@ -164,6 +164,25 @@ def test_excluded_the_rest_is_read_anew(held: Round) -> None:
     assert [each.sop_instance_uids for each in held.hospital.requested_models()][-1] == (
         str(held.first.SOPInstanceUID),
     )
+
+
+def test_a_decision_that_cannot_be_carried_out_is_told_and_made_anew(held: Round) -> None:
+    held.room.arrive(held.another(PatientID="P3"))
+    held.pump()
+    [_, shown] = held.get("/conflicts")["items"]
+    for row in held.room.rows(instance):
+        held.room.store.path(row.key).unlink()
+
+    held.decide(shown["id"], "replace").raise_for_status()
+    held.pump()
+
+    assert [each["state"] for each in held.get("/conflicts")["items"]] == ["open", "open"]
+    assert [each["decided_at"] for each in held.get()["holds"]] == [None, None]
+    told = held.get("/history")["items"][-1]
+    assert (told["trigger"], told["reason_code"]) == ("conflict_unsettled", "newcomer_not_kept")
+    held.decide(shown["id"], "keep").raise_for_status()
+    held.pump()
+    assert [each["state"] for each in held.get("/conflicts")["items"]] == ["open", "settled"]
 
 
 @pytest.mark.parametrize(

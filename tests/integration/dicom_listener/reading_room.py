@@ -84,12 +84,18 @@ class ReadingRoom:
             with self.database.transaction() as transaction:
                 effect(transaction)
 
-    def decide(self, conflict_id: UUID, decision: ConflictDecision, uid: str) -> None:
+    def decide(
+        self, conflict_id: UUID, decision: ConflictDecision, uid: str, decided_before: int = 0
+    ) -> None:
         """Have a person's decision carried out."""
         body = ConflictDecided(
-            conflict_id=conflict_id, study_instance_uid=uid, decision=decision, decided_by="ada"
+            conflict_id=conflict_id,
+            study_instance_uid=uid,
+            decision=decision,
+            decided_by="ada",
+            decided_before=decided_before,
         )
-        self.send(body, derived_id(ConflictDecided.TYPE, conflict_id))
+        self.send(body, derived_id(ConflictDecided.TYPE, conflict_id, decided_before))
         self.handle()
 
     def send(self, body: Message, message_id: UUID | None = None) -> None:

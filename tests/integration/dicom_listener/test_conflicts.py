@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dicom_listener.settlement import CannotBeSettled
 from imaging_store.schema.ingest import (
     conflict,
     conflicting_instance,
+    duplicate_instance,
     instance,
     study,
 )
@@ -17,7 +20,13 @@ from message_contracts.ingest import (
     StudyConflicted,
     StudyReceived,
 )
-from message_contracts.intake import ConflictDecided, ConflictDecision, ConflictSettled
+from message_contracts.intake import (
+    ConflictDecided,
+    ConflictDecision,
+    ConflictSettled,
+    ConflictUnsettled,
+    UnsettledReason,
+)
 from tests.integration.dicom_listener.listener import a_slice
 from tests.integration.dicom_listener.reading_room import ReadingRoom, again, completed, of
 
@@ -239,6 +248,72 @@ def test_a_conflict_that_nobody_has_opened_cannot_be_settled(room: ReadingRoom) 
 
     with pytest.raises(CannotBeSettled):
         room.decide(other, KEEP, "1.2.3")
+
+
+def newcomers_file(room: ReadingRoom) -> Path:
+    return room.store.path(room.row(duplicate_instance).key)
+
+
+def test_what_cannot_be_carried_out_is_decided_anew(room: ReadingRoom) -> None:
+    first = a_slice()
+    room.arrive(first, again(first, InstanceNumber=7))
+    room.handle()
+    found = room.row(conflict)
+    newcomers_file(room).unlink()
+
+    room.decide(found.id, REPLACE, first.StudyInstanceUID)
+
+    assert room.said(ConflictUnsettled) == [
+        ConflictUnsettled(
+            conflict_id=found.id,
+            study_instance_uid=first.StudyInstanceUID,
+            decided_before=0,
+            reason=UnsettledReason.NEWCOMER_NOT_KEPT,
+        )
+    ]
+    assert room.row(conflict).decision is None
+    room.decide(found.id, KEEP, first.StudyInstanceUID, decided_before=1)
+    assert room.row(conflict).decision == "keep"
+    assert len(room.said(ConflictSettled)) == 1
+
+
+def test_what_is_damaged_by_now_is_decided_anew(room_in_sqlite: ReadingRoom) -> None:
+    room = room_in_sqlite
+    first = a_slice()
+    room.arrive(first, again(first, InstanceNumber=7))
+    room.handle()
+    newcomers_file(room).write_bytes(b"\0" * 400)
+
+    room.decide(room.row(conflict).id, REPLACE, first.StudyInstanceUID)
+
+    reasons = [body.reason for body in room.said(ConflictUnsettled)]
+    assert reasons == [UnsettledReason.NEWCOMER_NOT_READABLE]
+
+
+def test_a_decision_whose_every_attempt_failed_is_taken_back_and_never_carried_out(
+    room_in_sqlite: ReadingRoom,
+) -> None:
+    room = room_in_sqlite
+    first = a_slice()
+    room.arrive(first, of(first, PatientID="P2"))
+    found = room.row(conflict)
+    decided = ConflictDecided(
+        conflict_id=found.id,
+        study_instance_uid=first.StudyInstanceUID,
+        decision=EXCLUDE,
+        decided_by="ada",
+    )
+    room.send(decided)
+
+    room.give_up()
+    room.handle()
+
+    reasons = [body.reason for body in room.said(ConflictUnsettled)]
+    assert reasons == [UnsettledReason.NOT_CARRIED_OUT]
+    assert room.said(ConflictSettled) == []
+    # A person who replays the dead letter does not undo what was decided since.
+    room.decide(found.id, KEEP, first.StudyInstanceUID, decided_before=1)
+    assert room.row(conflict).decision == "keep"
 
 
 def test_no_value_of_a_patient_travels(

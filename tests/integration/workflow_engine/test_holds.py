@@ -8,13 +8,19 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
+from imaging_store.schema.ingest import conflict
 from imaging_store.schema.workflow import history, hold, intervention
 from message_contracts.case import CaseStatus, Release
 from message_contracts.delivery import AttachmentRequested
 from message_contracts.destination import PacsDestination
 from message_contracts.identifiers import case_id_of
 from message_contracts.ingest import ConflictReason, StudyConflicted
-from message_contracts.intake import ConflictDecided, ConflictDecision
+from message_contracts.intake import (
+    ConflictDecided,
+    ConflictDecision,
+    ConflictUnsettled,
+    UnsettledReason,
+)
 from service_runtime.database import Database
 from service_runtime.messaging.tables import delivery
 from tests.workflow_journey import Ward, a_model
@@ -110,6 +116,30 @@ def test_a_decision_is_sent_and_told_with_who_and_why(held: Ward) -> None:
         "identity_confirmed",
         "Asked the ward.",
     )
+
+
+def test_late_word_of_a_decision_taken_back_does_not_undo_the_next_one(held: Ward) -> None:
+    decide(held, held.conflict_id, REPLACE)
+    # As the listener leaves it.
+    with held.database.transaction() as transaction:
+        transaction.connection.execute(update(conflict).values(unsettled=1))
+    decide(held, held.conflict_id, KEEP)
+
+    held.deliver(
+        ConflictUnsettled(
+            conflict_id=held.conflict_id,
+            study_instance_uid=UID,
+            decided_before=0,
+            reason=UnsettledReason.NEWCOMER_NOT_KEPT,
+        )
+    )
+
+    with held.database.reading() as connection:
+        assert connection.execute(select(hold.c.decided_at)).scalar_one() is not None
+    decided = [each.body for each in held.sent() if isinstance(each.body, ConflictDecided)]
+    assert [each.decided_before for each in decided] == [0, 1]
+    with pytest.raises(AlreadyDecided):
+        decide(held, held.conflict_id)
 
 
 def test_who_decides_at_the_command_line_is_named_in_the_history(held: Ward) -> None:
