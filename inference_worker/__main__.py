@@ -3,19 +3,21 @@
 With ``--register-only`` it enters the models in the database and leaves, without TensorFlow.
 """
 
-import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pydicom
 import structlog
 
-from imaging_store.instances import open_instance_store
+from imaging_store.instances import InstanceStore, open_instance_store
+from imaging_store.model_registry import RegisteredModel
 from inference_worker.handlers import Worker
-from inference_worker.model_folder import InvalidModelFolder, find_model_folders
-from inference_worker.registration import Registered, register
-from inference_worker.results import LoadedModel
+from inference_worker.loading import ModelSource, keep_files
+from inference_worker.model_folder import RefusedFolder, find_model_folders
+from inference_worker.model_holder import Models
+from inference_worker.registration import Registered, note_loading, register, replace_missing
 from inference_worker.settings import WorkerSettings
 from message_contracts.inference import ModelReference
 from message_contracts.topology import INFERENCE_ROUTINE, INFERENCE_URGENT
@@ -67,50 +69,66 @@ def register_only(settings: WorkerSettings) -> None:
 def serve(service: Service[WorkerSettings]) -> None:
     """Load the models, then read studies until told to stop."""
     settings = service.settings
-    registered = _register(settings, service.database)
-    models, set_aside = load_models(registered)
+    store = open_instance_store(settings.store)
+    models = hold_models(settings, service.database, store)
     worker = Worker(
         database=service.database,
-        store=open_instance_store(settings.store),
+        store=store,
         models=models,
-        set_aside=set_aside,
         time_zone=ZoneInfo(settings.time_zone),
         now=lambda: datetime.now(UTC),
     )
+    threading.Thread(target=models.follow, args=(service.stop,), name="models", daemon=True).start()
     handling = Handling(worker.on_inference_requested, on_exhausted=worker.on_exhausted)
     service.ready()
-    service.messaging.consume(
-        {INFERENCE_URGENT: handling, INFERENCE_ROUTINE: handling},
-        service.stop,
-        # One at a time: reading is long, and the urgent lane is looked at before each.
-        prefetch=1,
-        handler_deadline_s=settings.inference_deadline_s,
+    try:
+        service.messaging.consume(
+            {INFERENCE_URGENT: handling, INFERENCE_ROUTINE: handling},
+            service.stop,
+            # One at a time: reading is long, and the urgent lane is looked at before each.
+            prefetch=1,
+            handler_deadline_s=settings.inference_deadline_s,
+        )
+    finally:
+        models.close()
+
+
+def hold_models(settings: WorkerSettings, database: Database, store: InstanceStore) -> Models:
+    """Register the model folders, and load what is to read."""
+    registered = _register(settings, database)
+    source = ModelSource(
+        store,
+        {
+            _reference(each.description.name, each.description.version): each
+            for each in registered.folders
+        },
+        {_reference(*each.model): each.reason for each in registered.refused if each.model},
     )
-
-
-def load_models(
-    registered: Registered,
-) -> tuple[dict[ModelReference, LoadedModel], dict[str, str]]:
-    """Load and warm every model; return those that are ready, and by name why others are not."""
-    set_aside = {each.path.name: each.reason for each in registered.refused}
-    models: dict[ModelReference, LoadedModel] = {}
-    if not registered.folders:
-        return models, set_aside
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # TensorFlow comes with it: seconds and half a gigabyte that a worker without models saves.
-    from inference_worker.predictor import Predictor  # noqa: PLC0415
-
     for folder in registered.folders:
-        described = folder.description
         try:
-            predictor = Predictor(folder)
-        except InvalidModelFolder as error:
-            set_aside[described.name] = str(error)
-            _LOG.error("model.set_aside", path=folder.path, reason=str(error))
-            continue
-        reference = ModelReference(name=described.name, version=described.version)
-        models[reference] = LoadedModel(described, folder.weights_sha256, predictor.predict)
-    return models, set_aside
+            keep_files(store, folder)
+        except TransientError as error:
+            # It reads all the same; it cannot be rolled back to once its folder is gone.
+            _LOG.warning("model.not_kept", path=folder.path, error=log.describe(error))
+    replace_missing(database, registered.folders, source.is_kept, datetime.now(UTC))
+
+    def told(model: RegisteredModel, reason: str | None) -> None:
+        name = source.folder_name(model)
+        refused = None
+        if reason is not None:
+            reference = model.reference
+            refused = RefusedFolder(
+                settings.models_dir / name, reason, (reference.name, reference.version)
+            )
+        note_loading(database, refused, name, datetime.now(UTC))
+
+    models = Models(database, source.load, told)
+    models.refresh()
+    return models
+
+
+def _reference(name: str, version: str) -> ModelReference:
+    return ModelReference(name=name, version=version)
 
 
 def _register(settings: WorkerSettings, database: Database) -> Registered:
