@@ -1,22 +1,24 @@
-"""What takes long keeps nobody else waiting: work on pixels has a lane of its own."""
+"""What takes long, or much memory, keeps nobody else waiting."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import zlib
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
-from dicom_listener.dicomweb import pixels, rendering, retrieval
+from dicom_listener.dicomweb import bulk_data, frames, pixels, rendering, retrieval
+from dicom_listener.dicomweb.memory import Memory
 from dicom_listener.dicomweb.pixel_work import PIXEL_WORK
 from imaging_pixels.transcode import transcode
 from tests.integration.dicom_listener.dicomweb_room import app_before
-from tests.integration.dicom_listener.listener import Sendable, a_slice
+from tests.integration.dicom_listener.listener import Sendable, a_slice, sendable
 from tests.integration.dicom_listener.reading_room import ReadingRoom
 from tests.peers.processes import wait_until
 from tests.synthetic_images import part10
@@ -28,14 +30,31 @@ THREADS = 40
 
 def a_compressed_slice() -> tuple[Sendable, str]:
     """Draw one, and return the path of its resource too."""
-    ds = a_slice()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = as_file(a_slice())
     sent = Sendable(
         transcode(part10(ds), RLELossless), RLELossless, ds.SOPClassUID, ds.SOPInstanceUID
     )
+    return sent, path_of(ds)
+
+
+def a_deflated_slice() -> tuple[Sendable, str]:
+    """Draw one, and return the path of its resource too."""
+    ds = as_file(a_slice())
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = deflater.compress(sendable(ds).data) + deflater.flush()
+    syntax = DeflatedExplicitVRLittleEndian
+    return Sendable(data, syntax, ds.SOPClassUID, ds.SOPInstanceUID), path_of(ds)
+
+
+def as_file(ds: Dataset) -> Dataset:
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return ds
+
+
+def path_of(ds: Dataset) -> str:
     series = f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
-    return sent, f"{series}/instances/{ds.SOPInstanceUID}"
+    return f"{series}/instances/{ds.SOPInstanceUID}"
 
 
 @pytest.mark.parametrize(
@@ -90,3 +109,45 @@ def test_searches_are_answered_while_work_on_pixels_waits(
     assert found.status_code == 200
     assert {answer.status_code for answer in answers} == {200}
     assert len(under_way) == MORE_THAN_THREADS
+
+
+def answers_to(room: ReadingRoom, *asked: tuple[str, str]) -> list[httpx.Response]:
+    """Ask for one after the other, each with what is accepted."""
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app_before(room))
+        async with httpx.AsyncClient(transport=transport, base_url="http://dicomweb") as client:
+            return [await client.get(path, headers={"Accept": kind}) for path, kind in asked]
+
+    return asyncio.run(ask())
+
+
+def test_what_is_deflated_waits_for_memory_where_it_stays_in_it(
+    room_in_sqlite: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, url = a_deflated_slice()
+    room_in_sqlite.arrive(sent)
+    octets = "application/octet-stream"
+    asked = [
+        (f"{url}/frames/1", octets),
+        (f"{url}/bulkdata/7FE00010", octets),
+        (f"{url}/rendered", "image/png"),
+        (f"{url}/metadata", "application/dicom+json"),
+        (url, "application/dicom"),
+    ]
+
+    before = answers_to(room_in_sqlite, *asked)
+    monkeypatch.setattr(frames, "INFLATED", Memory(10))
+    without_memory = answers_to(room_in_sqlite, *asked)
+    monkeypatch.setattr(bulk_data, "MOST_INFLATED_BYTES", 10)
+    monkeypatch.setattr(retrieval, "MOST_INFLATED_BYTES", 10)
+    too_long = answers_to(room_in_sqlite, *asked)
+    [as_stored] = answers_to(room_in_sqlite, (url, "application/dicom; transfer-syntax=*"))
+
+    assert [answer.status_code for answer in before] == [200] * 5
+    assert before[0].content == before[1].content == bytes(128)
+    assert [answer.status_code for answer in without_memory] == [503, 503, 200, 200, 200]
+    assert int(without_memory[0].headers["Retry-After"]) > 0
+    assert [answer.status_code for answer in too_long] == [406, 406, 406, 200, 406]
+    assert "inflates to more than" in too_long[0].json()["detail"]
+    assert as_stored.content.endswith(sent.data)

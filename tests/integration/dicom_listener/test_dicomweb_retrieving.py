@@ -161,6 +161,45 @@ def test_a_viewer_s_list_of_studies(doctor: httpx.Client) -> None:
     assert "Value" not in answer.json()[1]["00080030"]
 
 
+def test_a_viewer_goes_from_its_list_to_the_pixels(doctor: httpx.Client) -> None:
+    """As OHIF does: the study by its UID, its series, their metadata, and a frame of each."""
+    json_wanted = {"Accept": "application/dicom+json"}
+    listed = doctor.get(
+        "/studies",
+        params=OHIF | {"includefield": "00081030,00080060", "StudyInstanceUID": FIRST},
+        headers=json_wanted,
+    )
+    series = doctor.get(
+        f"/studies/{FIRST}/series",
+        params={"includefield": "00080021,00080031,0008103E,00200011"},
+        headers=json_wanted,
+    )
+    uids = [item["0020000E"]["Value"][0] for item in series.json()]
+    metadata = [
+        item
+        for uid in uids
+        for item in doctor.get(
+            f"/studies/{FIRST}/series/{uid}/metadata", headers=json_wanted
+        ).json()
+    ]
+
+    assert studies_of(listed) == [FIRST]
+    assert [item["00200011"]["Value"] for item in series.json()] == [[2], [3]]
+    assert len(metadata) == 3
+    for item in metadata:
+        ds = Dataset.from_json(item, bulk_data_uri_handler=lambda _uri: None)
+        url = (
+            f"/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
+            f"/instances/{ds.SOPInstanceUID}"
+        )
+        [(head, frame)] = parts_of(doctor.get(f"{url}/frames/1", headers=OHIF_FRAMES))
+        thumbnail = doctor.get(f"{url}/rendered", params={"accept": "image/jpeg"})
+        assert f"transfer-syntax={item['00083002']['Value'][0]}" in head["content-type"]
+        assert len(frame) == ds.Rows * ds.Columns * ds.BitsAllocated // 8
+        assert frame == PIXELS
+        assert thumbnail.headers["content-type"] == "image/jpeg"
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [
