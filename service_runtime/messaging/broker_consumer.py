@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from message_contracts import catalogue
 from service_runtime.database import Database, Transaction
 from service_runtime.messaging import outbox
+from service_runtime.messaging.at_once import ONE, AtOnce, Threads
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
 from service_runtime.messaging.embedded import HANG_EXIT_CODE
 from service_runtime.messaging.lanes import Received
@@ -21,6 +23,8 @@ from service_runtime.messaging.rabbitmq import RabbitMQ
 
 _LOOK_UP_S = 0.5
 _FLUSH_S = 0.5
+_SUSPICIOUS = 2
+"""Given to somebody so often before, a message is handled alone."""
 _LOG = structlog.get_logger()
 
 
@@ -44,7 +48,7 @@ class BrokerEnding:
 
 
 class BrokerConsumer:
-    """Handles the messages of its queues one by one, those of earlier queues first.
+    """Handles the messages of its queues, those of earlier queues first.
 
     Parameters
     ----------
@@ -53,6 +57,8 @@ class BrokerConsumer:
     handler_deadline_s
         A handler that has not returned by then hangs: the failure is recorded and the process
         leaves, because a thread cannot be stopped.
+    at_once
+        How many are handled at the same time; so many are then held, whatever ``prefetch`` is.
     """
 
     def __init__(
@@ -63,13 +69,15 @@ class BrokerConsumer:
         *,
         prefetch: int,
         handler_deadline_s: float,
+        at_once: AtOnce = ONE,
     ) -> None:
         self._broker = broker
         self._queues = tuple(handlings)
         self._consumer = Consumer(database, handlings, BrokerEnding())
-        self._prefetch = prefetch
+        self._prefetch = at_once.of_later_queues if at_once.in_all > 1 else prefetch
+        self._at_once = at_once
         self._deadline_s = handler_deadline_s
-        self._received: Received | None = None
+        self._received: dict[Delivery, Received] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop`` is set; what is being handled then is finished."""
@@ -78,18 +86,47 @@ class BrokerConsumer:
         watcher.start()
         self._broker.consume(self._queues, self._prefetch)
         try:
-            received: Received | None = None
-            while not stop.is_set():
-                received = self._broker.lanes.take(_LOOK_UP_S, after=received)
-                if received is not None:
-                    self._handle(received, stop)
+            if self._at_once.in_all > 1:
+                self._run_side_by_side(stop)
+            else:
+                self._run_one_by_one(stop)
         finally:
             ended.set()
             watcher.join()
 
+    def _run_one_by_one(self, stop: threading.Event) -> None:
+        received: Received | None = None
+        while not stop.is_set():
+            received = self._broker.lanes.take(_LOOK_UP_S, after=received)
+            if received is not None:
+                self._handle(received, stop)
+
+    def _run_side_by_side(self, stop: threading.Event) -> None:
+        lanes, first = self._broker.lanes, self._queues[0]
+        threads = Threads(self._at_once, lanes.look_again)
+        try:
+            while not stop.is_set():
+                if not threads.wait_room(_LOOK_UP_S, is_first=True):
+                    continue
+                received = lanes.take(
+                    _LOOK_UP_S, only_first=lambda: threads.room(is_first=False) <= 0
+                )
+                if received is None:
+                    continue
+                if received.delivery_count >= _SUSPICIOUS:
+                    # It may be the end of this process: the others are to be done before.
+                    threads.wait_idle()
+                threads.handle(
+                    partial(self._handle, received, stop), is_first=received.queue == first
+                )
+                if received.delivery_count >= _SUSPICIOUS:
+                    threads.wait_idle()
+        finally:
+            threads.close()
+
     def _handle(self, received: Received, stop: threading.Event) -> None:
         held = delivery_of(received)
-        self._received = received
+        self._received[held] = received
         try:
             if received.death is not None:
                 reason = f"the broker gave it up: {received.death}"
@@ -97,13 +134,14 @@ class BrokerConsumer:
             else:
                 outcome = self._consumer.handle(held, stop)
         finally:
-            self._received = None
+            del self._received[held]
         if outcome is not Outcome.UNRECORDED:
             self._broker.ack(received)
 
     def _watch(self, ended: threading.Event) -> None:
         while not ended.wait(min(1.0, self._deadline_s / 2)):
-            current, received = self._consumer.current, self._received
+            current = self._consumer.current
+            received = self._received.get(current[0]) if current else None
             if current and received and time.monotonic() - current[1] > self._deadline_s:
                 self._leave(current[0], received)
 

@@ -85,23 +85,29 @@ class _Failure:
 
 @dataclass
 class Consumer:
-    """Takes deliveries to their handlers and records the outcome, one at a time."""
+    """Takes deliveries to their handlers and records the outcome; in several threads, if asked."""
 
     database: Database
     handlings: Mapping[str, Handling]
     ending: Ending
-    current: tuple[Delivery, float] | None = field(default=None, init=False)
-    """What is being handled, and since when (monotonic); read by the thread that watches."""
+    _current: dict[int, tuple[Delivery, float]] = field(default_factory=dict, init=False)
+
+    @property
+    def current(self) -> tuple[Delivery, float] | None:
+        """What has been handled for longest, and since when (monotonic); for who watches."""
+        # A copy, made at once: other threads begin and end meanwhile.
+        return min(list(self._current.values()), key=lambda each: each[1], default=None)
 
     def handle(self, held: Delivery, stop: threading.Event) -> Outcome:
         """Handle a delivery to its recorded outcome; waits while the database is away."""
         began = time.monotonic()
-        self.current = (held, began)
+        thread = threading.get_ident()
+        self._current[thread] = (held, began)
         try:
             with self._bound(held):
                 outcome = self._handle(held, stop)
         finally:
-            self.current = None
+            del self._current[thread]
         took_s = time.monotonic() - began
         metrics.MESSAGES_CONSUMED.labels(held.queue, outcome).inc()
         metrics.HANDLER_SECONDS.labels(held.queue).observe(took_s)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import uuid4
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from service_runtime.change_watch import ChangeWatch
 from service_runtime.database import Database, DatabaseUnavailable, Transaction
 from service_runtime.messaging import outbox
+from service_runtime.messaging.at_once import ONE, AtOnce, Threads
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
 from service_runtime.messaging.outbox import Again, Delivery
 from service_runtime.process_identity import token_of
@@ -49,12 +51,13 @@ class RowEnding:
 
 
 class EmbeddedConsumer:
-    """Claims deliveries of its queues, earlier queues first, and handles them one by one.
+    """Claims deliveries of its queues, earlier queues first, and handles them.
 
     Parameters
     ----------
     prefetch
-        How many deliveries are claimed at once. 1 where handling is long or lanes matter.
+        How many deliveries are claimed at once, where they are handled one by one. 1 where
+        handling is long or lanes matter.
     handler_deadline_s
         A handler that has not returned by then hangs: the failure is recorded and the process
         leaves, because a thread cannot be stopped.
@@ -62,6 +65,8 @@ class EmbeddedConsumer:
         How often to look for what other processes have sent; as often as is cheap by default.
     gate
         Asked before something that is due is taken.
+    at_once
+        How many are handled at the same time; each is then claimed when there is room for it.
     """
 
     def __init__(  # noqa: PLR0913 - each is a number of its own
@@ -74,6 +79,7 @@ class EmbeddedConsumer:
         lease_s: float = LEASE_S,
         look_s: float | None = None,
         gate: Gate = lambda: 0,
+        at_once: AtOnce = ONE,
     ) -> None:
         self._database = database
         self._queues = tuple(handlings)
@@ -88,6 +94,7 @@ class EmbeddedConsumer:
         self._token = f"{token_of()}/{uuid4().hex[:12]}"
         self._woken = threading.Event()
         self._holding = False
+        self._threads = Threads(at_once, self._woken.set) if at_once.in_all > 1 else None
 
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop`` is set; what is being handled then is finished."""
@@ -99,25 +106,47 @@ class EmbeddedConsumer:
         try:
             while not stop.is_set():
                 try:
-                    if not self._take_and_handle(stop):
+                    if not self._take(stop):
                         self._wait(watch, stop)
                 except DatabaseUnavailable as error:
                     _LOG.warning("claim.failed", error=log.describe(error))
                     stop.wait(1.0)
         finally:
+            if self._threads is not None:
+                self._threads.close()
             watch.close()
             self._database.forget_waker(self._woken.set)
             ended.set()
             keeper.join()
 
+    def _take(self, stop: threading.Event) -> bool:
+        if self._threads is None:
+            return self._take_and_handle(stop)
+        return self._take_side_by_side(stop, self._threads)
+
+    def _take_side_by_side(self, stop: threading.Event, threads: Threads) -> bool:
+        first = self._queues[0]
+        room = {queue: threads.room(is_first=queue == first) for queue in self._queues}
+        claimed = self._claim(room)
+        for held in claimed:
+            if held.claims > _SUSPICIOUS:
+                # It may be the end of this process: the others are to be done before.
+                threads.wait_idle()
+            threads.handle(partial(self._handle, held, stop), is_first=held.queue == first)
+            if held.claims > _SUSPICIOUS:
+                threads.wait_idle()
+        return bool(claimed)
+
+    def _handle(self, held: Delivery, stop: threading.Event) -> None:
+        if self._consumer.handle(held, stop) is Outcome.LOST:
+            _LOG.warning("lease.lost")
+
     def _take_and_handle(self, stop: threading.Event) -> bool:
-        claimed = self._claim()
+        claimed = self._claim(dict.fromkeys(self._queues, self._prefetch))
         self._holding = bool(claimed)
         try:
             while claimed and not stop.is_set():
-                outcome = self._consumer.handle(claimed.pop(0), stop)
-                if outcome is Outcome.LOST:
-                    _LOG.warning("lease.lost")
+                self._handle(claimed.pop(0), stop)
             return self._holding
         finally:
             self._holding = False
@@ -125,8 +154,10 @@ class EmbeddedConsumer:
                 with self._database.transaction() as transaction:
                     outbox.give_back(transaction, claimed)
 
-    def _claim(self) -> list[Delivery]:
-        self._due_at = outbox.next_due_at(self._database, self._queues)
+    def _claim(self, rooms: Mapping[str, int]) -> list[Delivery]:
+        """Claim what is due: of each queue no more than its room, in all no more than the most."""
+        queues = [queue for queue, room in rooms.items() if room > 0]
+        self._due_at = outbox.next_due_at(self._database, queues) if queues else None
         if self._due_at is None or self._due_at > time.time():
             return []
         closed_s = self._gate()
@@ -136,8 +167,8 @@ class EmbeddedConsumer:
         claimed: list[Delivery] = []
         # A power cut ends this process too: it may undo the lease.
         with self._database.transaction(durable=False) as transaction:
-            for queue in self._queues:
-                room = self._prefetch - len(claimed)
+            for queue in queues:
+                room = min(rooms[queue], max(rooms.values()) - len(claimed))
                 if room > 0:
                     claimed += outbox.claim(transaction, queue, room, self._token, self._lease_s)
             if any(held.claims > _SUSPICIOUS for held in claimed):
@@ -166,7 +197,8 @@ class EmbeddedConsumer:
             current = self._consumer.current
             if current and time.monotonic() - current[1] > self._deadline_s:
                 self._leave(current[0])
-            if self._holding and time.monotonic() - renewed > self._lease_s / 3:
+            holding = self._holding or (self._threads is not None and self._threads.busy)
+            if holding and time.monotonic() - renewed > self._lease_s / 3:
                 renewed = time.monotonic()
                 try:
                     with self._database.transaction() as transaction:

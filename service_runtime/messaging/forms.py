@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from service_runtime.database import Database
+from service_runtime.messaging.at_once import ONE, AtOnce
 from service_runtime.messaging.consumer import Handler, Handling
 from service_runtime.messaging.embedded import BRANCH_LOOK_S, EmbeddedConsumer, Gate
 from service_runtime.settings import EMBEDDED
@@ -63,6 +64,7 @@ class Messaging:
         prefetch: int = PREFETCH,
         handler_deadline_s: float = HANDLER_DEADLINE_S,
         look_s: float | None = None,
+        at_once: AtOnce = ONE,
     ) -> None:
         """Handle the messages of these queues until ``stop`` is set, earlier queues first.
 
@@ -75,6 +77,8 @@ class Messaging:
         look_s
             In the embedded form, how often to look for what other processes have sent; as often as
             is cheap by default.
+        at_once
+            How many messages are handled at the same time, in threads; handlers must bear that.
         """
         handlings = {
             queue: handler if isinstance(handler, Handling) else Handling(handler)
@@ -87,6 +91,7 @@ class Messaging:
                 prefetch=prefetch,
                 handler_deadline_s=handler_deadline_s,
                 look_s=look_s,
+                at_once=at_once,
             ).run(stop)
             return
         from service_runtime.messaging.broker_consumer import BrokerConsumer  # noqa: PLC0415
@@ -97,6 +102,7 @@ class Messaging:
             handlings,
             prefetch=prefetch,
             handler_deadline_s=handler_deadline_s,
+            at_once=at_once,
         ).run(stop)
 
     def consume_branch(

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,9 +56,15 @@ class Lanes:
             heapq.heappush(self._waiting, (self._place[lane], turn, received.tag, received))
             self._arrived.notify()
 
-    def take(self, timeout_s: float, after: Received | None = None) -> Received | None:
+    def take(
+        self,
+        timeout_s: float,
+        after: Received | None = None,
+        only_first: Callable[[], bool] = lambda: False,
+    ) -> Received | None:
         """Return a message of the first queue that has one; ``None`` after ``timeout_s``.
 
+        While ``only_first`` says so, later queues wait; ``look_again`` has it asked anew.
         ``after`` is the message just acknowledged: the broker gives the next one of its queue only
         now, and a later queue waits a moment for it. Otherwise lanes would take turns.
         """
@@ -68,9 +74,19 @@ class Lanes:
                 self._arrived.wait_for(
                     lambda: bool(self._waiting) and self._waiting[0][0] <= place, _NEXT_OF_LANE_S
                 )
-            if not self._arrived.wait_for(lambda: bool(self._waiting), timeout_s):
+            if not self._arrived.wait_for(lambda: self._has_one(only_first), timeout_s):
                 return None
             return heapq.heappop(self._waiting)[3]
+
+    def look_again(self) -> None:
+        """Tell whoever takes that there may be room for a message of a later queue."""
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def _has_one(self, only_first: Callable[[], bool]) -> bool:
+        if not self._waiting:
+            return False
+        return self._waiting[0][0] == 0 or not only_first()
 
     def clear(self) -> None:
         """Forget all that waits: the broker gives it to somebody again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
@@ -63,10 +64,14 @@ def consume(messaging: Messaging) -> Iterator[Consume]:
     """Consume in the background, until the test ends."""
     with ExitStack() as stack:
 
-        def start(handlers: Mapping[str, Handler | Handling], *, prefetch: int = 16) -> None:
+        def start(
+            handlers: Mapping[str, Handler | Handling], *, prefetch: int = 16, **how: Any
+        ) -> None:
             stop = threading.Event()
             thread = threading.Thread(
-                target=messaging.consume, args=(handlers, stop), kwargs={"prefetch": prefetch}
+                target=messaging.consume,
+                args=(handlers, stop),
+                kwargs={"prefetch": prefetch, **how},
             )
             thread.start()
             stack.callback(thread.join)
