@@ -6,7 +6,8 @@ put on hold, rejected, overridden, or be under way again with later images.
 
 from sqlalchemy import Connection, select
 
-from imaging_store.schema.workflow import cases, destination_delivery, hold, signature
+from imaging_store.schema.ingest import conflict
+from imaging_store.schema.workflow import cases, destination_delivery, signature
 from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.delivery import AttachmentRequested, RejectionRequested
 from service_runtime.errors import PermanentError, Postponed
@@ -64,8 +65,10 @@ def require_permission(
     }
     if is_over and version > (case.report_version or 0):
         raise Withdrawn("the case version was rejected, or later images took its place")
-    corrected = select(hold.c.id).where(
-        hold.c.case_id == request.case_id, hold.c.until_version > version
+    # Also by what held nothing: an accepted update has them made anew of what the study is now.
+    corrected = select(conflict.c.id).where(
+        conflict.c.study_instance_uid == case.study_instance_uid,
+        conflict.c.study_version > version,
     )
     if connection.execute(corrected).first() is not None:
         raise Withdrawn("a person has corrected the study since: a later version takes its place")

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from dicom_sender.permission import NotNow, Withdrawn, require_permission
-from imaging_store.schema.workflow import hold
+from imaging_store.schema.ingest import conflict
 from message_contracts.case import CaseStatus, Release
 from message_contracts.delivery import AttachmentRequested
 from service_runtime.database import Database
@@ -135,23 +135,43 @@ def test_a_case_that_is_not_known_gets_nothing_sent(database: Database) -> None:
         require_permission(connection, stranger, Release.AI_ANALYZED)
 
 
-def test_what_was_made_before_a_correction_does_not_leave(database: Database) -> None:
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_was_made_before_a_correction_does_not_leave(
+    database: Database, *, holds: bool
+) -> None:
     keep_doctors_signature(database)
-    change_case(database, status=CaseStatus.AMENDING, version=2)
-    with database.transaction() as transaction:
-        transaction.connection.execute(
-            hold.insert(),
-            {
-                "id": uuid4(),
-                "case_id": CASE,
-                "reason": "identity_conflict",
-                "needs_decision": True,
-                "sop_instance_uid": "1.2.3",
-                "began_at": NOON,
-                "until_version": 2,
-                "ended_at": NOON,
-            },
-        )
+    settle_conflict(database, holds=holds, study_version=2)
 
     with pytest.raises(Withdrawn, match="corrected"):
         ask(database)
+
+
+def test_what_was_made_of_the_corrected_study_leaves(database: Database) -> None:
+    keep_doctors_signature(database)
+    settle_conflict(database, holds=False, study_version=1)
+    settle_conflict(database, holds=True, study_version=None)
+
+    ask(database)
+
+
+def settle_conflict(database: Database, *, holds: bool, study_version: int | None) -> None:
+    """Keep a conflict as the listener leaves it when it has carried out what was decided."""
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            conflict.insert(),
+            {
+                "id": uuid4(),
+                "study_instance_uid": "2.25.1",
+                "kind": "update",
+                "sop_instance_uid": "1.2.3",
+                "sha256": "0" * 64,
+                "known": {},
+                "claimed": {},
+                "differing": ["AccessionNumber"],
+                "holds": holds,
+                "opened_at": NOON,
+                "decision": "replace",
+                "settled_at": NOON,
+                "study_version": study_version,
+            },
+        )
