@@ -7,10 +7,15 @@ from pydantic_core import PydanticUndefined
 from pydicom._uid_dict import UID_dictionary
 
 from dicom_listener import store_status
+from dicom_listener.dicomweb import frames, retrieval
+from dicom_listener.dicomweb.pixel_work import AT_ONE_TIME
+from dicom_listener.dicomweb.search_parameters import LARGEST_PAGE
+from dicom_listener.dicomweb.settings import DicomWebSettings
 from dicom_listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.sop_classes import TRANSFER_SYNTAXES, is_storage
 from dicom_listener.store_status import StoreAnswer
+from imaging_pixels import image_pixel, transcode
 from service_runtime.settings import ENV_PREFIX
 
 _BLOCK = re.compile(
@@ -91,6 +96,46 @@ def _statuses() -> str:
     return _table(("Status", "Meaning", "Error Comment"), rows)
 
 
+def _dicomweb_limits() -> str:
+    longest_post = DicomWebSettings.model_fields["dicomweb_max_post_mib"].default
+    no_others = "406; of several instances it is left out"
+    rows = [
+        (
+            "a request to store",
+            f"`{ENV_PREFIX}DICOMWEB_MAX_POST_MIB`, default {longest_post} MiB",
+            "413",
+        ),
+        *(
+            (f"results of a search at {level.name.lower()} level", f"{size}", "a Warning")
+            for level, size in LARGEST_PAGE.items()
+        ),
+        ("frames in a list", f"{frames.MOST_FRAMES}", "400"),
+        ("one frame, decoded", _mebibytes(image_pixel.MOST_BYTES), "406"),
+        (
+            "an instance that is transcoded, as stored",
+            _mebibytes(retrieval.LONGEST_TRANSCODED_BYTES),
+            no_others,
+        ),
+        ("its frames together, decompressed", _mebibytes(transcode.MOST_BYTES), no_others),
+        (
+            "a deflated data set, inflated, where it is not sent as stored",
+            _mebibytes(retrieval.MOST_INFLATED_BYTES),
+            "406; its metadata are what searches return",
+        ),
+        (
+            "all deflated data sets of which frames or bulk data are being sent, inflated",
+            _mebibytes(frames.INFLATED_BYTES),
+            "503 with Retry-After",
+        ),
+        ("instances rendered, decoded or transcoded at one time", f"{AT_ONE_TIME}", "others wait"),
+    ]
+    return _table(("What", "Limit", "Beyond it"), rows)
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes >> 20} MiB"
+
+
 def _name(uid: str) -> str:
     name, *_, retired = UID_dictionary[uid][:4]
     return f"{name or 'unnamed'}{' (retired)' if retired == 'Retired' else ''}"
@@ -107,5 +152,6 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "storage-sop-classes": _sop_classes,
     "transfer-syntaxes": _transfer_syntaxes,
     "storage-statuses": _statuses,
+    "dicomweb-limits": _dicomweb_limits,
 }
 """Name of a block to what makes it."""

@@ -30,10 +30,12 @@ from service_runtime.problem_details import Problem
 router = APIRouter()
 T = TypeVar("T")
 
-INFLATED = Memory(2**30)
-"""Of deflated data sets, for as long as parts of them are being sent."""
+INFLATED_BYTES = 2**30
+"""Of all deflated data sets together of which frames or values are being sent."""
+INFLATED = Memory(INFLATED_BYTES)
 
-_MOST_FRAMES = 10_000
+MOST_FRAMES = 10_000
+"""In one request."""
 
 
 @router.get(f"{INSTANCE}/frames/{{numbers}}")
@@ -75,7 +77,7 @@ def frame_numbers(text: str) -> Sequence[int]:
         400 where it is none.
     """
     numbers = text.split(",")
-    if len(numbers) > _MOST_FRAMES or not all(
+    if len(numbers) > MOST_FRAMES or not all(
         number.isascii() and number.isdigit() and len(number) < 10  # noqa: PLR2004 - an IS
         for number in numbers
     ):

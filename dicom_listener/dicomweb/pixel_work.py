@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-PIXEL_WORK = CapacityLimiter(2)
+AT_ONE_TIME = 2
+PIXEL_WORK = CapacityLimiter(AT_ONE_TIME)
 """A lane for what has the pixels of an instance in memory; who waits for it waits in no thread.
 
 Of each that passes there may be a gibibyte, and none of what other requests need is behind it.

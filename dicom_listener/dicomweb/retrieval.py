@@ -31,7 +31,9 @@ PIECE_BYTES = 256 * 1024
 MOST_INFLATED_BYTES = 2**28
 """Of a deflated data set that is not sent as stored: as a whole it has to be in memory."""
 
-_LONGEST_TRANSCODED_BYTES = 1024**3
+LONGEST_TRANSCODED_BYTES = 2**30
+"""Of an instance as stored that is sent in another transfer syntax."""
+
 _ANY = "*"
 _LOG = structlog.get_logger()
 
@@ -170,7 +172,7 @@ def file_content(
             while piece := file.read(PIECE_BYTES):
                 yield piece
         return
-    if store.path(instance.key).stat().st_size > _LONGEST_TRANSCODED_BYTES:
+    if store.path(instance.key).stat().st_size > LONGEST_TRANSCODED_BYTES:
         raise NotTranscodable("the instance is too large to be transcoded here")
     content = store.read(instance.key)
     if instance.transfer_syntax_uid in DEFLATED:
