@@ -25,6 +25,8 @@ import pytest
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
+PATIENCE_S = 60
+"""How long a test waits for what should come soon: it costs nothing when it comes soon."""
 # Below the range from which the kernel takes ports for outgoing connections.
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000
 _handed_out: set[int] = set()
@@ -55,7 +57,7 @@ def accepts_connections(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def wait_until(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
+def wait_until(condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str) -> T:
     """Ask again and again until ``condition`` returns something true, and return that.
 
     Raises
@@ -74,6 +76,15 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
             raise PeerFailed(reason)
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 0.1)
+
+
+def is_alive(process_id: int) -> bool:
+    """Return whether a process runs. One that has ended and was not yet reaped does not."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def find_program(name: str) -> Path | None:
@@ -170,7 +181,7 @@ class ServerProcess:
             )
         atexit.register(self.kill)
 
-    def wait_until_ready(self, condition: Callable[[], T], *, timeout_s: float) -> T:
+    def wait_until_ready(self, condition: Callable[[], T], *, timeout_s: float = PATIENCE_S) -> T:
         """Wait for ``condition``; fail at once, with the log, when the program ends instead."""
 
         def ready_or_dead() -> T | None:
@@ -191,7 +202,7 @@ class ServerProcess:
         """Send a signal to the program alone, not to its children."""
         os.kill(self.pid, number)
 
-    def stop(self, *, timeout_s: float = 30) -> int:
+    def stop(self, *, timeout_s: float = PATIENCE_S) -> int:
         """Ask it to end, wait, and return its exit code; kill it when it does not."""
         if self._process is None:
             return 0

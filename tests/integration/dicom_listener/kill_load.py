@@ -7,9 +7,11 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import pairwise
 
 from sqlalchemy import select
 
@@ -22,14 +24,18 @@ from message_contracts.message import Message
 from service_runtime.database import Database
 from service_runtime.messaging.tables import message
 from tests.integration.dicom_listener.listener import CT, Listener, a_slice, sendable
-from tests.peers.processes import wait_until
+from tests.peers.processes import is_alive, wait_until
 from tests.peers.raw_scu import AssociationLost, RawAssociation
 from workflow_engine.on_message import WorkflowHandler
 
 ASSOCIATIONS = 8
 _STUDY_INSTANCES = 25
+_INSTANCES_PER_KILL = 160
+_OVERSHOOT = 50
+"""Answers that may come between the moment of a kill and its end; who would send more waits."""
+_LONGEST_DELAY_S = 0.02
 _EXPLICIT = "1.2.840.10008.1.2.1"
-_RECONNECT_S = 60
+_PATIENCE_S = 100
 # An empty private sequence of undefined length and trailing padding: senders that encode anew
 # write neither so.
 _ODD_END = b"\xfc\xff\xfc\xffOB\0\0\x06\0\0\0" + b"\0" * 6
@@ -43,6 +49,26 @@ class Sent:
     data: bytes
 
 
+@dataclass(frozen=True)
+class Kill:
+    """A process to kill, so many answers after the last kill and the start that followed it."""
+
+    answers: int
+    victim: str
+
+
+def schedule(count: int, chance: random.Random) -> list[Kill]:
+    """Draw kills of a load of ``count`` instances, of both sorts, all before its last answers."""
+    number = count // _INSTANCES_PER_KILL
+    assert number >= 4
+    moments = [0, *sorted(chance.sample(range(1, count - number * _OVERSHOOT), number))]
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    drawn = ("parent" if chance.random() < 0.2 else "child" for _ in range(number - 2))
+    victims = ["parent", "child", *drawn]
+    chance.shuffle(victims)
+    return [Kill(gap, victim) for gap, victim in zip(gaps, victims, strict=True)]
+
+
 @dataclass
 class KillLoad:
     """So many instances, in studies that two associations each send at once."""
@@ -52,26 +78,38 @@ class KillLoad:
     count: int
     kills: Counter[str] = field(default_factory=Counter)
     answered: list[Sent] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _begun: int = 0
+    """Instances that are answered or under way."""
+    _limit: int = 0
+    """Instances that may be begun until the next kill is over."""
 
     def run(self) -> None:
         """Send everything until it has been answered 0000, killing meanwhile."""
         shares = self._shares()
-        modalities = [threading.Thread(target=self._modality, args=(share,)) for share in shares]
+        modalities = [
+            threading.Thread(target=self._modality, args=(share,), daemon=True) for share in shares
+        ]
+        kills = schedule(self.count, self.chance)
         for thread in modalities:
             thread.start()
-        while any(thread.is_alive() for thread in modalities):
-            target = len(self.answered) + self.chance.randrange(20, 240)
-            wait_until(
-                lambda target=target: (
-                    len(self.answered) >= target
-                    or not any(thread.is_alive() for thread in modalities)
-                ),
-                timeout_s=120,
-                what="more answers",
-            )
-            self._kill_something()
-        assert len(self.answered) == self.count
-        wait_until(self._everything_is_announced, timeout_s=30, what="announcements")
+        for kill in kills:
+            target = len(self.answered) + kill.answers
+            self._wait_for_answers(target, limit=target + _OVERSHOOT)
+            # Not always with an answer: at any moment of the instances that are under way.
+            time.sleep(self.chance.uniform(0, _LONGEST_DELAY_S))
+            self._kill(kill.victim)
+        self._wait_for_answers(self.count, limit=self.count)
+        for thread in modalities:
+            thread.join()
+        assert self.kills.total() == len(kills)
+        wait_until(self._everything_is_announced, timeout_s=_PATIENCE_S, what="announcements")
+
+    def _wait_for_answers(self, target: int, *, limit: int) -> None:
+        with self._changed:
+            self._limit = limit
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: len(self.answered) >= target, _PATIENCE_S)
 
     def _shares(self) -> list[list[Sent]]:
         shares: list[list[Sent]] = [[] for _ in range(ASSOCIATIONS)]
@@ -91,17 +129,28 @@ class KillLoad:
         return shares
 
     def _modality(self, waiting: list[Sent]) -> None:
-        left = list(reversed(waiting))
-        while left:
+        left = self._when_they_may(waiting)
+        sent = next(left, None)
+        while sent is not None:
             try:
                 with self._association() as association:
-                    while left:
-                        sent = left[-1]
+                    while sent is not None:
                         status = association.store(CT, _EXPLICIT, sent.sop_instance_uid, sent.data)
                         if status == 0x0000:
-                            self.answered.append(left.pop())
+                            with self._changed:
+                                self.answered.append(sent)
+                                self._changed.notify_all()
+                            sent = next(left, None)
             except AssociationLost:
                 continue
+
+    def _when_they_may(self, waiting: list[Sent]) -> Iterator[Sent]:
+        """Give one after the other, each as soon as it may be begun."""
+        for sent in waiting:
+            with self._changed:
+                self._changed.wait_for(lambda: self._begun < self._limit)
+                self._begun += 1
+            yield sent
 
     def _association(self) -> RawAssociation:
         def connected() -> RawAssociation | None:
@@ -110,24 +159,25 @@ class KillLoad:
             except OSError:
                 return None
 
-        association = wait_until(connected, timeout_s=_RECONNECT_S, what="an association")
+        association = wait_until(connected, timeout_s=_PATIENCE_S, what="an association")
         assert association is not None
         return association
 
-    def _kill_something(self) -> None:
-        children = self.listener.children
-        if self.chance.random() < 0.2 or not children:
-            self.kills["parent"] += 1
+    def _kill(self, victim: str) -> None:
+        children = wait_until(
+            self.listener.living_children, timeout_s=_PATIENCE_S, what="a process to kill"
+        )
+        if victim == "parent":
             os.kill(self.listener.process.pid, signal.SIGKILL)
             wait_until(
-                lambda: not any(Path(f"/proc/{child}").exists() for child in children),
-                timeout_s=30,
+                lambda: not any(map(is_alive, children)),
+                timeout_s=_PATIENCE_S,
                 what="the end of the children",
             )
             self.listener.start()
         else:
-            self.kills["child"] += 1
-            self.listener.kill_child(self.chance.randrange(len(children)))
+            os.kill(self.chance.choice(children), signal.SIGKILL)
+        self.kills[victim] += 1
 
     def _everything_is_announced(self) -> bool:
         return all(
@@ -143,7 +193,11 @@ class KillLoad:
             assert row.size_bytes == len(sent.data)
             assert row.sha256 == hashlib.sha256(sent.data).hexdigest()
             assert self.listener.store.read(row.key).endswith(sent.data)
-        wait_until(lambda: not self.listener.unfinished(), timeout_s=10, what="nothing unfinished")
+        wait_until(
+            lambda: not self.listener.unfinished(),
+            timeout_s=_PATIENCE_S,
+            what="nothing unfinished",
+        )
 
     def every_version_is_announced_once(self) -> None:
         """Assert that each study version has one message, and makes one version of its case."""

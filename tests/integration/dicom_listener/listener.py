@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +26,7 @@ from imaging_store.instances import FileInstanceStore
 from message_contracts import catalogue
 from message_contracts.message import Message
 from service_runtime.messaging.tables import message
-from tests.peers.processes import LOOPBACK, ServerProcess, accepts_connections, free_port
+from tests.peers.processes import LOOPBACK, ServerProcess, accepts_connections, free_port, is_alive
 
 CHECKOUT = Path(__file__).parents[3]
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -76,7 +75,7 @@ class Listener:
         """Start it and wait until it listens."""
         self.process.start()
         self.process.wait_until_ready(
-            lambda: accepts_connections(self._ready_port) and len(self.children) == 3, timeout_s=30
+            lambda: accepts_connections(self._ready_port) and len(self.children) == 3
         )
 
     @property
@@ -85,10 +84,9 @@ class Listener:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(child) for child in path.read_text().split()]
 
-    def kill_child(self, number: int) -> None:
-        """Kill one of its processes as a power cut would."""
-        with suppress(ProcessLookupError, IndexError):
-            os.kill(self.children[number], signal.SIGKILL)
+    def living_children(self) -> list[int]:
+        """Process ids of those children that have not ended and wait to be collected."""
+        return [child for child in self.children if is_alive(child)]
 
     def rows(self, table: Table) -> list[Any]:
         """All rows of a table."""

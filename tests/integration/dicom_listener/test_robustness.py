@@ -26,6 +26,7 @@ from tests.integration.dicom_listener.listener import (
 from tests.peers.processes import (
     LOOPBACK,
     accepts_connections,
+    is_alive,
     wait_until,
 )
 
@@ -102,11 +103,7 @@ def test_the_children_leave_with_their_parent(listener: Listener) -> None:
 
     assert len(children) == 3
     for child in children:
-        wait_until(
-            lambda child=child: not Path(f"/proc/{child}").exists(),
-            timeout_s=10,
-            what="the end of a child",
-        )
+        wait_until(lambda child=child: not is_alive(child), what="the end of a child")
 
 
 def test_sigterm_ends_idle_associations_and_the_process(listener: Listener) -> None:
