@@ -47,8 +47,6 @@ def test_the_limits_of_dicomweb_are_those_of_the_code() -> None:
     table = BLOCKS["dicomweb-limits"]()
 
     assert "| one frame, decoded | 256 MiB | 406 |" in table
-    assert (
-        "| a deflated data set, inflated, where it is not sent as stored | 256 MiB |" in table
-    )
+    assert "| a deflated data set, inflated, where it is not sent as stored | 256 MiB |" in table
     assert "| its frames together, decompressed | 1024 MiB | 406;" in table
     assert "| results of a search at series level | 2000 | a Warning |" in table
