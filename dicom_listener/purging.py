@@ -30,6 +30,7 @@ from imaging_store.retention import (
     room_of,
 )
 from imaging_store.schema.ingest import duplicate_instance, instance, removal, study
+from imaging_store.schema.workflow import cases
 from service_runtime.database import Database, DatabaseUnavailable, Transaction
 from service_runtime.errors import TransientError
 from service_runtime.messaging.forgetting import forget
@@ -99,6 +100,8 @@ class Purge:
             connection = transaction.connection
             # Whoever adds to a study, or commits to its instances, holds the same lock.
             connection.execute(_LOCK_STUDY.where(study.c.study_instance_uid == study_instance_uid))
+            # Whoever acts on the case does so before, and nothing goes, or after.
+            connection.execute(_LOCK_CASE.where(cases.c.study_instance_uid == study_instance_uid))
             if not ended_studies(connection, moment, 1, study_instance_uid):
                 return Amount(0, 0)
             instances = _rows(connection, instances_to_purge(moment, study_instance_uid))
@@ -261,6 +264,7 @@ class Purging:
 
 
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()
+_LOCK_CASE = select(cases.c.id).with_for_update(read=True)
 _MARKED = select(removal.c.key).order_by(removal.c.since, removal.c.key).limit(_FILES)
 
 

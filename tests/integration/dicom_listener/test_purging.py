@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text, update
 
 from dicom_listener import purging
 from dicom_listener.purging import Purge, Purging, put_back
@@ -139,6 +141,38 @@ def test_what_still_arrives_or_contradicts_keeps_its_study(kept: KeptStudies) ->
     a_purge(kept).some()
 
     assert kept.purged() == {"1.4.1", "1.4.2"}
+
+
+def test_a_case_that_is_opened_by_hand_just_then_keeps_its_instances(
+    postgresql_database_url: str, tmp_path: Path
+) -> None:
+    database = Database(postgresql_database_url)
+    kept = KeptStudies(database, FileInstanceStore(tmp_path / "store"))
+    kept.add("1.1", status=CaseStatus.NO_MODEL)
+    purging_it = Thread(target=a_purge(kept).some)
+
+    with database.transaction() as transaction:
+        transaction.connection.execute(update(cases).values(status=CaseStatus.DOCTOR_VERIFIED))
+        purging_it.start()
+        wait_until(
+            lambda: not purging_it.is_alive() or is_waiting(database),
+            timeout_s=30,
+            what="the purge, which looks at the case",
+        )
+    purging_it.join()
+
+    assert kept.purged() == set()
+    database.close()
+
+
+def is_waiting(database: Database) -> bool:
+    """Whether one connection to this database waits for what another holds."""
+    with database.reading() as connection:
+        waiting = text(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(connection.execute(waiting).scalar())
 
 
 def test_what_came_again_and_is_to_be_compared_keeps_its_study(kept: KeptStudies) -> None:
