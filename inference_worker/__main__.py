@@ -13,6 +13,7 @@ import structlog
 
 from imaging_store.instances import InstanceStore, open_instance_store
 from imaging_store.model_registry import RegisteredModel
+from inference_worker.forward_process import Limits
 from inference_worker.handlers import Worker
 from inference_worker.loading import ModelSource, keep_files
 from inference_worker.model_folder import RefusedFolder, find_model_folders
@@ -23,6 +24,7 @@ from message_contracts.inference import ModelReference
 from message_contracts.topology import INFERENCE_ROUTINE, INFERENCE_URGENT
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
+from service_runtime.messaging.at_once import AtOnce
 from service_runtime.messaging.consumer import Handling
 from service_runtime.process import EXIT_TRY_AGAIN, Service, run_service
 from service_runtime.settings import load
@@ -85,8 +87,8 @@ def serve(service: Service[WorkerSettings]) -> None:
         service.messaging.consume(
             {INFERENCE_URGENT: handling, INFERENCE_ROUTINE: handling},
             service.stop,
-            # One at a time: reading is long, and the urgent lane is looked at before each.
-            prefetch=1,
+            # One more for urgent studies: none waits for a long routine one to end.
+            at_once=AtOnce(settings.studies_at_once + 1, of_later_queues=settings.studies_at_once),
             handler_deadline_s=settings.inference_deadline_s,
         )
     finally:
@@ -103,6 +105,7 @@ def hold_models(settings: WorkerSettings, database: Database, store: InstanceSto
             for each in registered.folders
         },
         {_reference(*each.model): each.reason for each in registered.refused if each.model},
+        Limits(settings.forward_deadline_s, settings.model_memory_mib << 20),
     )
     for folder in registered.folders:
         try:

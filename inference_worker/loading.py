@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from imaging_store.instances import InstanceStore, NotInStore
 from imaging_store.model_registry import RegisteredModel, weights_key
+from inference_worker.forward_process import USUAL_LIMITS, Limits
 from inference_worker.model_folder import (
     InvalidModelFolder,
     ModelFolder,
@@ -16,22 +18,22 @@ from inference_worker.model_folder import (
     write_description,
 )
 from inference_worker.results import LoadedModel
+from inference_worker.served_model import Opened, ServedModel
 from message_contracts.inference import ModelReference
 
 
-def load_model(folder: ModelFolder) -> LoadedModel:
-    """Load and warm a model.
+def load_model(opened: Opened, limits: Limits) -> LoadedModel:
+    """Load and warm a model, in a process of its own.
 
     Raises
     ------
     InvalidModelFolder
         The network cannot be loaded, or does not fit its description.
     """
-    # TensorFlow comes with it: seconds and half a gigabyte that a worker without models saves.
-    from inference_worker.predictor import Predictor  # noqa: PLC0415
-
-    predictor = Predictor(folder)
-    return LoadedModel(folder.description, folder.weights_sha256, predictor.predict)
+    served = ServedModel(opened, limits)
+    return LoadedModel(
+        served.description, served.weights_sha256, served.predict, served.reader, served.close
+    )
 
 
 def keep_files(store: InstanceStore, folder: ModelFolder) -> None:
@@ -57,6 +59,8 @@ class ModelSource:
     """The usable ones that were found at the start."""
     refused: Mapping[ModelReference, str]
     """Why the others were not."""
+    limits: Limits = USUAL_LIMITS
+    """What each model may take."""
 
     def load(self, registered: RegisteredModel) -> LoadedModel:
         """Load a registered model; its files' digests are checked each time.
@@ -66,8 +70,7 @@ class ModelSource:
         InvalidModelFolder
             The files are nowhere, or are not those that were registered; or as `load_model`.
         """
-        with self._folder(registered) as folder:
-            return load_model(folder)
+        return load_model(partial(self._folder, registered), self.limits)
 
     def folder_name(self, registered: RegisteredModel) -> str:
         """Return what the folder is called in which a registered model is looked for."""

@@ -11,6 +11,7 @@ import pytest
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.model_registry import ModelState, RegisteredModel, weights_key
 from inference_worker import loading
+from inference_worker.forward_process import Limits
 from inference_worker.loading import ModelSource, keep_files
 from inference_worker.model_folder import (
     InvalidModelFolder,
@@ -19,6 +20,7 @@ from inference_worker.model_folder import (
     write_description,
 )
 from inference_worker.results import LoadedModel
+from inference_worker.served_model import Opened
 from message_contracts.inference import ModelReference
 from tests.readings import a_model
 
@@ -45,9 +47,10 @@ def folder(tmp_path: Path) -> ModelFolder:
 def loaded_weights(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     found: list[bytes] = []
 
-    def load_model(folder: ModelFolder) -> LoadedModel:
-        found.append(folder.weights_path.read_bytes())
-        return LoadedModel(folder.description, folder.weights_sha256, lambda _: [])
+    def load_model(opened: Opened, _limits: Limits) -> LoadedModel:
+        with opened() as folder:
+            found.append(folder.weights_path.read_bytes())
+            return LoadedModel(folder.description, folder.weights_sha256, lambda _: [])
 
     monkeypatch.setattr(loading, "load_model", load_model)
     return found
