@@ -11,6 +11,7 @@ from admin_api import (
     conflicts,
     destinations,
     identity,
+    models,
     operations,
     quarantine,
     sign_off,
@@ -70,6 +71,7 @@ def make_app(api: Api) -> FastAPI:
         application_entities.router,
         destinations.router,
         storage.router,
+        models.router,
     ):
         app.include_router(router, prefix="/api/v1", responses=_ERRORS)
     app.include_router(operations.router, responses={503: _ERRORS[503]})

@@ -133,7 +133,7 @@ def _summary(
     return {
         **{name: getattr(row, name) for name in _AS_THEY_ARE},
         "findings": [finding for each in completed for finding in _findings(each)],
-        "uncertain": any(each.uncertain for each in completed),
+        "uncertain": bool(completed) and all(each.uncertain for each in completed),
         "failure": next((result.failure for result in results if result.failure), None),
         "delivery": {each.destination: DeliveryState(each.state) for each in deliveries},
     }

@@ -49,6 +49,8 @@ from workflow_engine.refusals import (
     UnknownConflict,
     WrongRole,
 )
+from workflow_engine.routable import explain_study
+from workflow_engine.routing import Explanation
 from workflow_engine.signing import (
     COMMAND_LINE,
     Act,
@@ -66,6 +68,7 @@ __all__ = [
     "Decision",
     "DecisionReason",
     "Desk",
+    "Explanation",
     "HoldReleaseReason",
     "IllegalTransition",
     "NothingToAgreeWith",
@@ -86,6 +89,7 @@ __all__ = [
     "approve",
     "decide_conflict",
     "decision_id",
+    "explain_study",
     "force_completion",
     "meaning",
     "reject",

@@ -81,6 +81,16 @@ def instances(
     )
 
 
-def explain_study(connection: Connection, study_instance_uid: str) -> tuple[Explanation, ...]:
-    """Say of every model what it would read of a stored study as it is now, and why."""
+def explain_study(
+    connection: Connection, study_instance_uid: str
+) -> tuple[Explanation, ...] | None:
+    """Say of every model what it would read of a stored study as it is now, and why.
+
+    ``None`` where there is no such study.
+    """
+    known = select(study.c.study_instance_uid).where(
+        study.c.study_instance_uid == study_instance_uid
+    )
+    if connection.execute(known).first() is None:
+        return None
     return explain(models(connection), instances(connection, study_instance_uid))

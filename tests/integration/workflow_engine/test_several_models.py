@@ -238,8 +238,11 @@ def test_a_dry_run_says_why_and_asks_nobody(ward: Ward) -> None:
     ward.receive(UID, modality="MR")
 
     with ward.database.reading() as connection:
-        [chest] = routable.explain_study(connection, UID)
+        explained = routable.explain_study(connection, UID)
+        assert routable.explain_study(connection, "1.2.3") is None
 
+    assert explained is not None
+    [chest] = explained
     assert chest.is_asked
     assert sorted(each.is_read for each in chest.matches) == [False, True]
     assert ward.sent() == []
