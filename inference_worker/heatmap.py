@@ -71,9 +71,8 @@ def draw_heatmap(source: Picture, cam: Float32Array, legend: Legend) -> Heatmap:
     shown = _as_rgb(_at_readable_size(source))
     rows, columns = shown.shape[:2]
     strength = cam_over_source(cam, rows, columns)
-    tint = (STRONGEST_TINT * strength)[..., np.newaxis]
-    blended = shown * (1.0 - tint) + _color_of(strength) * tint
-    tinted = np.rint(blended).astype(np.uint8)
+    tint = STRONGEST_TINT * strength
+    tinted = np.asarray(cv2.blendLinear(_color_of(strength), shown, tint, 1.0 - tint), np.uint8)
     width = max(columns, LEAST_COLUMNS)
     plain = _strip(width)
     _write(plain, 0, AI_DISCLAIMER, WARNING)
@@ -114,14 +113,15 @@ def _widened(picture: Picture, columns: int) -> Picture:
 def _as_rgb(picture: Picture) -> Picture:
     gray_dimensions = 2
     if picture.ndim == gray_dimensions:
-        return np.repeat(picture[..., np.newaxis], 3, axis=-1)
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
     return picture
 
 
 def _color_of(strength: Float32Array) -> Picture:
     """Return the color of 0 to 1 as RGB; OpenCV's maps are BGR."""
-    level = np.rint(strength * 255).astype(np.uint8)
-    return np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), dtype=np.uint8)[..., ::-1]
+    level = cv2.convertScaleAbs(strength, alpha=255.0)
+    colors = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)
+    return np.asarray(cv2.cvtColor(colors, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def _strip(columns: int) -> Picture:
@@ -172,7 +172,7 @@ def _write(
 
 
 def _png(picture: Picture) -> bytes:
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")
     return bytes(encoded.tobytes())
