@@ -25,4 +25,7 @@ def test_an_admin_reads_how_full_the_store_is(hospital: Hospital) -> None:
 
 @pytest.mark.parametrize("role", ["doctor", "pharmacist"])
 def test_others_do_not(hospital: Hospital, role: str) -> None:
-    assert hospital.hire(role).get("/api/v1/storage").status_code == 403
+    answer = hospital.hire(role).get("/api/v1/storage")
+
+    assert answer.status_code == 403
+    assert answer.json()["type"].endswith("wrong-role")
