@@ -165,6 +165,7 @@ def detail(connection: Connection, row: Row[Any], links: dict[str, str]) -> Case
     results = _of_versions(connection, inference_result, {row.id: version})[row.id]
     deliveries = _of_versions(connection, destination_delivery, {row.id: version})[row.id]
     instances = delivery_queries.of_case(connection, row.id, version)
+    waits = delivery_queries.waiting(connection, deliveries)
     patient, examined = _study(connection, row.study_instance_uid)
     return CaseDetail(
         **dict(summary),
@@ -182,6 +183,7 @@ def detail(connection: Connection, row: Row[Any], links: dict[str, str]) -> Case
                 state=each.state,
                 reason=each.reason,
                 changed_at=each.changed_at,
+                **waits.get(each.destination, delivery_queries.NOT_WAITING),
                 instances=instances.get(each.destination, []),
             )
             for each in sorted(deliveries, key=lambda each: str(each.destination))

@@ -161,6 +161,9 @@ class DeliveryView(BaseModel):
     state: DeliveryState
     reason: str | None
     changed_at: datetime
+    waiting_for: str | None
+    """Why it is ``PENDING`` still: the destination's pause, or what the last try found."""
+    next_try_at: datetime | None
     instances: list[InstanceDelivery]
     """What a PACS answered to each."""
 

@@ -1,13 +1,18 @@
-"""What PACS have answered, instance by instance."""
+"""What PACS have answered, instance by instance, and why something has not gone yet."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypedDict
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from admin_api.case_views import InstanceDelivery
+from admin_api.waiting import of_messages
+from imaging_store.schema.administration import destination_pause
 from imaging_store.schema.delivery import attachment, commitment_answer, commitment_request
+from message_contracts.case import DeliveryState
+from message_contracts.delivery import EHR, AttachmentRequested, ReportRequested, request_id
 
 
 def of_case(
@@ -25,6 +30,46 @@ def of_case(
         answers = commitments.get((row.destination, row.sop_instance_uid), [])
         found.setdefault(row.destination, []).append(_delivery(row, answers))
     return found
+
+
+class Wait(TypedDict):
+    """Why a delivery is still to come, and when it is tried next."""
+
+    waiting_for: str | None
+    next_try_at: datetime | None
+
+
+NOT_WAITING = Wait(waiting_for=None, next_try_at=None)
+
+
+def waiting(connection: Connection, deliveries: Sequence[Row[Any]]) -> Mapping[str, Wait]:
+    """Return why each of these rows of ``destination_delivery`` is still to come, by name."""
+    asked = {
+        each.destination: str(
+            request_id(
+                ReportRequested.TYPE if each.kind == EHR else AttachmentRequested.TYPE,
+                each.case_id,
+                each.case_version,
+                each.destination,
+                each.requested_before,
+            )
+        )
+        for each in deliveries
+        if each.state == DeliveryState.PENDING
+    }
+    found = of_messages(connection, list(asked.values()))
+    pauses = connection.execute(
+        select(destination_pause).where(destination_pause.c.destination.in_(list(asked)))
+    )
+    paused = {row.destination: f"paused by {row.paused_by}: {row.why}" for row in pauses}
+    waits = {}
+    for destination, message_id in asked.items():
+        of_it = found.get(message_id)
+        waits[destination] = Wait(
+            waiting_for=paused.get(destination, of_it.last_error if of_it else None),
+            next_try_at=of_it.next_try_at if of_it else None,
+        )
+    return waits
 
 
 def _delivery(row: Any, failure_reasons: list[int | None]) -> InstanceDelivery:

@@ -1,6 +1,6 @@
 """PACS that results go to: how each is served, and its pause. The one writer of the pauses."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import structlog
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel
 from sqlalchemy import Connection, delete, func, select
 
+from admin_api import waiting
 from admin_api.identity import SignedIn, SignedInAdmin
 from admin_api.installation import ApiDependency
 from admin_api.sign_off import NotesNeeded
@@ -18,7 +19,8 @@ from message_contracts.case import Release
 from message_contracts.destination import DimsePriority, PacsDestination
 from service_runtime.database import Database
 from service_runtime.errors import PermanentError
-from service_runtime.messaging.tables import dead_letter, delivery
+from service_runtime.messaging.hastening import hasten_queue
+from service_runtime.messaging.tables import dead_letter, delivery, message
 from service_runtime.problem_details import Problem
 
 router = APIRouter(prefix="/destinations", tags=["destinations"])
@@ -59,8 +61,12 @@ class Destination(BaseModel):
     paused: Pause | None
     waiting: int
     """Requests that have not been carried out yet."""
+    waiting_since: datetime | None
+    """When the oldest of them was made."""
+    next_try_at: datetime | None
+    """No earlier; while the destination is paused or its window closed, later."""
     waiting_for: str | None
-    """What the last try, or look, at one of them found."""
+    """What the last try, or look, at the oldest that was tried found."""
     dead_letters: int
     """Requests that were given up, and nobody has decided about."""
     succeeded_at: datetime | None
@@ -83,11 +89,12 @@ def pause(database: Database, name: str, who: str, why: str, now: datetime) -> N
 
 
 def resume(database: Database, name: str) -> None:
-    """Let a destination be sent to again."""
+    """Let a destination be sent to again; what waits to be tried again is tried now."""
     with database.transaction() as transaction:
         transaction.connection.execute(
             delete(destination_pause).where(destination_pause.c.destination == name)
         )
+        hasten_queue(transaction, topology.branch_of(topology.ATTACHMENT, name))
 
 
 def named(destinations: tuple[PacsDestination, ...], name: str) -> PacsDestination:
@@ -106,9 +113,19 @@ def named(destinations: tuple[PacsDestination, ...], name: str) -> PacsDestinati
 
 def _destination(connection: Connection, configured: PacsDestination) -> Destination:
     branch = topology.branch_of(topology.ATTACHMENT, configured.name)
-    waiting, last_error = connection.execute(
-        select(func.count(), func.max(delivery.c.last_error)).where(delivery.c.queue == branch)
+    queued = select(delivery).join(message, message.c.id == delivery.c.message_id)
+    queued = queued.where(delivery.c.queue == branch)
+    waiting_count, since, due_at = connection.execute(
+        queued.with_only_columns(
+            func.count(), func.min(message.c.created_at), func.min(delivery.c.due_at)
+        )
     ).one()
+    last_error = connection.execute(
+        queued.with_only_columns(delivery.c.last_error)
+        .where(delivery.c.last_error.is_not(None))
+        .order_by(message.c.created_at)
+        .limit(1)
+    ).scalar()
     dead = connection.execute(
         select(func.count()).where(
             dead_letter.c.queue == branch, dead_letter.c.resolved_at.is_(None)
@@ -123,7 +140,9 @@ def _destination(connection: Connection, configured: PacsDestination) -> Destina
     return Destination(
         **configured.model_dump(include=_AS_CONFIGURED),
         paused=None if paused is None else Pause.model_validate(paused._asdict()),
-        waiting=waiting,
+        waiting=waiting_count,
+        waiting_since=since,
+        next_try_at=None if due_at is None else datetime.fromtimestamp(due_at, UTC),
         waiting_for=last_error,
         dead_letters=dead,
         succeeded_at=None if contact is None else contact.succeeded_at,
@@ -143,6 +162,16 @@ NamePath = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-
 def list_destinations(api: ApiDependency, _user: SignedIn) -> list[Destination]:
     """Get the PACS that results go to, and how each is served."""
     return list_all(api.database, tuple(api.desk.destinations))
+
+
+@router.get("/{name}/waiting")
+def list_waiting(
+    name: NamePath, api: ApiDependency, _user: SignedIn
+) -> list[waiting.WaitingRequest]:
+    """Get what waits for a destination, the first to be tried first; at most a hundred."""
+    _named(api, name)
+    with api.database.reading() as connection:
+        return waiting.of_destination(connection, name)
 
 
 @router.post("/{name}/pause")

@@ -34,7 +34,8 @@ def list_destinations(data: DataOption = None) -> None:
         if each.paused is not None:
             typer.echo(
                 f"  paused since {each.paused.paused_at:%Y-%m-%d %H:%M:%SZ} by "
-                f"{each.paused.paused_by}: {each.paused.why}"
+                f"{each.paused.paused_by}: {each.paused.why} "
+                f"(`countersign destinations resume {each.name}`)"
             )
         if each.window is not None:
             typer.echo(f"  sent to between {each.window}")
@@ -42,12 +43,39 @@ def list_destinations(data: DataOption = None) -> None:
             typer.echo(f"  last success {each.succeeded_at:%Y-%m-%d %H:%M:%SZ}")
         if each.failed_at is not None:
             typer.echo(f"  last failure {each.failed_at:%Y-%m-%d %H:%M:%SZ}: {each.failure}")
-        waiting_for = f": {each.waiting_for}" if each.waiting_for else ""
-        typer.echo(f"  {each.waiting} waiting{waiting_for}")
+        if each.waiting_since is not None and each.next_try_at is not None:
+            typer.echo(
+                f"  {each.waiting} waiting since {each.waiting_since:%Y-%m-%d %H:%M:%SZ}, "
+                f"next try {each.next_try_at:%Y-%m-%d %H:%M:%SZ}"
+                + (f": {each.waiting_for}" if each.waiting_for else "")
+            )
+        else:
+            typer.echo("  nothing waits")
         if each.dead_letters:
             typer.echo(f"  {each.dead_letters} given up: see `countersign dead-letters list`")
     if not found:
         typer.echo("no destinations: COUNTERSIGN_PACS_DESTINATIONS lists none")
+
+
+@app.command()
+def waiting(name: NameArgument, data: DataOption = None) -> None:
+    """Show what waits for a destination, case by case, and what the last try found."""
+    from admin_api.waiting import MOST_SHOWN, of_destination
+
+    with open_database(data) as database, database.reading() as connection:
+        _named(name)
+        found = of_destination(connection, name)
+    for each in found:
+        typer.echo(
+            f"{each.case_id} v{each.case_version}  {each.asks_for}  "
+            f"since {each.since:%Y-%m-%d %H:%M:%SZ}, tried {each.attempts} times, "
+            f"next {each.next_try_at:%Y-%m-%d %H:%M:%SZ}"
+            + (f": {each.last_error}" if each.last_error else "")
+        )
+    if not found:
+        typer.echo("nothing waits")
+    if len(found) == MOST_SHOWN:
+        typer.echo(f"and perhaps more: these are the first {MOST_SHOWN}")
 
 
 @app.command()
@@ -70,10 +98,11 @@ def pause(
 
 @app.command()
 def resume(name: NameArgument, data: DataOption = None) -> None:
-    """Let a destination be sent to again."""
+    """Let a destination be sent to again; what waits is tried now."""
     from admin_api import destinations
 
     with open_database(data) as database:
+        _named(name)
         destinations.resume(database, name)
     typer.echo(f"{name} goes on")
 

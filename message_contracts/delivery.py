@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from message_contracts.identifiers import DicomUid
+from message_contracts.identifiers import DicomUid, derived_id
 from message_contracts.message import Message
 
 EHR = "EHR"
@@ -14,6 +14,23 @@ EHR = "EHR"
 
 PROCESSING_FAILURE = 0x0110
 """Failure Reason (0008,1197) where none is given."""
+
+
+def request_id(
+    message_type: str,
+    case_id: UUID,
+    case_version: int,
+    destination: str,
+    requested_before: int = 0,
+) -> UUID:
+    """Return the id of the message that asks a destination for something about a case version.
+
+    What is asked for once more after it was withdrawn is another message.
+    """
+    if destination == EHR:
+        return derived_id(message_type, case_id, case_version)
+    again = (requested_before,) if requested_before else ()
+    return derived_id(message_type, case_id, case_version, destination, *again)
 
 
 class InstanceOutcome(BaseModel):

@@ -9,7 +9,7 @@ from sqlalchemy import case as case_of
 
 from imaging_store.schema.workflow import destination_delivery
 from message_contracts.case import DeliveryState
-from message_contracts.identifiers import derived_id
+from message_contracts.delivery import request_id
 from workflow_engine.case import Case
 
 PACS = "PACS"
@@ -59,8 +59,13 @@ def find(
 
 def message_id(message_type: str, case_id: UUID, delivery: Delivery) -> UUID:
     """Return the id of the message of this type about a delivery; of each request another."""
-    again = (delivery.requested_before,) if delivery.requested_before else ()
-    return derived_id(message_type, case_id, delivery.case_version, delivery.destination, *again)
+    return request_id(
+        message_type,
+        case_id,
+        delivery.case_version,
+        delivery.destination,
+        delivery.requested_before,
+    )
 
 
 def request(

@@ -49,9 +49,62 @@ def test_a_destination_is_shown_with_what_waits_and_how_it_went(hospital: Hospit
         "REPORT_READY",
     )
     assert (shown["waiting"], shown["waiting_for"]) == (1, "Connection refused")
+    assert shown["waiting_since"] <= shown["next_try_at"]
     assert shown["dead_letters"] == 1
     assert shown["failure"] == "nobody answers for ARCHIVE: Connection refused"
     assert (shown["succeeded_at"], shown["paused"]) == (None, None)
+
+
+def a_request_waits(hospital: Hospital, *, delay_s: float = 600) -> AttachmentRequested:
+    """Sort a request for results into the branch of its destination, as the sender does."""
+    hospital.analyzed(UID)
+    hospital.signed(UID)
+    [asked] = [each for each in hospital.sent() if isinstance(each.body, AttachmentRequested)]
+    with hospital.database.transaction() as transaction:
+        outbox.deliver(
+            transaction, str(asked.id), [BRANCH], delay_s=delay_s, attempt=3, error="refused"
+        )
+    return asked.body
+
+
+def test_what_waits_is_told_case_by_case(hospital: Hospital) -> None:
+    doctor = hospital.hire("doctor")
+    asked = a_request_waits(hospital)
+
+    [waiting] = doctor.get(f"{PATH}/ARCHIVE/waiting").json()
+
+    assert (waiting["case_id"], waiting["case_version"]) == (str(asked.case_id), 1)
+    assert (waiting["asks_for"], waiting["attempts"]) == ("results", 3)
+    assert waiting["last_error"] == "refused"
+    assert waiting["next_try_at"] > waiting["since"]
+    assert doctor.get(f"{PATH}/NOWHERE/waiting").status_code == 404
+
+
+def test_a_case_tells_why_its_results_have_not_left(hospital: Hospital) -> None:
+    admin = hospital.hire("admin")
+    case = f"/api/v1/cases/{a_request_waits(hospital).case_id}"
+
+    def archive() -> tuple[str, str, bool]:
+        deliveries = admin.get(case).json()["deliveries"]
+        [shown] = [each for each in deliveries if each["destination"] == "ARCHIVE"]
+        return shown["state"], shown["waiting_for"], shown["next_try_at"] is not None
+
+    tried = archive()
+    admin.post(f"{PATH}/ARCHIVE/pause", json={"why": "The PACS is updated."})
+
+    assert tried == ("PENDING", "refused", True)
+    assert archive() == ("PENDING", "paused by Admin Person: The PACS is updated.", True)
+
+
+def test_what_waited_is_tried_as_soon_as_the_destination_goes_on(hospital: Hospital) -> None:
+    admin = hospital.hire("admin")
+    a_request_waits(hospital, delay_s=600)
+    admin.post(f"{PATH}/ARCHIVE/pause", json={"why": "The PACS is updated."})
+    [before] = admin.get(f"{PATH}/ARCHIVE/waiting").json()
+
+    resumed = admin.post(f"{PATH}/ARCHIVE/resume").json()
+
+    assert resumed["next_try_at"] < before["next_try_at"]
 
 
 def test_an_admin_pauses_a_destination_and_lets_it_go_on(hospital: Hospital) -> None:
