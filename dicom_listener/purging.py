@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, or_, select, update
 
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
 from imaging_store.ballast import Ballast
@@ -31,7 +31,7 @@ from imaging_store.retention import (
 )
 from imaging_store.schema.ingest import duplicate_instance, instance, removal, study
 from imaging_store.schema.workflow import cases
-from service_runtime.database import Database, DatabaseUnavailable, Transaction
+from service_runtime.database import Database, DatabaseUnavailable, Transaction, UtcDateTime
 from service_runtime.errors import TransientError
 from service_runtime.messaging.forgetting import forget
 
@@ -41,6 +41,8 @@ _FILES = 500
 _LOOK_AT_ROOM_S = 5.0
 _LOOK_FOR_DUE = timedelta(minutes=1)
 _FORGET_MESSAGES = timedelta(hours=6)
+_TRY_AGAIN = timedelta(hours=1)
+"""After it a file is tried that could not be removed."""
 
 log = structlog.get_logger()
 
@@ -69,8 +71,11 @@ class Purge:
         return self._some(moment, 1)
 
     def _are_many_left(self) -> bool:
+        """Whether many files are left that were given up lately."""
+        lately = removal.c.since > self.now() - _TRY_AGAIN
         with self.database.reading() as connection:
-            return connection.execute(select(func.count(removal.c.key))).scalar_one() >= _FILES
+            left = connection.execute(select(func.count(removal.c.key)).where(lately))
+            return left.scalar_one() >= _FILES
 
     @property
     def ballast(self) -> Ballast:
@@ -135,23 +140,31 @@ class Purge:
         return amount
 
     def remove_marked(self) -> int:
-        """Remove the files that no row claims any more; return how many that were."""
+        """Remove the files that no row claims any more; return how many that were.
+
+        What cannot be removed is tried again later, and stands before nothing.
+        """
         removed = 0
+        now = self.now()
         while True:
             with removing(self.store.root):
                 with self.database.reading() as connection:
-                    keys = list(connection.execute(_MARKED).scalars())
+                    keys = list(connection.execute(_MARKED.limit(_FILES), {"now": now}).scalars())
                 failed = remove(self.store.root, keys)
                 gone = [key for key in keys if key not in failed]
-                if gone:
+                if keys:
                     with self.database.transaction() as transaction:
-                        transaction.connection.execute(
-                            delete(removal).where(removal.c.key.in_(gone))
+                        connection = transaction.connection
+                        connection.execute(delete(removal).where(removal.c.key.in_(gone)))
+                        connection.execute(
+                            update(removal)
+                            .where(removal.c.key.in_(list(failed)))
+                            .values(due_at=now + _TRY_AGAIN)
                         )
             removed += len(gone)
             for key, error in failed.items():
                 log.error("instance.not_removed", key=key, exc_info=error)
-            if failed or len(keys) < _FILES:
+            if len(keys) < _FILES:
                 return removed
 
 
@@ -265,7 +278,11 @@ class Purging:
 
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()
 _LOCK_CASE = select(cases.c.id).with_for_update(read=True)
-_MARKED = select(removal.c.key).order_by(removal.c.since, removal.c.key).limit(_FILES)
+_MARKED = (
+    select(removal.c.key)
+    .where(or_(removal.c.due_at.is_(None), removal.c.due_at <= bindparam("now", type_=UtcDateTime)))
+    .order_by(removal.c.since, removal.c.key)
+)
 
 
 def _rows(connection: Connection, statement: Select[Any]) -> list[Any]:

@@ -255,6 +255,8 @@ removal = Table(
     # Of a file that no row claims any more, and that is to be removed.
     Column("key", String(255), primary_key=True),
     Column("since", UtcDateTime, nullable=False),
+    # When it is tried again, where it could not be removed; else null.
+    Column("due_at", UtcDateTime),
 )
 """Files on their way out: what was purged is claimed by no row before its file goes."""
 

@@ -268,6 +268,7 @@ def _ingest() -> None:
         "removal",
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("since", _MOMENT, nullable=False),
+        sa.Column("due_at", _MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_removal")),
     )
     op.create_table(

@@ -293,8 +293,9 @@ def test_where_files_cannot_be_removed_no_more_are_given_up(
 
         assert [purge.some_early().instances for _ in range(3)] == [2, 0, 0]
 
-    purge.remove_marked()
-    assert purge.some_early().instances == 2
+    later = a_purge(kept_in_sqlite, NEVER_ENOUGH_ROOM, now=NOW + timedelta(hours=1))
+    later.remove_marked()
+    assert later.some_early().instances == 2
     assert kept_in_sqlite.files() == []
 
 
@@ -347,7 +348,29 @@ def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
 
     assert len(kept_in_sqlite.rows(removal)) == 1
     stubborn.rmdir()
-    assert a_purge(kept_in_sqlite).remove_marked() == 1
+    assert a_purge(kept_in_sqlite).remove_marked() == 0
+    assert a_purge(kept_in_sqlite, now=NOW + timedelta(hours=1)).remove_marked() == 1
+
+
+def test_files_that_cannot_be_removed_stand_before_no_other(
+    kept_in_sqlite: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "_FILES", 2)
+    kept_in_sqlite.add("1.1", count=5, ended_at=days_ago(50))
+    stubborn = [kept_in_sqlite.store.root / key for key in kept_in_sqlite.files()[:3]]
+    for path in stubborn:
+        path.unlink()
+        path.mkdir()
+
+    a_purge(kept_in_sqlite).some()
+
+    assert all(path.is_dir() for path in stubborn)
+    assert len(kept_in_sqlite.rows(removal)) == 3
+    # Nor do they stop the purge from making room with others, an hour later.
+    kept_in_sqlite.add("1.2", ended_at=days_ago(2))
+    later = a_purge(kept_in_sqlite, NEVER_ENOUGH_ROOM, now=NOW + timedelta(hours=2))
+    assert later.some_early().instances == 2
+    assert [each for each in kept_in_sqlite.files() if "/1.2/" in each] == []
 
 
 def test_an_empty_folder_of_a_study_goes_with_its_files(kept_in_sqlite: KeptStudies) -> None:
