@@ -143,10 +143,10 @@ class EmbeddedSystem(CountersignSystem):
 
     @override
     def kill_one_process_of(self, service: str, chance: random.Random) -> None:
-        pid = chance.choice(wait_until(lambda: self.pids(service), timeout_s=30, what=service))
+        pid = chance.choice(wait_until(lambda: self.pids(service), what=service))
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: pid not in self.pids(service), timeout_s=10, what=f"{service} ended")
+        wait_until(lambda: pid not in self.pids(service), what=f"{service} ended")
 
 
 class DistributedSystem(CountersignSystem):
@@ -183,9 +183,7 @@ class DistributedSystem(CountersignSystem):
     def start(self) -> None:
         for preparation in (self.command("db", "upgrade"), self._registration()):
             preparation.start()
-            wait_until(
-                lambda task=preparation: not task.is_running(), timeout_s=60, what="preparation"
-            )
+            wait_until(lambda task=preparation: not task.is_running(), what="preparation")
             assert preparation.returncode == 0, preparation.log_tail()
         for service in self.processes:
             service.start()
@@ -209,7 +207,7 @@ class DistributedSystem(CountersignSystem):
 
     @override
     def kill_one_process_of(self, service: str, chance: random.Random) -> None:
-        pids = wait_until(lambda: self.pids(service), timeout_s=30, what=service)
+        pids = wait_until(lambda: self.pids(service), what=service)
         pid = chance.choice(pids)
         process = self.by_name[service]
         if pid != process.pid:
@@ -217,7 +215,7 @@ class DistributedSystem(CountersignSystem):
                 os.kill(pid, signal.SIGKILL)
             return
         process.signal(signal.SIGKILL)
-        wait_until(lambda: not process.is_running(), timeout_s=10, what=f"{service} ended")
+        wait_until(lambda: not process.is_running(), what=f"{service} ended")
         # What the dead one forked leaves by itself, and until then the port is still theirs.
-        wait_until(lambda: not self.pids(service), timeout_s=30, what=f"children of {service}")
+        wait_until(lambda: not self.pids(service), what=f"children of {service}")
         process.start()

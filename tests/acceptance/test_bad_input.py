@@ -18,7 +18,7 @@ def send(system: CountersignSystem, file: Path) -> tuple[int | None, str]:
     address = f"{AE_TITLE}@{LOOPBACK}:{system.dicom_port}"
     command = system.command("send", str(file), "--to", address, name=file.stem)
     command.start()
-    wait_until(lambda: not command.is_running(), timeout_s=60, what="the command ends")
+    wait_until(lambda: not command.is_running(), what="the command ends")
     return command.returncode, command.log_tail(200)
 
 

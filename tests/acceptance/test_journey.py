@@ -168,7 +168,7 @@ def _wait_for_stage(team: Team, case_id: str, stage: str) -> dict[str, object]:
         case = team.doctor.get(f"/cases/{case_id}").raise_for_status().json()
         return dict(case) if case["stage"] == stage else None
 
-    return wait_until(there, timeout_s=60, what=f"stage {stage}")
+    return wait_until(there, what=f"stage {stage}")
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])

@@ -38,9 +38,7 @@ def test_results_that_come_back_make_no_version(
 
         orthanc.upload(part10(instance))
         case = team.doctor.wait_for_status(study, "AI_ANALYZED")
-        wait_until(
-            lambda: orthanc.count_instances(study) == 3, timeout_s=60, what="results attached"
-        )
+        wait_until(lambda: orthanc.count_instances(study) == 3, what="results attached")
         # Whatever came back has been taken up once a later study has been read.
         later = a_chest_study()
         orthanc.upload(part10(later))
@@ -62,7 +60,7 @@ def test_results_that_come_back_make_no_version(
         )
         assert overridden.status_code == 200
         rejected = team.doctor.wait_for_delivery(case["id"], "REJECTED")
-        wait_until(lambda: orthanc.count_instances(study, "KO") == 1, timeout_s=60, what="a note")
+        wait_until(lambda: orthanc.count_instances(study, "KO") == 1, what="a note")
         third = a_chest_study()
         orthanc.upload(part10(third))
         team.doctor.wait_for_status(str(third.StudyInstanceUID), "AI_ANALYZED")

@@ -69,7 +69,7 @@ def dicom_port(tmp_path: Path, environment: dict[str, str]) -> Iterator[int]:
     up.wait_until_ready(is_ready, timeout_s=90)
     yield dicom_port
     up.stop()
-    wait_until(lambda: not up.is_running(), timeout_s=30, what="the end of make up")
+    wait_until(lambda: not up.is_running(), what="the end of make up")
 
 
 def test_every_command_is_run_somewhere() -> None:

@@ -60,7 +60,7 @@ def report_in(folder: Path) -> dict[str, Any]:
     def bundle() -> list[Path]:
         return list(folder.glob("*.json"))
 
-    [file] = wait_until(bundle, timeout_s=60, what="a Bundle in the outbox folder")
+    [file] = wait_until(bundle, what="a Bundle in the outbox folder")
     resources = [entry["resource"] for entry in json.loads(file.read_text())["entry"]]
     [report] = [each for each in resources if each["resourceType"] == "DiagnosticReport"]
     return dict(report)

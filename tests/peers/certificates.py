@@ -42,4 +42,4 @@ class CertificateAuthority:
         self._run("req", *_KEYS[key], "-noenc", "-subj", f"/CN={name}", *arguments)
 
     def _run(self, *arguments: str | Path) -> None:
-        subprocess.run([self._openssl, *arguments], check=True, capture_output=True, timeout=30)
+        subprocess.run([self._openssl, *arguments], check=True, capture_output=True, timeout=120)

@@ -47,7 +47,7 @@ class FhirServer(Peer):
         server.command[2:] = [self.url.rpartition(":")[2]] if self.url else []
         already = self._log.read_text().count("listening on") if self._log.exists() else 0
         server.start()
-        port = server.wait_until_ready(lambda: self._announced_port(already), timeout_s=60)
+        port = server.wait_until_ready(lambda: self._announced_port(already))
         self.url = f"http://{LOOPBACK}:{port}"
 
     @override

@@ -93,7 +93,7 @@ class PostgreSQL(Peer):
     def start(self) -> None:
         server = self.processes[0]
         server.start()
-        server.wait_until_ready(self._answers, timeout_s=30)
+        server.wait_until_ready(self._answers)
 
     def _answers(self) -> bool:
         try:

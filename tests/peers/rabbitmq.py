@@ -117,7 +117,7 @@ class RabbitMQ(Peer):
     def start(self) -> None:
         for process in self.processes:
             process.start()
-        self.processes[-1].wait_until_ready(self._answers, timeout_s=60)
+        self.processes[-1].wait_until_ready(self._answers)
 
     def _answers(self) -> bool:
         try:

@@ -55,7 +55,6 @@ def test_one_address_tells_of_every_service(hospital: Hospital) -> None:
 
     ready = wait_until(
         lambda: [answer] if (answer := anybody.get("/health/ready")).is_success else [],
-        timeout_s=20,
         what="every service is ready",
     )[0]
 
@@ -169,11 +168,11 @@ def test_the_process_answers_and_drains(sqlite_url: str, tmp_path) -> None:
             return False
 
     try:
-        wait_until(live, timeout_s=60, what="the API answers")
+        wait_until(live, what="the API answers")
         ready = httpx.get(f"{url}/health/ready", trust_env=False)
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=60)
 
     assert ready.status_code == 503
     assert ready.json()["checks"]["workflow_engine"] == "not running"

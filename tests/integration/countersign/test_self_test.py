@@ -31,7 +31,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def peer(tmp_path: Path) -> Iterator[StoreScp]:
     scp = StoreScp(tmp_path)
     scp.process.start()
-    scp.process.wait_until_ready(lambda: accepts_connections(scp.port), timeout_s=10)
+    scp.process.wait_until_ready(lambda: accepts_connections(scp.port))
     yield scp
     scp.process.kill()
 

@@ -46,7 +46,7 @@ class StoreScp:
 def peer(tmp_path: Path) -> Iterator[StoreScp]:
     scp = StoreScp(tmp_path, "+xa", "-pm")
     scp.process.start()
-    scp.process.wait_until_ready(lambda: accepts_connections(scp.port), timeout_s=10)
+    scp.process.wait_until_ready(lambda: accepts_connections(scp.port))
     yield scp
     scp.process.kill()
 
@@ -114,7 +114,7 @@ def test_the_command_sends_folders_and_ends_well(peer: StoreScp, tmp_path: Path)
 def test_a_syntax_that_the_peer_does_not_take_is_told(tmp_path: Path) -> None:
     scp = StoreScp(tmp_path, "+xi")
     scp.process.start()
-    scp.process.wait_until_ready(lambda: accepts_connections(scp.port), timeout_s=10)
+    scp.process.wait_until_ready(lambda: accepts_connections(scp.port))
     files = [str(shipped("JPEG2000.dcm")), str(shipped("MR_small_implicit.dcm"))]
 
     result = CliRunner().invoke(app, ["send", *files, "--to", str(scp.address)])
@@ -130,7 +130,7 @@ def test_a_syntax_that_the_peer_does_not_take_is_told(tmp_path: Path) -> None:
 def test_a_peer_that_rejects_us_says_why(tmp_path: Path) -> None:
     scp = StoreScp(tmp_path, "--refuse")
     scp.process.start()
-    scp.process.wait_until_ready(lambda: accepts_connections(scp.port), timeout_s=10)
+    scp.process.wait_until_ready(lambda: accepts_connections(scp.port))
 
     def rejected() -> bool:
         outcomes = send(
@@ -142,5 +142,5 @@ def test_a_peer_that_rejects_us_says_why(tmp_path: Path) -> None:
         return "rejected the association" in outcomes[0].reason
 
     # It may still be busy with the connection that was to see whether it is there.
-    wait_until(rejected, timeout_s=10, what="a rejection")
+    wait_until(rejected, what="a rejection")
     scp.process.kill()

@@ -149,12 +149,12 @@ def test_children_leave_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     )
     supervisor = subprocess.Popen([sys.executable, "-c", code])
     log = tmp_path / "child.log"
-    [child] = wait_until(lambda: pids_in(log), timeout_s=10, what="the child is there")
+    [child] = wait_until(lambda: pids_in(log), what="the child is there")
 
     supervisor.kill()
     supervisor.wait()
 
-    wait_until(lambda: not running(child), timeout_s=5, what="the child has left")
+    wait_until(lambda: not running(child), what="the child has left")
     assert log.read_text().splitlines()[-1] == "drained"
 
 

@@ -60,7 +60,7 @@ def run_up(system: EmbeddedSystem, **changes: str) -> subprocess.CompletedProces
 
 def test_it_says_where_everything_is(system: EmbeddedSystem) -> None:
     up = system.processes[0]
-    wait_until(lambda: "stop with" in up.log_tail(), timeout_s=10, what="it says that it is ready")
+    wait_until(lambda: "stop with" in up.log_tail(), what="it says that it is ready")
 
     said = up.log_tail()
 
@@ -152,8 +152,8 @@ def test_a_service_that_is_killed_comes_back(system: EmbeddedSystem) -> None:
         now = everybody(system)
         return all(now[service] and parents[service] not in now[service] for service in SERVICES)
 
-    wait_until(all_back, timeout_s=60, what="every service is back")
-    wait_until(system.is_ready, timeout_s=60, what="every service is ready")
+    wait_until(all_back, what="every service is back")
+    wait_until(system.is_ready, what="every service is ready")
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ class DicomWebProcess:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self.process.start()
-        self.process.wait_until_ready(lambda: accepts_connections(self.port), timeout_s=30)
+        self.process.wait_until_ready(lambda: accepts_connections(self.port))
 
     @property
     def url(self) -> str:

@@ -87,7 +87,7 @@ def ask(
         information, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
     )
     if waits:
-        assert told.wait(10)
+        assert told.wait(60)
     association.release()
     return int(status.Status), heard
 
@@ -106,9 +106,7 @@ def test_a_peer_without_an_address_hears_of_it_on_the_same_association(listener:
         sent[2].sop_instance_uid,
         0x0112,
     )
-    wait_until(
-        lambda: listener.rows(commitment)[0].told_at, timeout_s=10, what="the acknowledgment"
-    )
+    wait_until(lambda: listener.rows(commitment)[0].told_at, what="the acknowledgment")
 
 
 def test_two_thousand_instances_are_committed_to_at_once(listener: Listener) -> None:
@@ -156,14 +154,12 @@ def test_a_report_comes_after_a_kill_and_once_acknowledged_never_again(
 
     with CommitmentPeer(port=port) as peer:
         listener.start()
-        wait_until(
-            lambda: listener.rows(commitment)[0].told_at, timeout_s=20, what="the acknowledgment"
-        )
+        wait_until(lambda: listener.rows(commitment)[0].told_at, what="the acknowledgment")
         listener.process.kill()
         listener.start()
         other = [sendable(a_slice())]
         assert ask(listener, other) == (0x0000, [])
-        wait_until(lambda: len(peer.heard) >= 2, timeout_s=20, what="the second report")
+        wait_until(lambda: len(peer.heard) >= 2, what="the second report")
 
     first, second = (each for _, each in peer.heard)
     assert first.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == sent[0].sop_instance_uid
@@ -179,7 +175,7 @@ def test_orthanc_asks_and_hears(listener: Listener, orthanc: Orthanc) -> None:
 
     transaction_uid = orthanc.ask_for_commitment(uid, "committing")
 
-    said = wait_until(lambda: heard(orthanc, transaction_uid), timeout_s=20, what="Orthanc's word")
+    said = wait_until(lambda: heard(orthanc, transaction_uid), what="Orthanc's word")
     assert said["Status"] == "Success"
     assert len(said["Success"]) == 3
     assert said["RemoteAET"] == "COUNTERSIGN"

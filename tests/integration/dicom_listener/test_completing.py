@@ -96,8 +96,8 @@ class Series:
             if body.study_instance_uid == self.study_instance_uid
         ]
 
-    def wait_until_announced(self, listener: Listener, timeout_s: float = 10) -> None:
-        wait_until(lambda: self.announced(listener), timeout_s=timeout_s, what="the announcement")
+    def wait_until_announced(self, listener: Listener) -> None:
+        wait_until(lambda: self.announced(listener), what="the announcement")
 
 
 def a_slow_series_beside_fast_ones(listener: Listener, every_s: float, for_s: float) -> None:
@@ -172,7 +172,7 @@ def test_an_association_that_ends_without_a_word_holds_nothing(
 
     series.wait_until_announced(listener)
     assert series.announced(listener) == [(1, CompletionReason.QUIET)]
-    wait_until(lambda: not listener.rows(open_association), timeout_s=5, what="no association")
+    wait_until(lambda: not listener.rows(open_association), what="no association")
 
 
 def test_the_deadline_ends_a_study_that_is_still_sent_to(start: Callable[..., Listener]) -> None:
@@ -307,7 +307,7 @@ def test_the_wrong_worklist_entry_puts_the_case_on_hold(
         assert listener.messages(StudyConflicted) == []
         send(listener.port, [sendable(series.draw())])
 
-    told = wait_until(lambda: listener.messages(StudyConflicted), timeout_s=5, what="the hold")
+    told = wait_until(lambda: listener.messages(StudyConflicted), what="the hold")
     assert told == [
         StudyConflicted(
             study_instance_uid=series.study_instance_uid,
@@ -353,7 +353,7 @@ def test_a_rejection_note_puts_the_case_on_hold_once(
     for each in sent if comes_first == "instance" else reversed(sent):
         assert send(listener.port, [each]) == [0x0000]
 
-    wait_until(lambda: holds_by_rejection(listener), timeout_s=5, what="the hold")
+    wait_until(lambda: holds_by_rejection(listener), what="the hold")
     series.wait_until_announced(listener)
     assert holds_by_rejection(listener) == [(series.study_instance_uid, note.SOPInstanceUID)]
 

@@ -80,7 +80,6 @@ def test_the_same_instance_in_another_transfer_syntax_is_noted_only(
     assert "Received Store Response (Success)" in told
     wait_until(
         lambda: [row.difference for row in listener.rows(duplicate_instance)] == ["encoding"],
-        timeout_s=10,
         what="the comparison",
     )
     assert listener.rows(conflict) == []
@@ -102,7 +101,6 @@ def test_neither_a_duplicate_nor_its_comparison_is_lost_by_kill_minus_9(
     assert all(listener.store.exists(row.key) for row in beside)
     wait_until(
         lambda: {row.difference for row in listener.rows(duplicate_instance)} == {"content"},
-        timeout_s=60,
         what="every comparison",
     )
     assert len(listener.rows(conflict)) == len(listener.messages(StudyConflicted)) == 1

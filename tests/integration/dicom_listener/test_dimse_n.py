@@ -149,7 +149,7 @@ def test_the_result_of_a_commitment_is_told_on_the_association_that_asked(
     request = a_request(sent.sop_instance_uid, "1.2.3.4")
 
     status = ask(association, request)
-    wait_until(lambda: acknowledged(listener, [request]), timeout_s=10, what="the answer")
+    wait_until(lambda: acknowledged(listener, [request]), what="the answer")
     # The association goes on as if nothing had been told in between.
     after = store(association, sendable(a_slice()))
     association.release()
@@ -174,7 +174,7 @@ def test_what_is_asked_before_a_report_is_answered_is_answered_first(listener: L
     asked = [ask(association, each).Status for each in requests]
     reports.may_answer.set()
     # pynetdicom answers in a thread of its own, which must not meet the release.
-    wait_until(lambda: acknowledged(listener, requests) == 2, timeout_s=10, what="both answers")
+    wait_until(lambda: acknowledged(listener, requests) == 2, what="both answers")
     association.release()
 
     assert asked == [0x0000, 0x0000]

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 CONTEXTS = [(CT, EXPLICIT)]
+LONG_S = 300
 APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
 
 
@@ -78,7 +79,7 @@ def registry(door: Listener) -> Iterator[Registry]:
 
 def ask(port: int, request: bytes) -> tuple[int, ...]:
     """Send an A-ASSOCIATE-RQ; return Result, Source and Reason of a rejection, 0 if accepted."""
-    with socket.create_connection((LOOPBACK, port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, port), timeout=60) as connection:
         connection.sendall(request)
         answer = connection.recv(4096)
     return tuple(answer[7:10]) if answer[0] == 3 else (0,) if answer[0] == 2 else ()
@@ -138,7 +139,7 @@ def test_a_rejection_is_logged_and_counted(door: Listener, registry: Registry) -
 
     ask(door.port, rq("STRANGER"))
 
-    wait_until(lambda: '"STRANGER"' in door.log, timeout_s=5, what="the line")
+    wait_until(lambda: '"STRANGER"' in door.log, what="the line")
     [line] = [line for line in door.log.splitlines() if '"STRANGER"' in line and "rejected" in line]
     for word in ("1/1/3", "calling AE title not listed", LOOPBACK, '"COUNTERSIGN"'):
         assert word in line
@@ -171,7 +172,7 @@ def test_after_a_rejection_no_c_store_passes(door: Listener, registry: Registry)
     known = len(door.rows(instance))
     command = command_set(0x0001, 1, sent.sop_class_uid, sent.sop_instance_uid)
 
-    with socket.create_connection((LOOPBACK, door.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, door.port), timeout=60) as connection:
         # All at once: the data is there before anybody has been asked.
         data = p_data_tf(1, 3, command) + p_data_tf(1, 2, sent.data)
         connection.sendall(rq("CT1") + data)
@@ -213,16 +214,16 @@ def test_a_peer_may_have_as_many_associations_as_are_listed_of_it(
 
     assert answers == {LOCAL_LIMIT}
     assert other == ACCEPTED
-    wait_until(lambda: ask(door.port, rq("CT1")) == ACCEPTED, timeout_s=5, what="a place")
+    wait_until(lambda: ask(door.port, rq("CT1")) == ACCEPTED, what="a place")
     second.release()
 
 
 def test_who_never_speaks_takes_nobodys_place(start_listener: Callable[..., Listener]) -> None:
-    listener = start_listener(max_associations=1, acse_timeout_s=20)
+    listener = start_listener(max_associations=1, acse_timeout_s=LONG_S)
 
     with ExitStack() as silent:
         for _ in range(8):
-            silent.enter_context(socket.create_connection((LOOPBACK, listener.port), timeout=10))
+            silent.enter_context(socket.create_connection((LOOPBACK, listener.port), timeout=60))
         association = associate(listener.port, *CONTEXTS)
         began = time.monotonic()
         beyond = ask(listener.port, rq())
@@ -230,7 +231,7 @@ def test_who_never_speaks_takes_nobodys_place(start_listener: Callable[..., List
 
         assert association.is_established
         assert beyond == LOCAL_LIMIT
-        assert took_s < 1
+        assert took_s < LONG_S
         association.release()
 
 
@@ -241,12 +242,12 @@ def threads_of(listener: Listener) -> int:
 def test_who_never_speaks_makes_room_for_who_does(
     start_listener: Callable[..., Listener],
 ) -> None:
-    listener = start_listener(acse_timeout_s=60, receiving_processes=2)
+    listener = start_listener(acse_timeout_s=LONG_S, receiving_processes=2)
     before = threads_of(listener)
 
     with ExitStack() as silent:
         connections = [
-            silent.enter_context(socket.create_connection((LOOPBACK, listener.port), timeout=10))
+            silent.enter_context(socket.create_connection((LOOPBACK, listener.port), timeout=60))
             for _ in range(3 * MOST_UNASSOCIATED)
         ]
         answer = ask(listener.port, rq())
@@ -255,7 +256,6 @@ def test_who_never_speaks_makes_room_for_who_does(
         assert connections[0].recv(1) == b""
         wait_until(
             lambda: threads_of(listener) <= before + MOST_UNASSOCIATED + 8,
-            timeout_s=10,
             what="threads to end",
         )
 
@@ -265,8 +265,9 @@ def test_a_request_has_to_be_there_in_time_byte_for_byte(
 ) -> None:
     listener = start_listener(acse_timeout_s=0.6)
     ended = threading.Event()
+    said = bytearray()
 
-    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, listener.port), timeout=60) as connection:
         began = time.monotonic()
 
         def dribble() -> None:
@@ -277,6 +278,7 @@ def test_a_request_has_to_be_there_in_time_byte_for_byte(
                     connection.sendall(bytes([byte]))
                 except OSError:
                     return
+                said.append(byte)
 
         thread = threading.Thread(target=dribble)
         thread.start()
@@ -286,7 +288,8 @@ def test_a_request_has_to_be_there_in_time_byte_for_byte(
         ended.set()
         thread.join()
 
-    assert 0.5 < took_s < 3
+    assert took_s > 0.5
+    assert len(said) < len(rq())
 
 
 def test_who_asks_while_the_process_drains_is_told_so(
@@ -294,11 +297,11 @@ def test_who_asks_while_the_process_drains_is_told_so(
 ) -> None:
     listener = start_listener()
 
-    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
-        wait_until(lambda: threads_of(listener) > 1, timeout_s=5, what="its thread")
+    with socket.create_connection((LOOPBACK, listener.port), timeout=60) as connection:
+        wait_until(lambda: threads_of(listener) > 1, what="its thread")
         stopping = threading.Thread(target=listener.process.stop)
         stopping.start()
-        wait_until(lambda: not accepts_connections(listener.port), timeout_s=5, what="the drain")
+        wait_until(lambda: not accepts_connections(listener.port), what="the drain")
         connection.sendall(rq())
         answer = connection.recv(4096)
 

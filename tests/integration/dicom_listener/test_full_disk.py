@@ -120,9 +120,7 @@ def test_the_purge_makes_room_by_itself(
     disk.fill()
 
     assert send(listener.port, [late]) == [OUT_OF_RESOURCES]
-    wait_until(
-        lambda: send(listener.port, [late]) == [0x0000], timeout_s=30, what="room for an instance"
-    )
+    wait_until(lambda: send(listener.port, [late]) == [0x0000], what="room for an instance")
     assert {row.sop_instance_uid for row in listener.rows(instance) if not row.purged_at} == {
         late.sop_instance_uid
     }

@@ -37,7 +37,7 @@ A_TENTH_OF_A_SECOND = 1e-6
 
 def end_case(listener: Listener, study_instance_uid: str) -> None:
     """Reject the case of a study, as its doctor would."""
-    wait_until(lambda: listener.rows(study)[0].version == 1, timeout_s=10, what="version 1")
+    wait_until(lambda: listener.rows(study)[0].version == 1, what="version 1")
     now = datetime.now(UTC)
     listener.execute(
         cases.insert(),
@@ -69,7 +69,7 @@ def test_a_study_goes_when_its_time_has_come_and_is_kept_when_it_comes_again(
     listener.process.stop()
 
     letting_go = start_listener(retention_days=A_TENTH_OF_A_SECOND)
-    wait_until(lambda: not files(letting_go), timeout_s=20, what="the purge")
+    wait_until(lambda: not files(letting_go), what="the purge")
     assert all(row.purged_at for row in letting_go.rows(instance))
     assert letting_go.rows(study)[0].purged_at
     letting_go.process.stop()
@@ -101,9 +101,7 @@ def test_who_comes_while_another_process_writes_shares_one_commit(
         # An open file has the lock, as a transaction of another process does.
         fcntl.flock(writing, fcntl.LOCK_EX)
         statuses = [senders.submit(receive, keeper, each) for each in sent]
-        wait_until(
-            lambda: len(keeper.index._waiting) == len(sent), timeout_s=20, what="all to wait"
-        )
+        wait_until(lambda: len(keeper.index._waiting) == len(sent), what="all to wait")
 
     assert [each.result() for each in statuses] == [0] * len(sent)
     assert groups == [len(sent)]

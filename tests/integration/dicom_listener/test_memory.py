@@ -51,9 +51,7 @@ def open_and_close(listener: Listener, times: int, *, aborted: bool = False) -> 
             association.abort()
         else:
             association.release()
-    wait_until(
-        lambda: listener.log.count("association.ended") >= ended, timeout_s=60, what="their end"
-    )
+    wait_until(lambda: listener.log.count("association.ended") >= ended, what="their end")
 
 
 @pytest.mark.slow

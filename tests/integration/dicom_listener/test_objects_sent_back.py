@@ -119,7 +119,7 @@ def test_results_states_and_dose_reports_change_no_version(
     source = an_x_ray()
     send(listener.port, [sendable(source)])
     if is_announced:
-        wait_until(lambda: announced(listener), timeout_s=10, what="version 1")
+        wait_until(lambda: announced(listener), what="version 1")
 
     back = [make(source) for make in (our_picture, our_report, a_presentation_state, a_dose_report)]
     assert send(listener.port, [sendable(each) for each in back], "PACS") == [0x0000] * 4
@@ -128,9 +128,7 @@ def test_results_states_and_dose_reports_change_no_version(
     later.StudyInstanceUID, later.SOPInstanceUID = generate_uid(), generate_uid()
     send(listener.port, [sendable(later)])
     # What was before is complete when this one is.
-    wait_until(
-        lambda: (later.StudyInstanceUID, 1) in announced(listener), timeout_s=10, what="the later"
-    )
+    wait_until(lambda: (later.StudyInstanceUID, 1) in announced(listener), what="the later")
     assert sorted(announced(listener)) == sorted(
         [(STUDY_INSTANCE_UID, 1), (later.StudyInstanceUID, 1)]
     )

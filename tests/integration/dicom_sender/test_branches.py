@@ -113,7 +113,6 @@ class RunningSender:
         """Wait until the case has heard it."""
         wait_until(
             lambda: self.answered(kind, destination),
-            timeout_s=20,
             what=f"{kind.TYPE} of {destination}",
         )
 
@@ -125,7 +124,6 @@ class RunningSender:
         self.ask(destination, number=number)
         wait_until(
             lambda: self._count(AttachmentDelivered, destination) == number + 1,
-            timeout_s=20,
             what=f"delivery {number}",
         )
         return time.monotonic() - began
@@ -185,7 +183,7 @@ def run(
             process.start()
             stack.callback(process.stop)
             log = tmp_path / "sender.log"
-            wait_until(lambda: "service.ready" in log.read_text(), timeout_s=30, what="a sender")
+            wait_until(lambda: "service.ready" in log.read_text(), what="a sender")
             return RunningSender(process, database, request_of)
 
         yield start
@@ -313,7 +311,6 @@ def test_a_case_on_hold_waits_beside_the_others(
         sender.ask("archive")
         wait_until(
             lambda: sender.last_error("archive") == "the case is on hold",
-            timeout_s=20,
             what="it is looked at",
         )
         change_case(database, on_hold=False)
@@ -350,7 +347,7 @@ def test_what_is_repeated_after_a_kill_is_the_same_and_what_was_taken_is_not_sen
     with a_pacs(kill_at_the_second, transfer_syntaxes=["1.2.840.10008.1.2.1"]) as port:
         running.append(run(at(port, retry=PATIENT)))
         running[0].ask("archive")
-        assert killed.wait(20)
+        assert killed.wait(60)
         with database.transaction() as transaction:
             # Its supervisor would do so.
             transaction.connection.execute(delivery.update().values(leased_until=0, lease_token=""))
@@ -384,7 +381,7 @@ def test_orthanc_commits_to_the_listener_and_the_case_hears_that_it_was_delivere
         environment=environment(form, tmp_path, DICOM_PORT=str(port), RECEIVING_PROCESSES="1"),
     )
     listener.start()
-    listener.wait_until_ready(lambda: accepts_connections(port), timeout_s=30)
+    listener.wait_until_ready(lambda: accepts_connections(port))
     orthanc.add_modality("countersign", Modality("COUNTERSIGN", port))
     try:
         archive = at(orthanc.dicom_port, ae_title=orthanc.ae_title, commitment=True)

@@ -100,7 +100,7 @@ def committing(sender_to: Callable[..., Sender], database: Database) -> Callable
     def make(
         port: int, *, now: Callable[[], datetime] = lambda: NOON, wait_s: float = 5, **more: Any
     ) -> Sender:
-        caller = Caller("COUNTERSIGN", timeout_s=10)
+        caller = Caller("COUNTERSIGN", timeout_s=30)
         committer = Committer(database, caller, now, wait_s, threading.Event())
         return sender_to(port, commit=committer, commitment=True, **more)
 

@@ -202,7 +202,7 @@ def test_what_is_decided_as_an_instance_is_about_to_go_is_heard_first(
                 update(cases).values(status=CaseStatus.REJECTED, report_version=None)
             )
             sending = pool.submit(sender_to(port), request_of)
-            assert associated.wait(10)
+            assert associated.wait(60)
             # It asks as soon as it is associated.
             assert wait([sending], timeout=0.5).not_done
         effect = sending.result(10)

@@ -85,7 +85,6 @@ def test_a_process_killed_after_the_ehr_committed_leaves_one_report(
     request(database)
     wait_until(
         lambda: any(it.get("dropped") and it["method"] == "POST" for it in ehr.requests()),
-        timeout_s=60,
         what="the lost reply",
     )
     process.kill()
@@ -93,7 +92,7 @@ def test_a_process_killed_after_the_ehr_committed_leaves_one_report(
 
     process.start()
     free_what_the_dead_held(database)
-    wait_until(lambda: answers(database), timeout_s=60, what="the answer")
+    wait_until(lambda: answers(database), what="the answer")
 
     [answer] = answers(database)
     assert isinstance(answer, ReportDelivered)
@@ -114,7 +113,7 @@ def test_a_refused_report_becomes_a_dead_letter_and_is_told(
     process.start()
 
     request(database)
-    wait_until(lambda: answers(database), timeout_s=60, what="the answer")
+    wait_until(lambda: answers(database), what="the answer")
 
     [answer] = answers(database)
     assert isinstance(answer, ReportFailed)

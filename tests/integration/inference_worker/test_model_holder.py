@@ -139,7 +139,7 @@ def test_a_decision_swaps_while_it_runs(bench: Bench, database: Database) -> Non
     try:
         decide(database, SECOND, ModelDecision.ACTIVATE)
 
-        wait_until(lambda: bench.closed == ["1.0.0"], timeout_s=30, what="the swap")
+        wait_until(lambda: bench.closed == ["1.0.0"], what="the swap")
         assert models.of(SECOND).description.version == "1.1.0"
     finally:
         stop.set()

@@ -76,7 +76,7 @@ def test_orthanc_routes_what_it_is_given_to_another_archive() -> None:
 
         router.upload(ct)
 
-        wait_until(lambda: pacs.count_instances(study), timeout_s=20, what="routed")
+        wait_until(lambda: pacs.count_instances(study), what="routed")
         assert pacs.count_instances(study, "CT") == 1
         assert pacs.count_instances(study, "SR") == 0
 
@@ -110,7 +110,7 @@ def test_a_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
             return state == "Z"
         return True
 
-    wait_until(is_gone, timeout_s=10, what="the server's end")
+    wait_until(is_gone, what="the server's end")
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None
     server.start()
 
     with pytest.raises(PeerFailed, match="ended with 3:\nno license"):
-        server.wait_until_ready(lambda: False, timeout_s=10)
+        server.wait_until_ready(lambda: False)
 
 
 def test_stop_asks_first_and_kills_afterwards(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_stop_asks_first_and_kills_afterwards(tmp_path: Path) -> None:
     )
     polite.start()
     stubborn.start()
-    wait_until(lambda: "up" in stubborn.log_tail(), timeout_s=10, what="the trap")
+    wait_until(lambda: "up" in stubborn.log_tail(), what="the trap")
 
     assert polite.stop() == -signal.SIGTERM
     assert stubborn.stop(timeout_s=0.2) == -signal.SIGKILL

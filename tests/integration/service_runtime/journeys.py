@@ -116,11 +116,10 @@ def notes(database: Database) -> list[str]:
         return list(connection.execute(select(ledger.c.note).order_by(ledger.c.id)).scalars())
 
 
-def wait_for_effects(database: Database, count: int, *, timeout_s: float = 30) -> Counter[str]:
+def wait_for_effects(database: Database, count: int) -> Counter[str]:
     """Wait until so many messages have had their effect, and return all effects."""
     wait_until(
         lambda: len(effects(database)) >= count,
-        timeout_s=timeout_s,
         what=f"{count} messages handled (of which {len(effects(database))} at first)",
     )
     return effects(database)

@@ -62,7 +62,7 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
     """Connect one context to the other; return the version agreed on, or raise what went wrong."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
-        end.settimeout(10)
+        end.settimeout(60)
 
     def accept() -> None:
         try:
@@ -257,7 +257,7 @@ def storescp_port(
     command = [storescp, *map(str, tls), "-od", str(tmp_path), str(port)]
     server = ServerProcess(command, log=tmp_path / "storescp.log")
     server.start()
-    server.wait_until_ready(lambda: accepts_connections(port), timeout_s=10)
+    server.wait_until_ready(lambda: accepts_connections(port))
     yield port
     server.kill()
 

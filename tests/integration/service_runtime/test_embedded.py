@@ -34,7 +34,7 @@ def test_leases_are_renewed_again_after_an_error_that_nobody_foresaw(
         renewed.set()
 
     def handler(_envelope: Envelope) -> Effect:
-        came = renewed.wait(10)
+        came = renewed.wait(60)
         stop.set()
         assert came
         return lambda _transaction: None

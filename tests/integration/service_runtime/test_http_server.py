@@ -45,7 +45,7 @@ def server() -> Iterator[HttpServer]:
 
 def connection_to(server: HttpServer) -> socket.socket:
     connection = socket.create_connection((LOOPBACK, server.port))
-    connection.settimeout(10)
+    connection.settimeout(60)
     return connection
 
 

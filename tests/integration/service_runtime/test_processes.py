@@ -70,7 +70,7 @@ def test_consumers_killed_at_random_lose_nothing_and_repeat_nothing(
     chance = random.Random(os.environ["COUNTERSIGN_TEST_SEED"])
     count, kills = 400, 6
     processes = [started(consumer_process(form, tmp_path / f"{name}.log"), stack) for name in "ab"]
-    wait_until(lambda: is_ready(database), timeout_s=30, what="a consumer is ready")
+    wait_until(lambda: is_ready(database), what="a consumer is ready")
 
     sent = []
     for kill in range(kills):
@@ -78,17 +78,15 @@ def test_consumers_killed_at_random_lose_nothing_and_repeat_nothing(
             sent.append(envelope)
             send_all(database, envelope)
         done = chance.randrange(len(sent) // 2, len(sent))
-        wait_until(
-            lambda least=done: len(effects(database)) >= least, timeout_s=60, what="progress"
-        )
+        wait_until(lambda least=done: len(effects(database)) >= least, what="progress")
         victim = processes[kill % 2]
         token = token_of(victim.pid)
         victim.kill()
         release_leases(form, database, token)
         victim.start()
 
-    assert wait_for_effects(database, len(sent), timeout_s=60) == {str(each.id): 1 for each in sent}
-    wait_until(lambda: outbox.waiting(database) == {}, timeout_s=30, what="no delivery is left")
+    assert wait_for_effects(database, len(sent)) == {str(each.id): 1 for each in sent}
+    wait_until(lambda: outbox.waiting(database) == {}, what="no delivery is left")
     assert dead_letters.list_open(database) == []
 
 
@@ -105,7 +103,6 @@ def test_a_message_that_kills_its_consumers_is_given_up_and_the_others_get_past_
         if (
             wait_until(
                 lambda: not process.is_running() or dead_letters.list_open(database),
-                timeout_s=30,
                 what="the consumer dies, or has given the message up",
             )
             and process.is_running()
@@ -114,13 +111,12 @@ def test_a_message_that_kills_its_consumers_is_given_up_and_the_others_get_past_
         release_leases(form, database, token)
         process.start()
 
-    wait_until(lambda: outbox.waiting(database) == {}, timeout_s=30, what="nothing waits")
+    wait_until(lambda: outbox.waiting(database) == {}, what="nothing waits")
     expected = {str(each.id) for each in others}
     if form.via_broker:
         # The broker counts against all that it had handed over; a few may be given up with it.
         wait_until(
             lambda: len(effects(database)) + len(dead_letters.list_open(database)) == 9,
-            timeout_s=30,
             what="every message is handled or dead",
         )
         expected = set(effects(database))
@@ -145,11 +141,11 @@ def test_sigterm_finishes_what_is_being_handled_and_leaves_the_rest(
     )
     sent = list(numbered(5))
     send_all(database, *sent)
-    wait_until(started_file.exists, timeout_s=30, what="handling has begun")
+    wait_until(started_file.exists, what="handling has begun")
 
     process.signal(signal.SIGTERM)
     process.signal(signal.SIGTERM)
-    exit_code = process.stop(timeout_s=10)
+    exit_code = process.stop()
 
     assert exit_code == 0
     handled = effects(database)
@@ -158,7 +154,7 @@ def test_sigterm_finishes_what_is_being_handled_and_leaves_the_rest(
     assert not is_ready(database)
     # Nobody waits for a lease: another consumer has the rest at once.
     started(consumer_process(form, tmp_path / "log"), stack)
-    assert wait_for_effects(database, 5, timeout_s=15) == {str(each.id): 1 for each in sent}
+    assert wait_for_effects(database, 5) == {str(each.id): 1 for each in sent}
 
 
 def test_a_service_drains_when_its_supervisor_is_gone(
@@ -177,11 +173,11 @@ def test_a_service_drains_when_its_supervisor_is_gone(
     )
     stack.callback(process.kill)
     os.close(read)
-    wait_until(lambda: is_ready(database), timeout_s=30, what="the consumer is ready")
+    wait_until(lambda: is_ready(database), what="the consumer is ready")
 
     os.close(write)
 
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_handler_that_hangs_ends_its_process_and_counts_as_an_attempt(
@@ -199,7 +195,7 @@ def test_a_handler_that_hangs_ends_its_process_and_counts_as_an_attempt(
         stack,
     )
 
-    wait_until(lambda: not process.is_running(), timeout_s=30, what="the process has left")
+    wait_until(lambda: not process.is_running(), what="the process has left")
 
     assert process.returncode == EXIT_FAILED
     started(consumer_process(form, tmp_path / "log"), stack)
@@ -223,4 +219,4 @@ def test_a_broker_that_stops_and_starts_again_loses_nothing(
     send_all(database, *after)
 
     everything = {str(each.id): 1 for each in (*before, *meanwhile, *after)}
-    assert wait_for_effects(database, 100, timeout_s=60) == everything
+    assert wait_for_effects(database, 100) == everything

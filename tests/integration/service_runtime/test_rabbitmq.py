@@ -64,7 +64,7 @@ def test_what_the_broker_gave_up_becomes_a_dead_letter_with_its_effect(
     envelope = study_opened()
     channel.basic_publish(topology.EXCHANGE, StudyOpened.TYPE, catalogue.encode(envelope))
     method = wait_until(
-        lambda: channel.basic_get(topology.WORKFLOW)[0], timeout_s=10, what="the message is there"
+        lambda: channel.basic_get(topology.WORKFLOW)[0], what="the message is there"
     )
     channel.basic_nack(method.delivery_tag, requeue=False)
 
@@ -77,7 +77,7 @@ def test_what_the_broker_gave_up_becomes_a_dead_letter_with_its_effect(
 
     with database.transaction() as transaction:
         dead_letters.replay(transaction, dead.id, who="ops", why="it was a mistake")
-    wait_until(lambda: len(notes(database)) == 2, timeout_s=20, what="handled after all")
+    wait_until(lambda: len(notes(database)) == 2, what="handled after all")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,6 @@ def test_consumers_come_back_when_somebody_deletes_their_queue(
     def declared_again() -> bool:
         return topology.WORKFLOW in {each["name"] for each in rabbitmq.queues(form.broker_url)}
 
-    wait_until(declared_again, timeout_s=30, what="the queue is there again")
+    wait_until(declared_again, what="the queue is there again")
     send_all(database, second)
     assert wait_for_effects(database, 2) == {str(first.id): 1, str(second.id): 1}

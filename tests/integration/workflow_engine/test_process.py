@@ -42,10 +42,10 @@ def test_the_process_takes_messages_to_their_cases_and_drains(sqlite_url: str, t
         return case is not None and case.status is CaseStatus.PENDING_AI
 
     try:
-        wait_until(asked, timeout_s=60, what="the model is asked")
+        wait_until(asked, what="the model is asked")
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=60)
 
     assert code == 0
     assert len(ward.requested_models()) == 1
