@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from typing_extensions import override
 
+from service_runtime.dicom_tls import TlsFiles
 from tests.peers.processes import (
     LOOPBACK,
     Peer,
@@ -35,6 +36,16 @@ class Modality:
 
     ae_title: str
     port: int
+    tls: bool = False
+
+
+def _entry(modality: Modality) -> dict[str, Any]:
+    return {
+        "AET": modality.ae_title,
+        "Host": LOOPBACK,
+        "Port": modality.port,
+        "UseDicomTls": modality.tls,
+    }
 
 
 class Orthanc(Peer):
@@ -44,10 +55,17 @@ class Orthanc(Peer):
     ----------
     modalities
         Whom it knows from the start, by a name of its own; ``add_modality`` adds later.
+    tls
+        Its certificate. With one it speaks DICOM by TLS only, to whom has one of the same
+        authority's.
     """
 
     def __init__(
-        self, *, ae_title: str = "ORTHANC", modalities: Mapping[str, Modality] | None = None
+        self,
+        *,
+        ae_title: str = "ORTHANC",
+        modalities: Mapping[str, Modality] | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         program = require(
             find_program("Orthanc") or newest("/usr/sbin/Orthanc"), "Orthanc", "orthanc"
@@ -56,6 +74,7 @@ class Orthanc(Peer):
         self.dicom_port, self.http_port = free_port(), free_port()
         self._folder = private_folder("orthanc")
         self._known = dict(modalities or {})
+        self._tls = tls
         self._scripts: list[str] = []
         # DCMTK leaves Nagle's algorithm on: 40 ms an instance on loopback without this.
         environment = {"TCP_NODELAY": "1", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -73,7 +92,7 @@ class Orthanc(Peer):
         (self._folder / "orthanc.json").write_text(json.dumps(self._configuration()))
         server = self.processes[0]
         server.start()
-        server.wait_until_ready(self._answers, timeout_s=30)
+        server.wait_until_ready(self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -92,7 +111,7 @@ class Orthanc(Peer):
         return httpx.Client(base_url=base_url, timeout=60, trust_env=False)
 
     def _configuration(self) -> dict[str, Any]:
-        return {
+        return self._tls_configuration() | {
             "Name": "test",
             "StorageDirectory": str(self._folder / "storage"),
             "IndexDirectory": str(self._folder / "storage"),
@@ -100,10 +119,7 @@ class Orthanc(Peer):
             "HttpPort": self.http_port,
             "DicomPort": self.dicom_port,
             "DicomAet": self.ae_title,
-            "DicomModalities": {
-                name: [modality.ae_title, LOOPBACK, modality.port]
-                for name, modality in self._known.items()
-            },
+            "DicomModalities": {name: _entry(modality) for name, modality in self._known.items()},
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
             "UnknownSopClassAccepted": True,
@@ -114,11 +130,21 @@ class Orthanc(Peer):
             "SyncStorageArea": False,
         }
 
+    def _tls_configuration(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "DicomTlsEnabled": True,
+            "DicomTlsRemoteCertificateRequired": True,
+            "DicomTlsCertificate": str(self._tls.certificate),
+            "DicomTlsPrivateKey": str(self._tls.key),
+            "DicomTlsTrustedCertificates": str(self._tls.authorities),
+        }
+
     def add_modality(self, name: str, modality: Modality) -> None:
         """Make an application entity known while Orthanc runs, and after a restart."""
         self._known[name] = modality
-        body = {"AET": modality.ae_title, "Host": LOOPBACK, "Port": modality.port}
-        self._rest.put(f"/modalities/{name}", json=body).raise_for_status()
+        self._rest.put(f"/modalities/{name}", json=_entry(modality)).raise_for_status()
 
     def route_everything_to(self, name: str) -> None:
         """Send every instance that arrives from now on to a modality at once, restarting for it."""

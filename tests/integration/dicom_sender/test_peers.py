@@ -43,7 +43,7 @@ def storescp_tls(
 
 
 def caller(files: TlsFiles) -> Caller:
-    return Caller("COUNTERSIGN", timeout_s=10, tls=partial(client_context, files))
+    return Caller("COUNTERSIGN", timeout_s=30, tls=partial(client_context, files))
 
 
 def at(port: int, **more: Any) -> PacsDestination:
@@ -65,6 +65,23 @@ def test_results_go_to_storescp_by_tls(
 
     assert isinstance(answers(database, effect)[0], AttachmentDelivered)
     assert len(list(folder.iterdir())) == 2
+
+
+def test_results_go_to_orthanc_by_tls(
+    authority: CertificateAuthority,
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+    database: Database,
+) -> None:
+    ours = caller(authority.issue("countersign"))
+
+    with Orthanc(tls=authority.issue("pacs", key="rsa")) as orthanc:
+        effect = sender_to(orthanc.dicom_port, "ORTHANC", tls=True, caller=ours)(request_of)
+
+        assert isinstance(answers(database, effect)[0], AttachmentDelivered)
+        assert len(orthanc.find("Instance")) == 2
+        with pytest.raises(PacsUnavailable, match="nobody answers for archive"):
+            echo(at(orthanc.dicom_port, ae_title="ORTHANC", tls=False), Caller("COUNTERSIGN", 30))
 
 
 def test_a_pacs_of_another_authority_is_told_apart(
@@ -145,7 +162,7 @@ def test_results_go_to_pynetdicoms_storescp(
     )
     server.start()
     try:
-        server.wait_until_ready(lambda: accepts_connections(port), timeout_s=20)
+        server.wait_until_ready(lambda: accepts_connections(port))
 
         effect = sender_to(port, "STORESCP")(request_of)
 
