@@ -11,23 +11,28 @@ import structlog
 from sqlalchemy import Row, delete, select, update
 
 from dicom_listener.arrival import Arrival
-from dicom_listener.arrivals import enter
+from dicom_listener.arrivals import Outcome, enter
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood
 from dicom_listener.part10 import file_meta
-from dicom_listener.purging import discard
+from dicom_listener.purging import discard, put_back
 from dicom_listener.rereading import Rereader, Source, skip_file_meta
 from dicom_listener.store_status import OTHER_SOP_CLASS, OTHER_SOP_INSTANCE
 from imaging_store.instances import FileInstanceStore, Kept, NotInStore, instance_key
 from imaging_store.removal import putting_back
-from imaging_store.schema.ingest import quarantined_instance, removal
+from imaging_store.schema.ingest import duplicate_instance, instance, quarantined_instance, removal
 from message_contracts.envelope import Envelope
 from message_contracts.intake import QuarantineDecided, QuarantineDecision
 from service_runtime.database import Database, Transaction
+from service_runtime.errors import TransientError
 from service_runtime.messaging.consumer import Effect
 
 _PIECE_BYTES = 1024 * 1024
 
 log = structlog.get_logger()
+
+
+class JustPurged(TransientError):
+    """The same bytes were kept before, and the purge has let go of them in the same moment."""
 
 
 class QuarantineOutcome(StrEnum):
@@ -66,6 +71,8 @@ class Quarantine:
         ------
         StorageFull
             Try again when there is room.
+        JustPurged
+            Try again at once.
         """
         decided = envelope.data(QuarantineDecided)
         with self.database.reading() as connection:
@@ -85,12 +92,32 @@ class Quarantine:
         except (NotUnderstood, NotInStore) as error:
             log.warning("quarantine.not_released", key=row.key, reason=str(error))
             return partial(_keep, row, str(error))
+        self._put_back(arrival, at)
 
         def effect(transaction: Transaction) -> None:
-            enter(transaction, [arrival])
+            if enter(transaction, [arrival]) == [Outcome.PURGED]:
+                raise JustPurged("the instance has just been let go of; it is put back next time")
             _settle(row, QuarantineOutcome.RELEASED, at, transaction)
 
         return effect
+
+    def _put_back(self, arrival: Arrival, at: datetime) -> None:
+        """Have it count as kept again, where it had been received before and was let go of."""
+        uid, kept = arrival.header.sop_instance_uid, arrival.kept
+        with self.database.reading() as connection:
+            is_purged = any(
+                connection.execute(
+                    select(table.c.key).where(
+                        table.c.sop_instance_uid == uid,
+                        table.c.sha256 == kept.sha256,
+                        table.c.purged_at.is_not(None),
+                    )
+                ).first()
+                for table in (instance, duplicate_instance)
+            )
+        same = (uid, kept.sha256)
+        if is_purged and not put_back(self.database, self.rereader.store, kept.key, same, at):
+            raise JustPurged("its file has just been removed again; it is kept anew next time")
 
     def _received_again(self, row: Row[Any], at: datetime) -> Arrival:
         """Return it as it would arrive now, its bytes kept where an instance's are."""
