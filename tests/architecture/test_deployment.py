@@ -8,6 +8,7 @@ import yaml
 
 from countersign.docs import pages
 from countersign.services import SERVICES
+from dicom_listener.settings import ListenerSettings
 from tests.conftest import CHECKOUT
 
 COMPOSE = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
@@ -72,8 +73,46 @@ def test_a_container_is_confined_and_waits_for_what_it_needs(name: str) -> None:
 def test_the_network_is_reached_on_loopback_until_the_site_says_otherwise() -> None:
     ports = [port for each in COMPOSE["services"].values() for port in each.get("ports", [])]
 
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(":-127.0.0.1:" in port for port in ports)
+
+
+def test_dicom_over_tls_is_published_and_finds_its_files() -> None:
+    listener, sender = (COMPOSE["services"][name] for name in ("dicom_listener", "dicom_sender"))
+    [mount] = {*listener["volumes"]} - {*COMPOSE["services"]["admin_api"]["volumes"]}
+    named = re.findall(
+        r"^#\s+(COUNTERSIGN_DICOM_TLS_\w+)=(\S+)/",
+        (CHECKOUT / "docker-compose.yml").read_text(),
+        re.MULTILINE,
+    )
+
+    assert listener["ports"][-1].endswith(
+        f":{ListenerSettings.model_fields['dicom_tls_port'].default}"
+    )
+    assert mount.endswith(":ro")
+    assert mount in sender["volumes"]
+    assert len(named) == 3
+    assert {folder for _, folder in named} == {mount.split(":")[-2]}
+
+
+def test_the_chart_speaks_dicom_over_tls_where_there_is_a_secret() -> None:
+    services = (CHART / "templates" / "services.yaml").read_text()
+    container = (CHART / "templates" / "_container.tpl").read_text()
+    listener = VALUES["services"]["dicom_listener"]
+    of_tls = {name for name, each in VALUES["services"].items() if each.get("dicomTls")}
+    set_there = re.findall(r"(COUNTERSIGN_DICOM_TLS_\w+)\n  value: (\S+)/[\w.]+\n", container)
+
+    assert of_tls == {"dicom_listener", "dicom_sender"}
+    assert str(listener["tlsPort"]) == listener["settings"]["COUNTERSIGN_DICOM_TLS_PORT"]
+    assert {name for name, _ in set_there} == {
+        f"COUNTERSIGN_DICOM_TLS_{each}" for each in ("CERTIFICATE", "KEY", "AUTHORITIES")
+    }
+    # Mount, volume, port of the container and of the service hang on the same Secret.
+    assert {folder for _, folder in set_there} == {
+        re.search(r"name: dicom-tls\n\s+mountPath: (\S+)", container)[1]
+    }
+    assert services.count("$.Values.dicomTls.existingSecret") == 2
+    assert len(re.findall(r"if (?:and )?\$dicomTls\b", services)) == 4
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:

@@ -15,10 +15,10 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* What every container has; the argument is the root context. */}}
+{{/* What every container has; the argument has the root context, and whether DICOM TLS is spoken. */}}
 {{- define "countersign.container" -}}
-image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}"
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -29,7 +29,12 @@ volumeMounts:
     mountPath: /var/lib/countersign
   - name: tmp
     mountPath: /tmp
-{{- with .Values.secretSettings }}
+{{- if .dicomTls }}
+  - name: dicom-tls
+    mountPath: /etc/countersign/dicom-tls
+    readOnly: true
+{{- end }}
+{{- with .root.Values.secretSettings }}
 envFrom:
   {{- range . }}
   - secretRef:
@@ -60,4 +65,14 @@ envFrom:
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Where DICOM TLS finds its files, which are read again when the Secret changes. */}}
+{{- define "countersign.dicomTlsEnvironment" -}}
+- name: COUNTERSIGN_DICOM_TLS_CERTIFICATE
+  value: /etc/countersign/dicom-tls/tls.crt
+- name: COUNTERSIGN_DICOM_TLS_KEY
+  value: /etc/countersign/dicom-tls/tls.key
+- name: COUNTERSIGN_DICOM_TLS_AUTHORITIES
+  value: /etc/countersign/dicom-tls/ca.crt
 {{- end }}
