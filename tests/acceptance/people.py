@@ -35,7 +35,7 @@ class Person:
                 return None
             return answer.raise_for_status().json()["access_token"]
 
-        bearer = wait_until(token, timeout_s=30, what="the API takes a log-in")
+        bearer = wait_until(token, what="the API takes a log-in")
         self._http.headers["Authorization"] = f"Bearer {bearer}"
 
     def get(self, path: str, **parameters: str) -> httpx.Response:
@@ -48,11 +48,15 @@ class Person:
                 return []
 
         # In a list, because a response that tells of an error counts as false.
-        return wait_until(answer, timeout_s=30, what=path)[0]
+        return wait_until(answer, what=path)[0]
 
     def request(self, method: str, path: str) -> httpx.Response:
         """Ask anything, once."""
         return self._http.request(method, path)
+
+    def post(self, path: str, words: dict[str, Any]) -> httpx.Response:
+        """Ask for something to be done, once."""
+        return self._http.post(path, json=words)
 
     def case_of(self, study_instance_uid: str) -> dict[str, Any] | None:
         """Return the case of a study, found by walking the whole list."""

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from message_contracts.applicability import ApplicabilityRule, InstanceAttributes, WhenAbsent
+from tests.conftest import CHECKOUT
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 T1_OF_A_CHILD = InstanceAttributes(
@@ -131,3 +134,12 @@ def test_no_verdict_repeats_what_the_instance_says(words: str, age: float) -> No
     reasons = [each.reason for each in a_rule(**PARTS).verdicts(marked)]
 
     assert not any("\x01" in reason or f"{age + 0.0625 / 3:g} " in reason for reason in reasons)
+
+
+def test_the_rule_that_the_documentation_shows_is_one() -> None:
+    text = (CHECKOUT / "docs" / "models.md").read_text()
+    [shown] = re.findall(r"^```yaml\n(applies_to:.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+    rule = ApplicabilityRule.model_validate(yaml.safe_load(shown)["applies_to"])
+
+    assert set(rule.model_fields_set) == set(ApplicabilityRule.model_fields)
