@@ -1,7 +1,7 @@
 """N-EVENT-REPORT on an association of our own, which proposes us as the SCP (PS3.7 §D.3.3.4)."""
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pynetdicom import AE, build_role
@@ -24,16 +24,18 @@ class Reporter:
     tls: Callable[[], ssl.SSLContext] | None
     """Makes the context of an association by TLS; ``None``: the installation has no certificate."""
 
-    def __call__(self, address: Address, events: Sequence[Event]) -> list[int | str]:
-        """Return for each event the status that was answered, or why none was."""
+    def __call__(self, address: Address, events: Sequence[Event]) -> Iterator[int | str]:
+        """Give for each event the status that was answered, or why none was."""
         context = None
         if address.tls:
             if self.tls is None:
-                return ["DICOM TLS is not set up"] * len(events)
+                yield from ["DICOM TLS is not set up"] * len(events)
+                return
             try:
                 context = self.tls()
             except BrokenTlsFiles as error:
-                return [str(error)] * len(events)
+                yield from [str(error)] * len(events)
+                return
         ae = self.new_ae()
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_S
         ae.connection_timeout = _TIMEOUT_S
@@ -47,9 +49,11 @@ class Reporter:
         )
         if not association.is_established:
             why = "rejected" if association.is_rejected else "not reached, or aborted"
-            return [f"association {why}"] * len(events)
+            yield from [f"association {why}"] * len(events)
+            return
         try:
-            return [_report(association, event) for event in events]
+            for event in events:
+                yield _report(association, event)
         finally:
             association.release()
 

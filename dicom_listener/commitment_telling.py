@@ -5,7 +5,8 @@ was recorded is not told again; one that was acknowledged just before a kill may
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -29,7 +30,7 @@ from service_runtime.errors import TransientError
 _AT_ONCE = 20
 _POLL_S = 1.0
 _LEASE = timedelta(minutes=5)
-"""Longer than telling takes; what a killed process was about to tell is due again after it."""
+"""Longer than telling one takes; what a killed process was about to tell is due again after it."""
 _SUCCESS = 0x0000
 
 log = structlog.get_logger()
@@ -56,8 +57,11 @@ class Event:
 class Report(Protocol):
     """Sends events over one association of our own."""
 
-    def __call__(self, address: Address, events: Sequence[Event]) -> list[int | str]:
-        """Return for each event the status that was answered, or why none was."""
+    def __call__(self, address: Address, events: Sequence[Event]) -> Iterable[int | str]:
+        """Give for each event the status that was answered, or why none was, as it becomes known.
+
+        The next event is sent when the next answer is asked for.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +84,35 @@ class Teller:
     def tell_some(self) -> int:
         """Tell some of what is due; return how many results that were."""
         claimed = self._claim()
+        untold = deque(claimed)
         for ae_title, group in groupby(claimed, key=lambda owed: owed.ae_title):
             owed = list(group)
             address = self._address(ae_title)
             if address is None:
-                answers: list[int | str] = ["the AE has no address"] * len(owed)
+                answers: Iterable[int | str] = ["the AE has no address"] * len(owed)
             else:
                 answers = self.report(address, [self._event(each) for each in owed])
-            for each, answer in zip(owed, answers, strict=True):
+            for each, answer in zip(self._kept(owed, untold), answers, strict=True):
                 self._record(each, answer)
         return len(claimed)
+
+    def _kept(self, owed: Iterable[_Owed], untold: deque[_Owed]) -> Iterator[_Owed]:
+        """Give each just before it is told; a slow peer before it has nobody else tell it too."""
+        for each in owed:
+            self._keep(untold)
+            yield each
+            untold.popleft()
+
+    def _keep(self, untold: Iterable[_Owed]) -> None:
+        with self.database.transaction() as transaction:
+            transaction.connection.execute(
+                update(commitment)
+                .where(
+                    commitment.c.id.in_([each.id for each in untold]),
+                    commitment.c.told_at.is_(None),
+                )
+                .values(due_at=self.now() + _LEASE)
+            )
 
     def _claim(self) -> list[_Owed]:
         now = self.now()

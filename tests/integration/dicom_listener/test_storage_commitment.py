@@ -352,6 +352,33 @@ def test_who_is_killed_while_telling_leaves_it_to_the_next_one(kept: KeptStudies
     assert len(told) == 1
 
 
+def test_a_slow_peer_hears_of_each_result_once(kept_in_sqlite: KeptStudies) -> None:
+    kept = kept_in_sqlite
+    kept.add("1.1")
+    register(kept, free_port())
+    for number in range(4):
+        service(kept).n_action(asking("1.1.1", transaction_uid=f"1.9.{number}"))
+    time = NOW
+    told_by_others: list[int] = []
+
+    def take_minutes(address: Address, events: Sequence[Event]) -> Iterator[int | str]:
+        nonlocal time
+        for _ in events:
+            time += timedelta(minutes=4)
+            told_by_others.append(other.tell_some())
+            yield 0x0000
+
+    def stay_silent(address: Address, events: Sequence[Event]) -> list[int | str]:
+        return ["no answer"] * len(events)
+
+    other = Teller(kept.database, stay_silent, lambda: time)
+
+    assert Teller(kept.database, take_minutes, lambda: time).tell_some() == 4
+
+    assert told_by_others == [0, 0, 0, 0]
+    assert all(row.told_at for row in kept.rows(commitment))
+
+
 def test_purging_and_promising_at_once_never_promise_what_goes(kept: KeptStudies) -> None:
     retention = Retention(timedelta(days=30), watermark_bytes=0, reserve_bytes=0)
     uids = [f"1.{number}" for number in range(1, 21)]
