@@ -66,6 +66,7 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     signed = _signatures(connection, case_id, version)
     if signed.keys() != set(Stage):
         raise NotSigned(f"case {case_id} version {version} has not been signed by everybody")
+    readings = _readings(connection, case_id, version)
     return SignedReport(
         case_id=case_id,
         version=version,
@@ -84,7 +85,8 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
             started=found.started,
             modalities=_modalities(connection, found.study_instance_uid, version),
         ),
-        reading=_reading(connection, case_id, version),
+        reading=readings[0] if readings else None,
+        others=readings[1:],
         doctor=signed[Stage.DOCTOR],
         pharmacist=signed[Stage.PHARMACIST],
         admin=signed[Stage.ADMIN],
@@ -149,8 +151,9 @@ def _modalities(connection: Connection, study_instance_uid: str, version: int) -
     return tuple(sorted(row.modality for row in rows if row.modality))
 
 
-def _reading(connection: Connection, case_id: UUID, version: int) -> Reading | None:
-    row = connection.execute(
+def _readings(connection: Connection, case_id: UUID, version: int) -> tuple[Reading, ...]:
+    """Return what models have read of a version; first what found something, then by name."""
+    rows = connection.execute(
         select(inference_result)
         .where(
             inference_result.c.case_id == case_id,
@@ -158,10 +161,12 @@ def _reading(connection: Connection, case_id: UUID, version: int) -> Reading | N
             inference_result.c.answered_at.is_not(None),
             inference_result.c.failure.is_(None),
         )
-        .order_by(inference_result.c.answered_at.desc())
-    ).first()
-    if row is None:
-        return None
+        .order_by(inference_result.c.model_name, inference_result.c.model_version)
+    )
+    return tuple(sorted(map(_reading, rows), key=lambda each: each.uncertain))
+
+
+def _reading(row: Row[tuple[object, ...]]) -> Reading:
     completed = InferenceCompleted.model_validate(row.completed)
     return Reading(
         model_name=completed.model.name,

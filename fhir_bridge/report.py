@@ -82,7 +82,7 @@ def _facts_of(
         ],
         "agreed": report.decision is Decision.AGREE,
         "verdict": ("", "") if report.reading is None else _verdict(report, report.reading),
-        "reading": None if report.reading is None else _reading(report.reading, zone),
+        "reading": None if report.reading is None else _reading(report, report.reading, zone),
         "pictures": None
         if pictures is None
         else {"source": _data_url(pictures.source), "heatmap": _data_url(pictures.heatmap)},
@@ -126,7 +126,7 @@ def _study(report: SignedReport) -> list[tuple[str, str]]:
     ]
 
 
-def _reading(reading: Reading, zone: ZoneInfo) -> dict[str, Any]:
+def _reading(report: SignedReport, reading: Reading, zone: ZoneInfo) -> dict[str, Any]:
     return {
         "uncertain": reading.uncertain,
         "finding": printable(reading.finding.label),
@@ -147,8 +147,16 @@ def _reading(reading: Reading, zone: ZoneInfo) -> dict[str, Any]:
             ("Uncertain below", f"{reading.uncertain_below:.1%}"),
             ("Device UID", reading.device_uid),
             ("Weights (SHA-256)", reading.weights_sha256),
+            *(("Also read by", _other(each)) for each in report.others),
         ],
     }
+
+
+def _other(reading: Reading) -> str:
+    """Return in one line what another model has read."""
+    foremost = f"{printable(reading.finding.label)}, {reading.finding.probability:.1%}"
+    found = f"uncertain (most probable: {foremost})" if reading.uncertain else foremost
+    return f"{printable(reading.model_name)}, version {printable(reading.model_version)}: {found}"
 
 
 def _verdict(report: SignedReport, reading: Reading) -> tuple[str, str]:

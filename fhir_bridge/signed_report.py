@@ -121,10 +121,13 @@ class SignedReport:
     patient: PatientIdentity
     study: Study
     reading: Reading | None
-    """None where no model read the study, or the model failed."""
+    """None where no model read the study, or the model failed; of several, one that found
+    something."""
     doctor: Signature
     pharmacist: Signature
     admin: Signature
+    others: tuple[Reading, ...] = ()
+    """What other models have read of the same version."""
 
     def __post_init__(self) -> None:
         _require_signatures(self)
@@ -155,7 +158,10 @@ class SignedReport:
         if self.decision is Decision.UNINTERPRETABLE:
             return None
         if (agreed := self.agreed_reading) is not None:
-            return Finding(agreed.finding.label, agreed.finding.code)
+            found = [agreed, *(each for each in self.others if not each.uncertain)]
+            labels = dict.fromkeys(each.finding.label for each in found)
+            # One code cannot say what several models found.
+            return Finding("; ".join(labels), agreed.finding.code if len(labels) == 1 else None)
         own = printable(self.doctor.finding)
         classes = () if self.reading is None else self.reading.probabilities
         codes = (it.code for it in classes if it.label.casefold() == own.casefold())

@@ -41,8 +41,9 @@ def keep_case(
     with database.transaction() as tx:
         if report.version == 1:
             _keep_study(tx, report)
-        if report.reading is not None:
-            _keep_reading(tx, report, report.reading)
+        for reading in (report.reading, *report.others):
+            if reading is not None:
+                _keep_reading(tx, report, reading)
         for each in report.signatures:
             keep_signature(tx, report, each, voided_at=voided_at)
     return report.case_id

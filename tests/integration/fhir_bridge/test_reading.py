@@ -31,6 +31,22 @@ def test_what_was_signed_is_read_as_it_was_signed(database: Database) -> None:
         assert load(connection, CASE_ID, 1) == a_report()
 
 
+def test_of_several_models_one_that_found_something_comes_first(database: Database) -> None:
+    chest = a_report().reading
+    assert chest is not None
+    unsure = replace(chest, model_name="a-model", device_uid="2.25.8", uncertain=True)
+    bones = replace(chest, model_name="z-model", device_uid="2.25.9")
+    report = replace(a_report(), others=(bones, unsure))
+    keep_case(database, report)
+
+    with database.reading() as connection:
+        loaded = load(connection, CASE_ID, 1)
+
+    assert loaded == report
+    assert loaded.finding is not None
+    assert loaded.finding.text == chest.finding.label
+
+
 def test_a_case_without_a_reading_is_the_doctors_alone(database: Database) -> None:
     report = a_report(doctor(Decision.OVERRIDE, "Fracture", "Seen."), reading=None)
     keep_case(database, report)

@@ -46,6 +46,17 @@ def text_of(pdf: bytes, folder: Path) -> str:
     return poppler("pdftotext", pdf, folder, "-layout")
 
 
+def test_what_other_models_have_read_is_told(tmp_path: Path) -> None:
+    bones = replace(READING, model_name="bone-age", model_version="2.0.0")
+    unsure = replace(bones, model_name="unsure", uncertain=True)
+
+    text = text_of(a_pdf(replace(a_report(), others=(bones, unsure))), tmp_path)
+
+    said = " ".join(text.split())
+    assert "bone-age, version 2.0.0: Viral pneumonia, 71.0%" in said
+    assert "unsure, version 2.0.0: uncertain (most probable: Viral pneumonia, 71.0%)" in said
+
+
 def test_the_report_says_who_what_and_by_whom(tmp_path: Path) -> None:
     text = text_of(a_pdf(a_report()), tmp_path)
 

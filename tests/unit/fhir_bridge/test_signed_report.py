@@ -28,6 +28,19 @@ def test_where_the_doctor_agrees_the_finding_is_the_models() -> None:
     assert report.conclusion == "Viral pneumonia\nConsolidation, left."
 
 
+def test_who_agrees_with_several_models_agrees_with_all_that_they_found() -> None:
+    normal = replace(READING, model_name="other", probabilities=READING.probabilities[::-1])
+    unsure = replace(READING, model_name="unsure", uncertain=True)
+    report = replace(a_report(), others=(normal, unsure, READING))
+
+    assert report.finding is not None
+    assert report.finding.text == f"Viral pneumonia; {normal.finding.label}"
+    assert report.finding.code is None
+    same = replace(a_report(), others=(READING,)).finding
+    assert same is not None
+    assert same.code == CLASSES[0].code
+
+
 def test_where_the_doctor_overrides_the_finding_is_the_doctors() -> None:
     report = an_override("Lung abscess")
 
