@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 from uuid import UUID
 
 import structlog
 from pydicom.dataset import Dataset
 from sqlalchemy import select, update
+from typing_extensions import override
 
 from dicom_listener.commitment_decision import event_of
 from dicom_listener.metrics import COMMITMENT_REPORTS
@@ -24,6 +24,7 @@ from dicom_listener.storage_commitment import RETRY, decided_of, told
 from imaging_store.schema.administration import application_entity
 from imaging_store.schema.ingest import commitment
 from message_contracts.topology import RetryPolicy
+from service_runtime.background import Background
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
 
@@ -182,31 +183,18 @@ class Teller:
         )
 
 
-class Telling:
+class Telling(Background):
     """A thread that tells what is due."""
 
     def __init__(self, teller: Teller) -> None:
+        super().__init__("telling", wait_s=5)
         self._teller = teller
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="telling", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_POLL_S):
+    @override
+    def work(self, stopping: threading.Event) -> None:
+        while not stopping.wait(_POLL_S):
             try:
-                while self._teller.tell_some() and not self._stopping.is_set():
+                while self._teller.tell_some() and not stopping.is_set():
                     pass
             except TransientError as error:
                 log.warning("telling.delayed", exc_info=error)

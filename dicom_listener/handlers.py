@@ -5,16 +5,16 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import structlog
+from typing_extensions import override
 
 from dicom_listener import announcer
 from message_contracts import topology
 from message_contracts.envelope import Envelope
 from message_contracts.intake import CompletionRequested
 from message_contracts.message import Message
+from service_runtime.background import Background
 from service_runtime.errors import PermanentError
 from service_runtime.messaging.consumer import Effect, Handler, Handling
 from service_runtime.messaging.forms import Messaging
@@ -53,31 +53,18 @@ def on_completion_requested(now: Callable[[], datetime]) -> Handler:
     return handle
 
 
-class Intake:
-    """A thread that consumes the queue, as a context."""
+class Intake(Background):
+    """A thread that consumes the queue."""
 
     def __init__(self, messaging: Messaging, handling: Handling) -> None:
+        super().__init__("intake")
         self._messaging = messaging
         self._handling = handling
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._consume, name="intake", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _consume(self) -> None:
+    @override
+    def work(self, stopping: threading.Event) -> None:
         try:
-            self._messaging.consume({topology.INTAKE: self._handling}, self._stop, look_s=_LOOK_S)
+            self._messaging.consume({topology.INTAKE: self._handling}, stopping, look_s=_LOOK_S)
         except Exception:
             # A process that does not hear what people decide has to be started anew.
             log.exception("intake.failed")

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Select, bindparam, delete, func, or_, select, update
+from typing_extensions import override
 
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
 from imaging_store.ballast import Ballast
@@ -31,6 +31,7 @@ from imaging_store.retention import (
 )
 from imaging_store.schema.ingest import duplicate_instance, instance, removal, study
 from imaging_store.schema.workflow import cases
+from service_runtime.background import Background
 from service_runtime.database import Database, DatabaseUnavailable, Transaction, UtcDateTime
 from service_runtime.errors import TransientError
 from service_runtime.messaging.forgetting import forget
@@ -214,61 +215,48 @@ def put_back(
     return True
 
 
-class Purging:
+class Purging(Background):
     """A thread that purges what is due, and looks often whether room is short.
 
     It also has messages forgotten that nobody will ask about again.
     """
 
     def __init__(self, purge: Purge) -> None:
+        super().__init__("purging")
         self._purge = purge
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="purging", daemon=True)
         self._due_at = self._forget_at = purge.now()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    @override
+    def work(self, stopping: threading.Event) -> None:
         is_left = True
         while True:
             try:
                 if is_left:
                     self._purge.remove_marked()
                     is_left = False
-                self._step()
+                self._step(stopping)
             except TransientError as error:
                 log.warning("purging.delayed", exc_info=error)
             except Exception:
                 # Without this thread the store fills up.
                 log.exception("purging.failed")
-            if self._stopping.wait(_LOOK_AT_ROOM_S):
+            if stopping.wait(_LOOK_AT_ROOM_S):
                 return
 
-    def _step(self) -> None:
+    def _step(self, stopping: threading.Event) -> None:
         free_bytes = room_of(self._purge.store.root).free_bytes
         STORE_FREE_BYTES.set(free_bytes)
         if free_bytes > self._purge.retention.reserve_bytes + self._purge.ballast.size_bytes:
             self._purge.ballast.hold()
         # File systems may give room back later: what has just gone counts at once.
         short_bytes = self._purge.retention.watermark_bytes - free_bytes
-        while short_bytes > 0 and not self._stopping.is_set():
+        while short_bytes > 0 and not stopping.is_set():
             gone = self._purge.some_early()
             if not gone.instances:
                 break
             short_bytes -= gone.size_bytes
         if self._purge.now() >= self._due_at:
-            while self._purge.some().instances and not self._stopping.is_set():
+            while self._purge.some().instances and not stopping.is_set():
                 pass
             self._due_at = self._purge.now() + _LOOK_FOR_DUE
         if self._purge.now() >= self._forget_at:
