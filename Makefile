@@ -12,13 +12,15 @@ DATA ?= data
 # The soak's random choices; printed, so that a run can be repeated.
 SEED ?= $(shell date +%s)
 # Of what `make bench` runs.
-BENCHMARKS ?= inference messaging
+BENCHMARKS ?= messaging
+# Whom inference is measured beside; in a folder of their own, for nothing else needs them.
+ONNX ?= onnxruntime==1.31.1 tf2onnx==1.17.0 onnx==1.23.2
 # What `make train` learns from and starts from; neither is part of the project.
 COUNTERSIGN_TEST_DATA ?= ../shared/data
 TRAINING_DATA ?= $(COUNTERSIGN_TEST_DATA)/chest
 BACKBONE_WEIGHTS ?= $(firstword $(wildcard $(COUNTERSIGN_TEST_DATA)/../weights/mobilenet_v2*.h5))
 
-.PHONY: help demo up test soak check bench bench-ingest train format docs constraints clean
+.PHONY: help demo up test soak check bench bench-ingest bench-inference train format docs constraints clean
 .PHONY: installed installed-for-development installed-for-tests
 
 help: ## Show this list.
@@ -45,7 +47,7 @@ check: installed-for-development ## Lint, type-check, and hold the architecture 
 	@.venv/bin/lint-imports
 	@.venv/bin/python -m countersign.docs --check docs
 
-bench: installed-for-tests bench-ingest ## Measure; the figures go to bench/RESULTS.md.
+bench: installed-for-tests bench-ingest bench-inference ## Measure; the figures go to bench/RESULTS.md.
 	@for module in $(BENCHMARKS); do \
 	  echo "===== python -m bench.$$module"; \
 	  .venv/bin/python scripts/record_results.py "python -m bench.$$module" \
@@ -54,6 +56,11 @@ bench: installed-for-tests bench-ingest ## Measure; the figures go to bench/RESU
 
 bench-ingest: installed-for-tests ## Measure receiving, beside storescp and Orthanc, for 20 minutes.
 	@.venv/bin/python scripts/record_results.py "make bench-ingest" .venv/bin/python -m bench.ingest
+
+bench-inference: installed-for-tests ## Measure a worker, beside ONNX Runtime, for 10 minutes.
+	@[ -d .bench/onnxruntime ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-input --no-deps --target .bench $(ONNX)
+	@.venv/bin/python scripts/record_results.py "make bench-inference" .venv/bin/python -m bench.inference
 
 train: installed-for-development ## Train the chest model from TRAINING_DATA and BACKBONE_WEIGHTS.
 	@.venv/bin/countersign train --data $(TRAINING_DATA) --backbone-weights $(BACKBONE_WEIGHTS) \

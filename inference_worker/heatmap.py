@@ -24,6 +24,7 @@ LEGEND_LINES = 4
 LEGEND_LINE_PER_COLUMN = 0.045
 STRONGEST_TINT = 0.55
 """How much of the color covers the source where the map is 1."""
+RGB_DIMENSIONS = 3
 WHITE, DIM, WARNING = (255, 255, 255), (170, 170, 170), (255, 210, 60)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -75,7 +76,8 @@ def draw_heatmap(source: Picture, cam: Float32Array, legend: Legend) -> Heatmap:
     tinted = np.asarray(cv2.blendLinear(_color_of(strength), shown, tint, 1.0 - tint), np.uint8)
     width = max(columns, LEAST_COLUMNS)
     plain = _strip(width)
-    _write(plain, 0, AI_DISCLAIMER, WARNING)
+    # Without a color: a gray source is kept as a gray picture, a third as large.
+    _write(plain, 0, AI_DISCLAIMER, WHITE)
     _write(plain, 1, "Source as the model was given it", WHITE)
     return Heatmap(
         overlay=np.vstack([_widened(tinted, width), _legend_strip(width, legend)]),
@@ -90,7 +92,9 @@ def heatmap_png(heatmap: Heatmap) -> bytes:
 
 def source_png(heatmap: Heatmap) -> bytes:
     """Encode the source, at the overlay's size, as PNG."""
-    return _png(heatmap.source)
+    red, green, blue = cv2.split(heatmap.source)
+    is_gray = np.array_equal(red, green) and np.array_equal(red, blue)
+    return _png(red if is_gray else heatmap.source)
 
 
 def _at_readable_size(source: Picture) -> Picture:
@@ -172,7 +176,9 @@ def _write(
 
 
 def _png(picture: Picture) -> bytes:
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if picture.ndim == RGB_DIMENSIONS:
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
+    done, encoded = cv2.imencode(".png", picture)
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")
     return bytes(encoded.tobytes())

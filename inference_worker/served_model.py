@@ -76,6 +76,11 @@ class ServedModel:
         """Predict pictures that belong to no study."""
         return self._predict(batch, owner="", urgent=False)
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the model's process; ``None`` while it has none."""
+        return None if self._process is None else self._process.process_id
+
     def close(self) -> None:
         """End the process; who waits for an answer is to ask again elsewhere."""
         self._batches.close()

@@ -32,7 +32,7 @@ def an_image(
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = transfer_syntax_uid
     dataset.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.103"
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID("2.25.103")
     dataset.SOPClassUID = ComputedRadiographyImageStorage
     dataset.SOPInstanceUID = "2.25.103"
     dataset.StudyInstanceUID = STUDY_INSTANCE_UID
