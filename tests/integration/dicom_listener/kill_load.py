@@ -187,7 +187,8 @@ class KillLoad:
     def nothing_is_lost(self) -> None:
         """Assert that what was answered for is in the index and, byte for byte, in the store."""
         indexed = {row.sop_instance_uid: row for row in self.listener.rows(instance)}
-        assert len(indexed) == self.count
+        lost = {sent.sop_instance_uid for sent in self.answered} - indexed.keys()
+        assert not lost, f"{len(lost)} of {self.count} answered 0000 are not in the index"
         for sent in self.answered:
             row = indexed[sent.sop_instance_uid]
             assert row.size_bytes == len(sent.data)
