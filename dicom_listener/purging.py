@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection, Select, bindparam, delete, func, or_, select, update
 from typing_extensions import override
 
+from dicom_listener.forgetting import forget_settled
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
 from imaging_store.ballast import Ballast
 from imaging_store.holdings import Amount
@@ -41,7 +42,7 @@ _INSTANCES = 500
 _FILES = 500
 _LOOK_AT_ROOM_S = 5.0
 _LOOK_FOR_DUE = timedelta(minutes=1)
-_FORGET_MESSAGES = timedelta(hours=6)
+_FORGET = timedelta(hours=6)
 _TRY_AGAIN = timedelta(hours=1)
 """After it a file is tried that could not be removed."""
 
@@ -140,6 +141,13 @@ class Purge:
         )
         return amount
 
+    def forget(self) -> None:
+        """Forget messages, and what is over, that nobody will ask about again."""
+        now = self.now()
+        forget(self.database, now)
+        if self.retention.period is not None:
+            forget_settled(self.database, now - self.retention.period, now)
+
     def remove_marked(self) -> int:
         """Remove the files that no row claims any more; return how many that were.
 
@@ -218,7 +226,7 @@ def put_back(
 class Purging(Background):
     """A thread that purges what is due, and looks often whether room is short.
 
-    It also has messages forgotten that nobody will ask about again.
+    It also has what nobody will ask about again forgotten.
     """
 
     def __init__(self, purge: Purge) -> None:
@@ -260,8 +268,8 @@ class Purging(Background):
                 pass
             self._due_at = self._purge.now() + _LOOK_FOR_DUE
         if self._purge.now() >= self._forget_at:
-            forget(self._purge.database, self._purge.now())
-            self._forget_at = self._purge.now() + _FORGET_MESSAGES
+            self._purge.forget()
+            self._forget_at = self._purge.now() + _FORGET
 
 
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()

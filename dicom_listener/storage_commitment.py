@@ -129,12 +129,12 @@ class StorageCommitment:
         uids = [each.sop_instance_uid for each in asked.references]
         with self.database.reading() as connection:
             has_address = _has_address(connection, asked.calling_ae_title)
-            earlier = _earlier(connection, asked)
             bytes_there = dict(self._bytes_there(connection, uids))
         now = self.now()
         due_at = now if has_address else now + timedelta(seconds=RETRY.delay_s(1))
         with self.database.transaction() as transaction:
             connection = transaction.connection
+            earlier = _earlier(connection, asked)
             if asked.id in earlier:
                 if not _is_over(connection, asked.id, now):
                     _tell_again(connection, asked.id, due_at)
@@ -220,14 +220,16 @@ def _has_address(connection: Connection, ae_title: str) -> bool:
 
 
 def _earlier(connection: Connection, asked: CommitmentRequest) -> set[UUID]:
-    """Return the requests that this AE made with the same Transaction UID."""
+    """Return, locked, the requests that this AE made with the same Transaction UID."""
     columns = commitment.c
     return set(
         connection.execute(
-            select(columns.id).where(
+            select(columns.id)
+            .where(
                 columns.calling_ae_title == asked.calling_ae_title[:16],
                 columns.transaction_uid == asked.transaction_uid,
             )
+            .with_for_update()
         ).scalars()
     )
 
