@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from enum import StrEnum
-from io import BytesIO
 
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -17,6 +16,7 @@ from inference_worker.copied_attributes import (
     time_zone_of,
     valid_values,
 )
+from inference_worker.explicit_vr import part10_of
 from message_contracts.coding import CodedConcept
 from message_contracts.identifiers import derived_uid
 from message_contracts.inference import ClassProbability
@@ -124,10 +124,8 @@ def begin(
 
 def finish(made: Dataset, left_out: tuple[str, ...]) -> ResultObject:
     """Write the object down; the same object has the same bytes."""
-    buffer = BytesIO()
-    dcmwrite(buffer, made, enforce_file_format=True)
     return ResultObject(
-        content=buffer.getvalue(),
+        content=part10_of(made),
         sop_class_uid=made.SOPClassUID,
         sop_instance_uid=made.SOPInstanceUID,
         series_instance_uid=made.SeriesInstanceUID,
