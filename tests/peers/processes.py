@@ -25,7 +25,7 @@ import pytest
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-PATIENCE_S = 60
+PATIENCE_S = 120
 """How long a test waits for what should come soon: it costs nothing when it comes soon."""
 # Below the range from which the kernel takes ports for outgoing connections.
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000

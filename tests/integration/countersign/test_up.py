@@ -177,8 +177,4 @@ def test_the_services_leave_when_it_is_killed(own_system: EmbeddedSystem) -> Non
 
     up.signal(signal.SIGKILL)
 
-    wait_until(
-        lambda: not any(everybody(own_system).values()),
-        timeout_s=STOPS_WITHIN_S,
-        what="every service has left",
-    )
+    wait_until(lambda: not any(everybody(own_system).values()), what="every service has left")

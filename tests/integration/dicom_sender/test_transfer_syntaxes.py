@@ -42,6 +42,7 @@ from service_runtime.database import Database
 from tests.integration.dicom_sender.a_pacs import a_pacs
 from tests.integration.dicom_sender.kept_case import CASE, NOON
 
+LONG_S = 60
 PRIVATE = "1.2.826.0.1.3680043.2.1143.107.104.103.115.2.8.4"
 Keep = Callable[[bytes], Envelope]
 
@@ -266,7 +267,7 @@ def test_a_large_instance_is_not_even_there_while_the_pacs_does_not_read(
 
     def stall(event: Any) -> None:
         if isinstance(event.pdu, P_DATA_TF):
-            let_go.wait(20)
+            let_go.wait(LONG_S)
 
     syntaxes, stalled = [ExplicitVRLittleEndian], [(evt.EVT_PDU_RECV, stall)]
     sop_classes = [CTImageStorage]
@@ -276,7 +277,7 @@ def test_a_large_instance_is_not_even_there_while_the_pacs_does_not_read(
         before = peak_bytes_from_now()
         try:
             with pytest.raises(PacsUnavailable):
-                sender_to(port, caller=Caller("COUNTERSIGN", timeout_s=2))(a_large_request)
+                sender_to(port, caller=Caller("COUNTERSIGN", timeout_s=4))(a_large_request)
         finally:
             let_go.set()
 
@@ -301,7 +302,7 @@ def test_a_pacs_that_fails_in_the_middle_of_an_instance_is_noticed(
         seen.append(event.pdu)
         if len(seen) == 20:
             if ending == "stops reading":
-                let_go.wait(20)
+                let_go.wait(LONG_S)
             elif ending == "aborts":
                 event.assoc.abort()
             else:
@@ -319,8 +320,8 @@ def test_a_pacs_that_fails_in_the_middle_of_an_instance_is_noticed(
         began = time.monotonic()
         try:
             with pytest.raises(PacsUnavailable, match="archive ended the association"):
-                sender_to(port, caller=Caller("COUNTERSIGN", timeout_s=2))(request)
+                sender_to(port, caller=Caller("COUNTERSIGN", timeout_s=4))(request)
         finally:
             let_go.set()
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < LONG_S
