@@ -12,8 +12,9 @@ import random
 import socket
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 
 import pytest
 from pydicom.uid import generate_uid
@@ -43,8 +44,10 @@ from tests.peers.raw_scu import (
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 SEED = os.environ["COUNTERSIGN_TEST_SEED"]
-IN_PROCESS, OVER_A_SOCKET = 5_000, 300
-IN_PROCESS_IN_A_SOAK, OVER_A_SOCKET_IN_A_SOAK = 97_500, 2_500
+FOR_S = 60
+# Inputs of a round, most of them for the parsers.
+IN_PROCESS, OVER_A_SOCKET = 195, 5
+ROUNDS_AT_LEAST, ROUNDS_IN_A_SOAK = 60, 500
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 CONTEXTS = [(CT, EXPLICIT), (VERIFICATION, IMPLICIT), (CT, IMPLICIT), (CT, DEFLATED)]
@@ -114,9 +117,9 @@ def parse_data_set(syntax: str, data: bytes, *, whole: bool) -> None:
         parse_header(io.BytesIO(data), syntax, whole=whole)
 
 
-def fuzz_the_parsers(count: int, chance: random.Random) -> None:
+def fuzz_the_parsers(inputs: int, chance: random.Random) -> None:
     commands, data = command_sets(), data_sets()
-    for number in range(count):
+    for number in range(inputs):
         if number % 3:
             syntax, original = chance.choice(data)
             parse_data_set(syntax, mutated(original, chance), whole=chance.random() < 0.5)
@@ -169,21 +172,48 @@ def converse(port: int, chance: random.Random) -> None:
             pass
 
 
-def fuzz_a_listener(listener: Listener, count: int, chance: random.Random) -> int:
-    """Return by how many bytes the second half of the inputs has let memory grow."""
-    # Connections that say nothing, or a byte and then nothing, all the while.
-    silent = [socket.create_connection((LOOPBACK, listener.port)) for _ in range(10)]
-    for connection in silent[::2]:
-        connection.send(b"\1")
-    for _ in range(count // 2):
-        converse(listener.port, chance)
-    before = memory_bytes(listener)
-    for _ in range(count // 2):
-        converse(listener.port, chance)
-    grown = memory_bytes(listener) - before
-    for connection in silent:
-        connection.close()
-    return grown
+class FuzzRun:
+    """A run of rounds against the parsers and against a listener, in two halves."""
+
+    def __init__(self, listener: Listener, seed: str) -> None:
+        self._listener = listener
+        self._chance = random.Random(seed)
+        self.rounds = 0
+
+    def run(self, half: Iterable[object], other_half: Iterable[object]) -> None:
+        """Assert that the listener goes on, and that the second half grows memory no more."""
+        # Connections that say nothing, or a byte and then nothing, all the while.
+        address = (LOOPBACK, self._listener.port)
+        silent = [socket.create_connection(address) for _ in range(10)]
+        for connection in silent[::2]:
+            connection.send(b"\1")
+        self._go_on_for(half)
+        before = memory_bytes(self._listener)
+        self._go_on_for(other_half)
+        grown = memory_bytes(self._listener) - before
+        for connection in silent:
+            connection.close()
+
+        assert serves(self._listener)
+        assert "process.ended" not in self._listener.log
+        assert "association.failed" not in self._listener.log
+        assert grown < 5 * MEBIBYTE
+
+    def _go_on_for(self, rounds: Iterable[object]) -> None:
+        for _ in rounds:
+            fuzz_the_parsers(IN_PROCESS, self._chance)
+            for _ in range(OVER_A_SOCKET):
+                converse(self._listener.port, self._chance)
+            self.rounds += 1
+
+
+def rounds_for(seconds: float, at_least: int) -> Iterator[int]:
+    """Count rounds until the time is over, and there were enough."""
+    began = time.monotonic()
+    for number in count():
+        if number >= at_least and time.monotonic() - began >= seconds:
+            return
+        yield number
 
 
 def serves(listener: Listener) -> bool:
@@ -193,21 +223,12 @@ def serves(listener: Listener) -> bool:
         return association.echo() == 0x0000 and stored == 0x0000
 
 
-def fuzz(listener: Listener, in_process: int, over_a_socket: int, seed: str) -> None:
-    chance = random.Random(seed)
-    fuzz_the_parsers(in_process, chance)
-
-    grown = fuzz_a_listener(listener, over_a_socket, chance)
-
-    assert serves(listener)
-    assert "process.ended" not in listener.log
-    assert "association.failed" not in listener.log
-    assert grown < 5 * MEBIBYTE
-
-
 @pytest.mark.slow
 def test_no_input_stops_the_listener(start_listener: Callable[..., Listener]) -> None:
-    fuzz(start_listener(dimse_timeout_s=2), IN_PROCESS, OVER_A_SOCKET, SEED)
+    run = FuzzRun(start_listener(dimse_timeout_s=2), SEED)
+
+    halves = (rounds_for(FOR_S / 2, ROUNDS_AT_LEAST // 2) for _ in range(2))
+    run.run(*halves)
 
 
 @pytest.mark.soak
@@ -215,14 +236,14 @@ def test_a_hundred_thousand_inputs_do_not_stop_the_listener(
     start_listener: Callable[..., Listener],
 ) -> None:
     began = time.monotonic()
-    listener = start_listener(dimse_timeout_s=2)
+    run = FuzzRun(start_listener(dimse_timeout_s=2), SEED)
 
-    fuzz(listener, IN_PROCESS_IN_A_SOAK, OVER_A_SOCKET_IN_A_SOAK, SEED)
+    run.run(range(ROUNDS_IN_A_SOAK // 2), range(ROUNDS_IN_A_SOAK // 2))
 
     figures = {
         "soak": "fuzz of the listener",
-        "in_process": IN_PROCESS_IN_A_SOAK,
-        "over_a_socket": OVER_A_SOCKET_IN_A_SOAK,
+        "in_process": run.rounds * IN_PROCESS,
+        "over_a_socket": run.rounds * OVER_A_SOCKET,
         "seconds": round(time.monotonic() - began),
         "seed": SEED,
     }
