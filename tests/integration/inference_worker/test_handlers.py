@@ -21,9 +21,11 @@ from sqlalchemy import select, update
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.schema.ingest import conflict, instance, study
 from imaging_store.schema.results import result_object, shadow_result
+from inference_worker.forward_process import Fault, ModelFault
 from inference_worker.handlers import Worker
 from inference_worker.model_holder import ModelUnavailable
 from inference_worker.results import LoadedModel
+from inference_worker.served_model import ModelSetAside
 from message_contracts import catalogue
 from message_contracts.envelope import Envelope
 from message_contracts.inference import (
@@ -31,8 +33,11 @@ from message_contracts.inference import (
     InferenceFailed,
     InferenceRequested,
     ModelReference,
+    Urgency,
 )
+from message_contracts.study_selection import StudySelection
 from service_runtime.database import Database
+from service_runtime.errors import TransientError
 from service_runtime.messaging.tables import message
 from service_runtime.telemetry import log
 from tests.readings import WEIGHTS_SHA256, a_model
@@ -41,6 +46,7 @@ from tests.synthetic_images import STUDY_INSTANCE_UID, a_gradient, an_image, par
 NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
 CASE = UUID(int=7)
 SHAPES = ModelReference(name="shapes", version="1.2.3")
+RAMP = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,7 @@ class Held(dict[ModelReference, LoadedModel]):
 
 def says(*probabilities: float) -> Callable[[Any], Sequence[Seen]]:
     """Return a network that always says the same; its heat map is a ramp."""
-    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
-    return lambda batch: [Seen(probabilities, ramp) for _ in batch]
+    return lambda batch: [Seen(probabilities, RAMP) for _ in batch]
 
 
 @pytest.fixture
@@ -136,7 +141,11 @@ def keep(database: Database, store: FileInstanceStore) -> Callable[..., None]:
 
 
 def a_request(
-    *uids: str, model: ModelReference = SHAPES, case_version: int = 1, shadow: bool = False
+    *uids: str,
+    model: ModelReference = SHAPES,
+    case_version: int = 1,
+    shadow: bool = False,
+    urgency: Urgency = Urgency.ROUTINE,
 ) -> Envelope:
     return Envelope.of(
         InferenceRequested(
@@ -146,6 +155,7 @@ def a_request(
             model=model,
             sop_instance_uids=uids or ("2.25.103",),
             shadow=shadow,
+            urgency=urgency,
         ),
         source="workflow_engine",
         time=NOON,
@@ -188,6 +198,115 @@ def test_a_request_is_answered_with_finding_and_objects(
     kept = {read(store.read(row.key)).Modality: read(store.read(row.key)) for row in rows}
     assert kept["OT"].SOPInstanceUID == answer.result_sop_instance_uids[0]
     assert kept["SR"].SOPInstanceUID == answer.result_sop_instance_uids[1]
+
+
+def test_a_series_is_one_finding_with_the_slices_that_mattered(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    uids = [f"2.25.103.{number}" for number in range(1, 31)]
+    for uid in uids:
+        keep(an_instance(SOPInstanceUID=uid))
+    with database.transaction() as transaction:
+        for number, uid in enumerate(uids):
+            transaction.connection.execute(
+                update(instance)
+                .where(instance.c.sop_instance_uid == uid)
+                .values(instance_number=number)
+            )
+    seen: list[int] = []
+
+    def predict(batch: Any) -> Sequence[Seen]:
+        places = range(len(seen), len(seen) + len(batch))
+        seen.extend(places)
+        return [Seen((0.1, 0.2, 0.7) if each > 2 else (0.0, 0.1, 0.9), RAMP) for each in places]
+
+    reads = StudySelection(what="slices", every=2, aggregate="top_k_mean", top_k=12)
+    model = replace(worker.models.of(SHAPES), description=a_model(reads=reads), predict=predict)
+    reader = replace(worker, models=Held({SHAPES: model}))
+
+    answer = answer_of(database, reader.on_inference_requested(a_request(*reversed(uids))))
+
+    assert isinstance(answer, InferenceCompleted)
+    assert len(seen) == 15
+    assert answer.heatmap_sop_instance_uid == uids[0]
+    with database.reading() as connection:
+        rows = connection.execute(select(result_object)).all()
+    kept = [read(store.read(row.key)) for row in rows]
+    captures = sorted(
+        (each for each in kept if each.Modality == "OT"), key=lambda each: each.InstanceNumber
+    )
+    [report] = [each for each in kept if each.Modality == "SR"]
+    assert len({each.SeriesInstanceUID for each in captures}) == 1
+    assert [each.InstanceNumber for each in captures] == list(range(1, 10))
+    assert [each.SourceImageSequence[0].ReferencedSOPInstanceUID for each in captures[:3]] == uids[
+        :6:2
+    ]
+    assert answer.result_sop_instance_uids == tuple(
+        each.SOPInstanceUID for each in (*captures, report)
+    )
+    [evidence] = report.CurrentRequestedProcedureEvidenceSequence
+    assert len(evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 15
+
+
+def test_a_model_that_was_set_aside_fails_with_the_reason(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    def predict(_batch: Any) -> Sequence[Seen]:
+        raise ModelSetAside("The model is set aside: 3 times in a row it hung.")
+
+    keep(an_instance())
+    model = replace(worker.models.of(SHAPES), predict=predict)
+
+    answer = answer_of(
+        database,
+        replace(worker, models=Held({SHAPES: model})).on_inference_requested(a_request()),
+    )
+
+    assert isinstance(answer, InferenceFailed)
+    assert answer.reason == "The model is set aside: 3 times in a row it hung."
+
+
+def test_a_model_that_gives_no_answer_is_asked_again(
+    worker: Worker, keep: Callable[..., None]
+) -> None:
+    def predict(_batch: Any) -> Sequence[Seen]:
+        raise ModelFault(Fault.HANGS, "gave no answer within 60 s")
+
+    keep(an_instance())
+    model = replace(worker.models.of(SHAPES), predict=predict)
+
+    with pytest.raises(TransientError):
+        replace(worker, models=Held({SHAPES: model})).on_inference_requested(a_request())
+
+
+def test_a_blank_picture_is_refused_and_that_is_the_answer(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    keep(an_image(np.full((96, 80), 9, "u2")))
+
+    answer = answer_of(database, worker.on_inference_requested(a_request()))
+
+    assert isinstance(answer, InferenceFailed)
+    assert answer.is_refusal
+    assert "blank" in answer.reason
+
+
+def test_urgent_pictures_are_asked_for_as_such(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def reader(study_instance_uid: str, urgent: bool) -> Callable[[Any], Sequence[Seen]]:
+        asked.append((study_instance_uid, urgent))
+        return says(0.2, 0.1, 0.7)
+
+    keep(an_instance())
+    model = replace(worker.models.of(SHAPES), reader=reader)
+    reading = replace(worker, models=Held({SHAPES: model}))
+    for urgency in Urgency:
+        reading.on_inference_requested(a_request(urgency=urgency))
+
+    assert asked == [(STUDY_INSTANCE_UID, False), (STUDY_INSTANCE_UID, True)]
 
 
 def test_the_pictures_are_the_capture_and_its_source(
