@@ -15,10 +15,15 @@ SEED ?= $(shell date +%s)
 BENCHMARKS ?= messaging
 # Whom inference is measured beside; in a folder of their own, for nothing else needs them.
 ONNX ?= onnxruntime==1.31.1 tf2onnx==1.17.0 onnx==1.23.2
-# What `make train` learns from and starts from; neither is part of the project.
+# What `make train` makes, learns from and starts from; data and backbone are no part of the project.
+MODELS ?= chest-radiograph brain-mr-tumor breast-ultrasound skin-lesion
+FOLDS ?= 5
 COUNTERSIGN_TEST_DATA ?= ../shared/data
-TRAINING_DATA ?= $(COUNTERSIGN_TEST_DATA)/chest
-BACKBONE_WEIGHTS ?= $(firstword $(wildcard $(COUNTERSIGN_TEST_DATA)/../weights/mobilenet_v2*.h5))
+BACKBONE_WEIGHTS ?= $(firstword $(wildcard $(COUNTERSIGN_TEST_DATA)/../weights/mobilenet_v1*.h5))
+data_of_chest-radiograph := chest --exclude-licence NC
+data_of_brain-mr-tumor := brain --exclude-licence NC
+data_of_breast-ultrasound := breast_us --exclude-licence NC
+data_of_skin-lesion := skin
 
 .PHONY: help demo up test soak check bench bench-ingest bench-inference train format docs constraints clean
 .PHONY: installed installed-for-development installed-for-tests
@@ -62,9 +67,10 @@ bench-inference: installed-for-tests ## Measure a worker, beside ONNX Runtime, f
 	  --no-input --no-deps --target .bench $(ONNX)
 	@.venv/bin/python scripts/record_results.py "make bench-inference" .venv/bin/python -m bench.inference
 
-train: installed-for-development ## Train the chest model from TRAINING_DATA and BACKBONE_WEIGHTS.
-	@.venv/bin/countersign train --data $(TRAINING_DATA) --backbone-weights $(BACKBONE_WEIGHTS) \
-	  --exclude-licence NC --output models/chest-radiograph --work-dir runs/chest-radiograph
+train: installed-for-development ## Train the reference MODELS; stopped, it goes on where it was.
+	@$(foreach model,$(MODELS),.venv/bin/countersign train --recipe $(model) --folds $(FOLDS) \
+	  --data $(COUNTERSIGN_TEST_DATA)/$(data_of_$(model)) --backbone-weights $(BACKBONE_WEIGHTS) \
+	  --output models/$(model) --work-dir runs/$(model);)
 
 format: installed-for-development ## Format the code.
 	@.venv/bin/ruff check --fix .

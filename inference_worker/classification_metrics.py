@@ -1,11 +1,4 @@
-"""Figures of a classifier, and intervals for them by resampling groups. Numpy only.
-
-Groups (patients) are resampled, not pictures: pictures of one patient are alike, and an interval
-that forgets it is too narrow.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""Figures of a classifier. Numpy only."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +6,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 CALIBRATION_BINS = 10
-REPLICATES = 2000
-LOWER, UPPER = 2.5, 97.5
+SAMPLES = 2000
 CALIBRATED_PERCENTILE = 95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % bootstrap interval (percentiles)."""
-
-    estimate: float
-    lower: float
-    upper: float
-
-    def as_json(self) -> dict[str, float]:
-        """Return the three figures, rounded to four places."""
-        return {
-            "estimate": round(self.estimate, 4),
-            "lower": round(self.lower, 4),
-            "upper": round(self.upper, 4),
-        }
 
 
 def accuracy(labels: IntArray, chosen: IntArray) -> float:
@@ -102,30 +77,6 @@ def calibrated_ece_limit(confidence: FloatArray, seed: int) -> float:
     random, bins = np.random.default_rng(seed), confidence_bins(confidence)
     errors = [
         np.abs(np.bincount(bins, (random.random(len(bins)) < confidence) - confidence)).sum()
-        for _ in range(REPLICATES)
+        for _ in range(SAMPLES)
     ]
     return float(np.percentile(errors, CALIBRATED_PERCENTILE) / len(bins))
-
-
-def grouped_bootstrap(
-    groups: npt.NDArray[np.str_], figure: Callable[[IntArray], float], seed: int
-) -> Interval:
-    """Return ``figure(rows)`` over all rows and its interval over resampled groups.
-
-    ``figure`` is given row numbers, in which a group drawn twice occurs twice. A paired difference
-    is a figure too: it is computed on the same draw for both sides.
-    """
-    _, member = np.unique(groups, return_inverse=True)
-    order = np.argsort(member, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(member))[:-1])
-    random = np.random.default_rng(seed)
-    drawn = [
-        figure(
-            np.concatenate(
-                [rows_of[each] for each in random.integers(len(rows_of), size=len(rows_of))]
-            )
-        )
-        for _ in range(REPLICATES)
-    ]
-    lower, upper = np.percentile(drawn, (LOWER, UPPER))
-    return Interval(figure(np.arange(len(groups))), float(lower), float(upper))

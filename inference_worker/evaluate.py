@@ -7,13 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_worker.classification_metrics import (
-    accuracy,
-    balanced_accuracy,
     calibrated_ece_limit,
     confusion,
     expected_calibration_error,
-    grouped_bootstrap,
     roc_auc,
+)
+from inference_worker.grouped_intervals import (
+    Figure,
+    area,
+    grouped_bootstrap,
+    mean_recall,
+    share_of,
 )
 from inference_worker.labeled_pictures import (
     InvalidManifest,
@@ -93,18 +97,28 @@ def figures(
     chosen = np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
     sure = probabilities.max(axis=1) >= uncertain_below
     areas = [roc_auc(labels == place, probabilities[:, place]) for place in range(len(names))]
-    known = [area for area in areas if area is not None]
+    known = [value for value in areas if value is not None]
 
-    def over(figure: Any) -> dict[str, float]:
-        return grouped_bootstrap(
-            groups, lambda rows: figure(labels[rows], chosen[rows]), BOOTSTRAP_SEED
-        ).as_json()
+    def over(figure: Figure) -> dict[str, float] | None:
+        interval = grouped_bootstrap(groups, figure, BOOTSTRAP_SEED)
+        return interval.as_json() if interval else None
+
+    def of_class(place: int) -> dict[str, Any]:
+        of_it, took_it = labels == place, chosen == place
+        intervals = {
+            "sensitivity": over(share_of(took_it, of_it)),
+            "specificity": over(share_of(~took_it, ~of_it)),
+            "roc_auc": over(area(of_it, probabilities[:, place])),
+        }
+        bounds = {name: [each["lower"], each["upper"]] for name, each in intervals.items() if each}
+        estimates = {name: each and each["estimate"] for name, each in intervals.items()}
+        return {"label": names[place], "n": int(of_it.sum()), **estimates, "intervals": bounds}
 
     return {
         "n": len(labels),
         "groups": len(np.unique(groups)),
-        "accuracy": over(accuracy),
-        "balanced_accuracy": over(balanced_accuracy),
+        "accuracy": over(share_of(labels == chosen)),
+        "balanced_accuracy": over(mean_recall(labels, chosen)),
         "roc_auc_macro": round(float(np.mean(known)), 4) if known else None,
         "expected_calibration_error": round(expected_calibration_error(labels, probabilities), 4),
         "calibrated_ece_limit": _rounded(
@@ -117,16 +131,7 @@ def figures(
             if sure.any()
             else None,
         },
-        "classes": [
-            {
-                "label": name,
-                "n": int(np.sum(labels == place)),
-                "sensitivity": _share(chosen == place, labels == place),
-                "specificity": _share(chosen != place, labels != place),
-                "roc_auc": None if area is None else _rounded(area),
-            }
-            for place, (name, area) in enumerate(zip(names, areas, strict=True))
-        ],
+        "classes": [of_class(place) for place in range(len(names))],
         "confusion": {
             "rows": "true class",
             "columns": "class with the highest probability",
@@ -134,10 +139,6 @@ def figures(
             "counts": confusion(labels, chosen, len(names)).tolist(),
         },
     }
-
-
-def _share(right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float | None:
-    return _rounded(np.mean(right[among])) if among.any() else None
 
 
 def _rounded(value: float | np.floating[Any]) -> float:

@@ -35,3 +35,17 @@ def uncertain_below(probabilities: FloatArray, labels: IntArray, target: float) 
         if answered.any() and right[answered].mean() >= target:
             return float(threshold)
     return float(THRESHOLDS[-1])
+
+
+def calibrated_out_of_fold(scores: FloatArray, labels: IntArray, folds: IntArray) -> FloatArray:
+    """Return probabilities ``[n, classes]``, each fold's at the temperature that the others say.
+
+    So no row has a say in how it is calibrated, and the calibration that is reported is not
+    flattered.
+    """
+    found = np.zeros_like(scores)
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        temperature = best_temperature(scores[~held_out], labels[~held_out])
+        found[held_out] = softmax(scores[held_out] / temperature)
+    return found

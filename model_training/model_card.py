@@ -4,13 +4,27 @@ from collections.abc import Iterable
 from typing import Any
 
 from message_contracts.model_description import ModelDescription
-from model_training.recipe import Recipe
+from model_training.architectures import BACKBONES
+from model_training.recipe import FineTuning, Recipe
 
 Figures = dict[str, Any]
+COLOR = 3
+CURVES = "training_curves.png"
+CONFUSION = "confusion_matrix.png"
+RELIABILITY = "reliability.png"
+OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD with Nesterov's momentum"}
+AUGMENTATIONS = {
+    "none": "no augmentation",
+    "radiograph": "rotation, scale, shift, mirror, gamma and contrast as augmentation",
+    "any_orientation": (
+        "any rotation, scale, shift, mirror, gamma, contrast and color cast as augmentation"
+    ),
+}
 PAIRS = (
     ("model_minus_thumbnail", "12 x 12 thumbnail"),
     ("model_minus_linear_head", "linear head on frozen features"),
 )
+MEASURED_ON = ("cross_validation", "test", "validation")
 SINGLE = (
     ("model", "this model"),
     ("linear_head_on_frozen_features", "linear head on frozen features"),
@@ -23,6 +37,7 @@ def model_card(recipe: Recipe, description: ModelDescription, metrics: Figures) 
     sections = [
         f"**{recipe.warning}**",
         f"# {recipe.title}: `{description.name}` {description.version}",
+        _to_fill_in(recipe),
         _identity(description),
         "## Intended use\n\n" + recipe.intended_use,
         "## Limits\n\n" + _points(recipe.limits),
@@ -30,14 +45,21 @@ def model_card(recipe: Recipe, description: ModelDescription, metrics: Figures) 
         _classes(description),
         _applies_to(description),
         _training(recipe, metrics),
-        _figures(metrics["cross_validation"]),
-        _comparisons(metrics["comparison"]),
+        *(_figures(part, metrics) for part in MEASURED_ON if part in metrics),
+        _pictures(metrics),
+        _comparisons(metrics),
         _confound(metrics["source_confound"]),
         _left_out(metrics["left_out_rows"]),
         _threshold(metrics),
         _explanation(description),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _to_fill_in(recipe: Recipe) -> str:
+    if not recipe.to_fill_in:
+        return ""
+    return "## Before anybody uses it, a person must fill in\n\n" + _points(recipe.to_fill_in)
 
 
 def _points(lines: tuple[str, ...]) -> str:
@@ -96,33 +118,54 @@ def _applies_to(description: ModelDescription) -> str:
     return (
         "## What it is given\n\n"
         + _points(tuple(lines))
-        + "\n\nWhere the sender leaves body part or view out, nothing but the modality says that"
-        " it is a frontal chest radiograph: a hand would be read too. Route by station if yours"
-        " does."
+        + "\n\nWhere the sender leaves out what the rule asks for and an absent one matches, only"
+        " the rest says what the picture shows. Route by station if yours does."
     )
 
 
 def _training(recipe: Recipe, metrics: Figures) -> str:
     how, data = recipe.fine_tuning, metrics["data"]
+    begun = "ImageNet weights" if metrics["backbone_weights"] else "random weights"
+    groups = "patients" if data["groups_said"] else "groups (the data do not say the patients)"
+    ended = ""
+    if how.patience is not None:
+        ended = (
+            f", of at most {how.epochs}; it ended after {metrics['epochs']['run']}, and the"
+            " version with the lowest validation loss was kept"
+        )
+    left_out = (
+        f" {data['left_out']} rows of the train split were left out for their license."
+        if data["left_out"]
+        else ""
+    )
     return (
         f"## Training\n\n{recipe.data_description}\n\n"
-        f"{data['learned_from']} pictures of {data['groups']} patients; {data['left_out']} rows"
-        f" of the train split left out for their license. {how.backbone} from ImageNet weights,"
-        f" input {how.side} x {how.side}, all kernels fine-tuned ({metrics['kernels_moved']} of"
-        f" {metrics['kernel_count']} moved), {how.epochs} epochs, seed {metrics['seed']}; rotation,"
-        " scale, shift, mirror, gamma and contrast as augmentation; classes weighted to count"
-        " alike."
+        f"{data['learned_from']} pictures of {data['groups']} {groups} to learn from,"
+        f" {data['validated_on']} to validate and {data['tested_on']} to test on; split"
+        f" {data['split']}, never through a group.{left_out}"
+        f" {BACKBONES[how.backbone].title} from {begun}, input {how.side} x {how.side} in"
+        f" {'color' if how.channels == COLOR else 'gray'}, all kernels fine-tuned"
+        f" ({metrics['kernels_moved']} of {metrics['kernel_count']} moved),"
+        f" {metrics['epochs']['kept']} epochs{ended}. {OPTIMIZERS[how.optimizer]}, learning rate"
+        f" {how.learning_rate:g} ({how.schedule}), batches of {how.batch}, seed {metrics['seed']};"
+        f" {AUGMENTATIONS[how.augmentation]}; {_balance(how)}."
     )
 
 
-def _figures(figures: Figures) -> str:
+def _balance(how: FineTuning) -> str:
+    if how.class_balance == 0:
+        return "every picture counted the same"
+    much = "to count alike" if how.class_balance == 1 else f"by their share ** -{how.class_balance}"
+    return f"classes {'weighted' if how.balance_by == 'loss' else 'drawn'} {much}"
+
+
+def _figures(part: str, metrics: Figures) -> str:
+    figures, data = metrics[part], metrics["data"]
     rows = [
         (
             each["label"],
             str(each["n"]),
-            f"{each['sensitivity']:.3f}",
-            f"{each['specificity']:.3f}",
-            f"{each['roc_auc']:.3f}",
+            *(_of_class(each, name) for name in ("sensitivity", "specificity", "roc_auc")),
         )
         for each in figures["classes"]
     ]
@@ -131,53 +174,101 @@ def _figures(figures: Figures) -> str:
         (label, *(str(count) for count in row))
         for label, row in zip(labels, figures["confusion"]["counts"], strict=True)
     ]
+    area = figures["roc_auc_macro"]
+    how = {
+        "cross_validation": (
+            "## Figures by cross-validation\n\n"
+            f"Patient-grouped, {figures.get('folds')} folds over the train split: every picture was"
+            " judged by a network that had seen no picture of its patient, at a temperature that"
+            " the other folds chose."
+        ),
+        "test": (
+            "## Figures on the test part\n\n"
+            "None of these pictures, and none of their patients, had a say in the training, the"
+            " version kept, the temperature or the threshold."
+        ),
+        "validation": (
+            "## Figures on the validation part\n\n"
+            "None of these pictures was learned from"
+            + (
+                ", but they chose the version, the temperature or the threshold: the figures"
+                " flatter a little."
+                if data["validation_chose"]
+                else " and none chose anything."
+            )
+        ),
+    }[part]
     return (
-        "## Figures by cross-validation\n\n"
-        f"Patient-grouped, {figures['folds']} folds over the train split: every picture was judged"
-        " by a network that had seen no picture of its patient. Intervals are 95 %, by resampling"
-        f" patients. n = {figures['n']}, {figures['groups']} patients.\n\n"
+        f"{how} Intervals are 95 %, by resampling patients. n = {figures['n']},"
+        f" {figures['groups']} patients.\n\n"
         f"Accuracy {_range(figures['accuracy'])}; balanced {_range(figures['balanced_accuracy'])};"
-        f" mean ROC-AUC {figures['roc_auc_macro']:.3f}; expected calibration error"
-        f" {figures['expected_calibration_error']:.3f} (10 bins; perfectly calibrated confidences"
-        f" would stay below {figures['calibrated_ece_limit']:.3f} in 95 of 100 samples of this"
-        " size).\n\n"
+        f" mean ROC-AUC {'unknown' if area is None else format(area, '.3f')}; expected calibration"
+        f" error {figures['expected_calibration_error']:.3f} (10 bins; perfectly calibrated"
+        f" confidences would stay below {figures['calibrated_ece_limit']:.3f} in 95 of 100 samples"
+        " of this size).\n\n"
         + _table(("class", "n", "sensitivity", "specificity", "ROC-AUC"), rows)
         + "\n\nRows are true classes, columns chosen ones:\n\n"
         + _table(("", *labels), counts)
     )
 
 
-def _comparisons(comparison: Figures) -> str:
+def _of_class(figures: Figures, name: str) -> str:
+    if figures[name] is None:
+        return "-"
+    lower, upper = figures["intervals"][name]
+    return f"{figures[name]:.3f} ({lower:.3f} to {upper:.3f})"
+
+
+def _pictures(metrics: Figures) -> str:
+    on = {"cross_validation": "out of fold"}.get(metrics["primary"], f"{metrics['primary']} part")
+    return (
+        f"![Training curves]({CURVES})\n\n![Confusion, {on}]({CONFUSION})\n\n"
+        f"![Reliability, {on}]({RELIABILITY})"
+    )
+
+
+def _comparisons(metrics: Figures) -> str:
     introduction = (
-        "## What that is worth\n\nThe same folds, the same resampling. The baselines' penalty was"
+        "## What that is worth\n\nThe same rows, the same resampling. The baselines' penalty was"
         " chosen on the reported figures, in their favor, and within a subgroup they were fitted to"
         " that subgroup alone, while this model was trained on all classes."
     )
     parts = [introduction]
-    for name, figures in comparison.items():
-        title = "All rows, all classes" if name == "all" else name
-        both = (figures["accuracy"], figures["balanced_accuracy"])
-        rows = [(label, *(_range(each[key]) for each in both)) for key, label in SINGLE]
-        rows += [
-            (f"**difference to the {label}**", *(_range(each[key], signed=True) for each in both))
-            for key, label in PAIRS
-        ]
-        parts.append(
-            f"### {title}\n\nn = {figures['n']}, {figures['groups']} patients\n\n"
-            + _table(("", "accuracy", "balanced accuracy"), rows)
-        )
+    judging = "test" if "test" in metrics else "validation"
+    for key, on in (("comparison", "out of fold"), ("held_out_comparison", f"{judging} part")):
+        for name, figures in metrics.get(key, {}).items():
+            title = "All rows, all classes" if name == "all" else name
+            parts.append(f"### {title}, {on}\n\n{_comparison(figures)}")
     return "\n\n".join(parts)
+
+
+def _comparison(figures: Figures) -> str:
+    both = (figures["accuracy"], figures["balanced_accuracy"])
+    rows = [
+        (label, *(_range(each[key]) for each in both)) for key, label in SINGLE if key in both[0]
+    ]
+    rows += [
+        (f"**difference to the {label}**", *(_range(each[key], signed=True) for each in both))
+        for key, label in PAIRS
+        if key in both[0]
+    ]
+    return f"n = {figures['n']}, {figures['groups']} patients\n\n" + _table(
+        ("", "accuracy", "balanced accuracy"), rows
+    )
 
 
 def _confound(confound: Figures) -> str:
     if not confound:
         return ""
-    features = _range(confound["accuracy_linear_head_on_frozen_features"])
+    features = ""
+    if "accuracy_linear_head_on_frozen_features" in confound:
+        told = _range(confound["accuracy_linear_head_on_frozen_features"])
+        features = f" {told} by a linear head on frozen features and"
     thumbnail = _range(confound["accuracy_thumbnail_12x12"])
     known = ", ".join(f"{name} {count}" for name, count in confound["sources"].items())
     return (
         f"### Source confound\n\nSources: {known}. The source, which should not matter, is told"
-        f" with an accuracy of {features} by a linear head on frozen features and {thumbnail} by"
+        f" with an accuracy of{features} {thumbnail} by"
         " the thumbnail; knowing the true class alone gives"
         f" {confound['accuracy_from_the_true_class_alone']:.3f}. Whatever separates the sources"
         " separates the classes as well."
@@ -204,15 +295,18 @@ def _left_out(left_out: Figures) -> str:
 
 
 def _threshold(metrics: Figures) -> str:
-    uncertain = metrics["cross_validation"]["uncertain"]
+    uncertain = metrics[metrics["primary"]]["uncertain"]
+    crossed = "cross_validation" in metrics
+    on = "out of fold" if crossed else f"on the {metrics['primary']} part"
+    chose = "these same out-of-fold scores" if crossed else "the validation part"
     right = uncertain["accuracy_of_the_rest"]
     rest = "nothing is left" if right is None else f"{right:.3f} of the rest are right"
     return (
         "## Uncertain\n\n"
         f"Scores are divided by the temperature {metrics['temperature']:.2f} before the softmax."
-        f" Below a probability of {uncertain['below']:.2f} the finding is `Uncertain`: out of fold"
+        f" Below a probability of {uncertain['below']:.2f} the finding is `Uncertain`: {on}"
         f" that is {uncertain['share']:.0%} of the pictures, and {rest}."
-        " Temperature and threshold were chosen on these same out-of-fold scores."
+        f" Temperature and threshold were chosen on {chose}."
     )
 
 

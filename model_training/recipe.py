@@ -8,9 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from message_contracts.applicability import ApplicabilityRule
 from message_contracts.model_description import ModelClass
+from message_contracts.study_selection import StudySelection
 from service_runtime.errors import PermanentError
 
 RECIPES = Path(__file__).parent / "recipes"
+Architecture = Literal[
+    "mobilenet_v2", "mobilenet_v1", "resnet50v2_se", "densenet169", "efficientnet_b3"
+]
 
 
 class InvalidRecipe(PermanentError):
@@ -24,15 +28,31 @@ class _Part(BaseModel):
 class FineTuning(_Part):
     """How the network is fine-tuned."""
 
-    backbone: Literal["mobilenet_v1", "mobilenet_v2"]
-    side: int = Field(ge=64, le=512)
-    """Rows and columns of the input."""
+    backbone: Architecture
+    side: int = Field(ge=64, le=512, multiple_of=32)
+    """Rows and columns of the input; whole cells of a feature map of stride 32."""
+    channels: Literal[1, 3] = 1
+    """1: pictures are read in gray; 3: in color."""
     epochs: int = Field(ge=1)
+    """At most; see ``patience``."""
     batch: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    """The peak; it rises over the first tenth of all steps, then falls as a cosine to zero."""
+    """The peak, reached over the first tenth of all steps."""
     label_smoothing: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """``sgd`` is with Nesterov's momentum of 0.9. Weight decay is decoupled in all three."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after its peak: to zero at the last step, or not at all."""
+    augmentation: Literal["none", "radiograph", "any_orientation"] = "radiograph"
+    """``any_orientation`` is for pictures that have no up and no right, such as of skin."""
+    class_balance: float = Field(default=1.0, ge=0, le=1)
+    """1: every class counts the same, however rare; 0: every picture does."""
+    balance_by: Literal["loss", "sampling"] = "loss"
+    """Rare classes weigh more in the loss, or are drawn more often."""
+    patience: int | None = Field(default=None, ge=1)
+    """Training ends when the validation loss has not fallen for so many epochs, and the version
+    with the lowest is kept. ``None``: all epochs, and the last version."""
 
 
 class Subgroup(_Part):
@@ -57,6 +77,7 @@ class Recipe(_Part):
     caveats: tuple[str, ...]
     """What the data cannot show; each is a point of the card."""
     applies_to: ApplicabilityRule
+    reads: StudySelection = StudySelection()
     classes: tuple[ModelClass, ...]
     license: str
     data_description: str
@@ -65,11 +86,32 @@ class Recipe(_Part):
     """The threshold is the lowest at which the rest is right as often as this, out of fold."""
     fine_tuning: FineTuning
     subgroups: tuple[Subgroup, ...] = ()
+    to_fill_in: tuple[str, ...] = ()
+    """What nobody has said yet; the card lists it before all else."""
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the network's output."""
         return tuple(each.label for each in self.classes)
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """What the data call the classes, in the same order."""
+        return tuple((each.data_name or each.label).replace("_", " ") for each in self.classes)
+
+    def with_fine_tuning(self, settings: dict[str, object]) -> "Recipe":
+        """Return the same recipe with other settings of the training.
+
+        Raises
+        ------
+        InvalidRecipe
+            A value is none that the setting may have.
+        """
+        changed = self.fine_tuning.model_dump() | settings
+        try:
+            return self.model_copy(update={"fine_tuning": FineTuning.model_validate(changed)})
+        except ValidationError as error:
+            raise InvalidRecipe(faults_of(error)) from error
 
 
 def load_recipe(name_or_file: str) -> Recipe:
@@ -90,8 +132,12 @@ def load_recipe(name_or_file: str) -> Recipe:
     except yaml.YAMLError as error:
         raise InvalidRecipe(f"{file.name}: not YAML") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        )
-        raise InvalidRecipe(f"{file.name}: {faults}") from error
+        raise InvalidRecipe(f"{file.name}: {faults_of(error)}") from error
+
+
+def faults_of(error: ValidationError) -> str:
+    """Return every fault with the name of its field, never with its value."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)
+    )

@@ -1,56 +1,54 @@
-"""The whole training on drawn pictures, with a backbone of random weights."""
+"""The whole training on drawn pictures, with a base that trains in a second."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pytest
 import yaml
 
+from inference_worker.labeled_pictures import read_picture
 from inference_worker.model_folder import load_model_folder
 from inference_worker.predictor import Predictor
 from model_training.__main__ import main
 from model_training.architectures import BACKBONES
+from model_training.checkpoint import Checkpoint
 from model_training.cross_validation import Run, trained
-from model_training.data_set import chosen_rows, load
+from model_training.data_set import DataSet, chosen_rows, load
 from model_training.fitting import scores
-from model_training.networks import (
-    build_network,
-    kernels_of,
-    unmoved_kernels,
-    with_temperature,
-)
+from model_training.progress import Reporter
 from model_training.recipe import RECIPES, load_recipe
+from tests.tiny_backbone import TINY, save_tiny_weights
 from tests.tiny_model import LABELS, drawn_pictures
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(900)]
 SIDE = 64
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", TINY)
 
 
 @pytest.fixture(scope="module")
 def backbone_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    keras.utils.set_random_seed(3)
-    inputs = keras.Input((SIDE, SIDE, 3), name="picture")
-    base = keras.applications.MobileNet(input_tensor=inputs, include_top=False, weights=None)
-    base = keras.Model(inputs, base.get_layer("conv_dw_13_relu").output)
-    file = tmp_path_factory.mktemp("backbone") / "mobilenet.weights.h5"
-    base.save_weights(file)
-    return file
+    return save_tiny_weights(tmp_path_factory.mktemp("backbone") / "tiny.weights.h5", SIDE)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    pictures, labels = drawn_pictures(48, seed=5)
+    pictures, labels = drawn_pictures(64, seed=5)
     lines = ["file,class,patient_id,group_id,source,licence,split"]
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         cv2.imwrite(str(folder / f"{number}.png"), picture)
-        group, licence = f"g{number // 2}", "CC BY-NC 4.0" if number >= 40 else "CC BY 4.0"
+        group, licence = f"g{number // 2}", "CC BY-NC 4.0" if number >= 56 else "CC BY 4.0"
         source = ("kermany", "nih", "hannover")[number // 2 % 3]
+        split = "val" if 40 <= number < 56 else "train"
         folder_class = LABELS[label].replace(" ", "_")
-        lines.append(f"{number}.png,{folder_class},{group},{group},{source},{licence},train")
+        lines.append(f"{number}.png,{folder_class},{group},{group},{source},{licence},{split}")
     (folder / "manifest.csv").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -59,22 +57,19 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fields = yaml.safe_load((RECIPES / "chest-radiograph.yaml").read_text(encoding="utf-8"))
     fields["subgroups"] = fields["subgroups"][1:]
-    fields["fine_tuning"] |= {"side": SIDE, "epochs": 1, "batch": 8}
+    fields["fine_tuning"] |= {"backbone": "mobilenet_v2", "side": SIDE, "epochs": 2, "batch": 8}
     file = tmp_path_factory.mktemp("recipe") / "small.yaml"
     file.write_text(yaml.safe_dump(fields), encoding="utf-8")
     return file
 
 
-def test_training_writes_a_model_folder_that_the_worker_loads(
-    backbone_weights: Path,
-    data_dir: Path,
-    recipe: Path,
-    tmp_path: Path,
+def test_a_recipe_is_cross_validated_and_becomes_a_folder_that_the_worker_loads(
+    backbone_weights: Path, data_dir: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "model"
+    output, work = tmp_path / "model", tmp_path / "work"
     arguments = ["--data", str(data_dir), "--backbone-weights", str(backbone_weights)]
     arguments += ["--output", str(output), "--recipe", str(recipe), "--folds", "2"]
-    arguments += ["--exclude-licence", "NC", "--work-dir", str(tmp_path / "work")]
+    arguments += ["--exclude-licence", "NC", "--work-dir", str(work)]
 
     assert main(arguments) == 0
 
@@ -83,80 +78,133 @@ def test_training_writes_a_model_folder_that_the_worker_loads(
     card = (output / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert folder.description.training_data.picture_count == 40
     assert metrics["cross_validation"]["n"] == 40
+    assert metrics["validation"]["n"] == 16
+    assert metrics["held_out_comparison"]["all"]["n"] == 16
     assert metrics["left_out_rows"]["n"] == 8
-    assert metrics["kernels_moved"] == metrics["kernel_count"] == 27
+    assert metrics["kernels_moved"] == metrics["kernel_count"] == 3
     assert card.startswith("**Not for clinical use")
     assert "difference to the 12 x 12 thumbnail" in card
+    assert "and none chose anything" in card
     (prediction,) = Predictor(folder).predict(np.zeros((1, SIDE, SIDE), dtype=np.uint8))
     assert len(prediction.probabilities) == 4
+    in_folder = {each.name for each in output.iterdir()}
+    assert in_folder == {
+        *("MODEL_CARD.md", "metrics.json", "model.yaml", "weights.keras"),
+        *("training_curves.png", "confusion_matrix.png", "reliability.png"),
+    }
+    assert read_picture(work / "worst_errors.png", 3).shape[1] == 3 * 420
+
+
+class Cut(BaseException):
+    """The power fails."""
+
+
+def a_run(recipe: Path, weights: Path, work_dir: Path, **fine_tuning: object) -> Run:
+    chosen = load_recipe(str(recipe)).with_fine_tuning(fine_tuning)
+    reporter = Reporter(StringIO(), StringIO())
+    return Run(chosen, weights, work_dir, 1, reporter, checkpoint_every_s=0.0)
+
+
+def some_data(run: Run, data_dir: Path) -> tuple[DataSet, DataSet]:
+    kept, _ = chosen_rows(data_dir, None)
+    data = load(kept, run.recipe)
+    return data.only(np.arange(30)), data.only(np.arange(30, 40))
+
+
+@pytest.mark.parametrize(("cut_after", "patience"), [(2, None), (7, 1)])
+def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
+    backbone_weights: Path,
+    data_dir: Path,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    cut_after: int,
+    patience: int | None,
+) -> None:
+    """Four steps an epoch, each kept and the epoch's end too: both cuts are between the ends."""
+    for name in ("cut", "whole"):
+        (tmp_path / name).mkdir()
+    settings = {"epochs": 3, "batch": 8, "patience": patience, "balance_by": "sampling"}
+    whole = a_run(recipe, backbone_weights, tmp_path / "whole", **settings)
+    learned, validation = some_data(whole, data_dir)
+    uninterrupted = trained(whole, learned, validation, "final")
+    run = a_run(recipe, backbone_weights, tmp_path / "cut", **settings)
+    save = Checkpoint.save
+    saved = []
+
+    def save_and_cut(checkpoint: Checkpoint, *arguments: object) -> None:
+        save(checkpoint, *arguments)
+        saved.append(1)
+        if len(saved) == cut_after:
+            raise Cut
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_cut)
+    with pytest.raises(Cut):
+        trained(run, learned, validation, "final")
+    monkeypatch.setattr(Checkpoint, "save", save)
+
+    resumed = trained(run, learned, validation, "final")
+
+    assert resumed.history == uninterrupted.history
+    for ours, theirs in zip(
+        resumed.network.get_weights(), uninterrupted.network.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert {each.suffix for each in (tmp_path / "cut").iterdir()} == {".keras", ".json"}
 
 
 def test_a_finished_network_is_read_and_not_trained_again(
     backbone_weights: Path, data_dir: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    run = Run(load_recipe(str(recipe)), backbone_weights, tmp_path, 1, said.append)
-    kept, _ = chosen_rows(data_dir, None)
-    data = load(kept, run.recipe.labels, SIDE)
-    rows = np.arange(16)
+    run = a_run(recipe, backbone_weights, tmp_path, epochs=1)
+    learned, validation = some_data(run, data_dir)
+    first = trained(run, learned, validation, "final")
 
-    first = trained(run, data, rows, "final")
-    again = trained(run, data, rows, "final")
+    again = trained(run, learned, validation, "final")
 
-    assert [line.split(":")[1].strip().split(" ")[0] for line in said] == ["epoch", "read"]
-    np.testing.assert_array_equal(scores(first, data.pictures), scores(again, data.pictures))
+    assert again.history == first.history
+    np.testing.assert_array_equal(
+        scores(first.network, learned.pictures), scores(again.network, learned.pictures)
+    )
 
 
-def test_a_folder_that_is_no_data_set_is_refused(
-    backbone_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_other_pictures_are_not_taken_for_the_same(
+    backbone_weights: Path, data_dir: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--data", str(tmp_path), "--backbone-weights", str(backbone_weights)]
+    run = a_run(recipe, backbone_weights, tmp_path, epochs=1)
+    learned, validation = some_data(run, data_dir)
+    trained(run, learned, validation, "final")
 
-    code = main([*arguments, "--output", str(tmp_path / "m"), "--work-dir", str(tmp_path / "w")])
+    trained(run, learned.only(np.arange(20)), validation, "final")
+
+    assert len(list(tmp_path.glob("final-*.keras"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [((), "no manifest.csv"), (("X/a.png", "X/b.png", "X/c.png"), "at least two are needed")],
+)
+def test_a_folder_that_is_no_data_set_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: tuple[str, ...], fault: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in files:
+        (data / file).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(data / file), np.zeros((8, 8), dtype=np.uint8))
+
+    code = main(["--data", str(data), "--output", str(tmp_path / "m"), "--work-dir", str(tmp_path)])
 
     assert code == 1
-    assert "no manifest.csv" in capsys.readouterr().err
+    assert fault in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
 
-def test_an_untrained_network_has_no_kernel_that_moved(backbone_weights: Path) -> None:
-    network = build_network(BACKBONES["mobilenet_v1"], SIDE, 4, backbone_weights)
-    before = kernels_of(network)
+def test_a_setting_that_cannot_be_is_named(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(data_dir), "--output", str(tmp_path / "m"), "--side", "100"]
 
-    assert set(unmoved_kernels(network, before)) == set(before)
-    assert len(before) == 27
-
-
-def test_a_temperature_changes_how_sure_and_not_what(backbone_weights: Path) -> None:
-    network = build_network(BACKBONES["mobilenet_v1"], SIDE, 4, backbone_weights)
-    pictures = np.random.default_rng(1).uniform(-1, 1, (3, SIDE, SIDE, 3)).astype(np.float32)
-
-    sharp = np.log(network(pictures).numpy())
-    soft = np.log(with_temperature(network, 2.0)(pictures).numpy())
-
-    spread = sharp - sharp.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(soft - soft.mean(axis=1, keepdims=True), spread / 2, atol=1e-5)
-
-
-def test_a_feature_cell_is_centered_on_what_it_sees(backbone_weights: Path) -> None:
-    """Else a heat map would be drawn half a cell off."""
-    inputs = keras.Input((224, 224, 3), name="picture")
-    base = keras.applications.MobileNet(input_tensor=inputs, include_top=False, weights=None)
-    base = keras.Model(inputs, base.get_layer("conv_dw_13_relu").output)
-    file = backbone_weights.with_name("large.weights.h5")
-    base.save_weights(file)
-    network = build_network(BACKBONES["mobilenet_v1"], 224, 4, file)
-
-    paddings = [
-        layer.padding[0]
-        for layer in network.layers
-        if isinstance(layer, keras.layers.ZeroPadding2D)
-    ]
-
-    center, stride = 0.0, 1
-    first_convolution_pads_below = (0, 1)
-    for above, _ in (first_convolution_pads_below, *paddings):
-        center += stride * (1 - above)
-        stride *= 2
-    assert stride == 32
-    assert abs(center - (stride - 1) / 2) <= 1
+    assert main(arguments) == 1
+    assert "side" in capsys.readouterr().err

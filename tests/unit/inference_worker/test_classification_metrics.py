@@ -9,7 +9,6 @@ from inference_worker.classification_metrics import (
     calibrated_ece_limit,
     confusion,
     expected_calibration_error,
-    grouped_bootstrap,
     roc_auc,
 )
 
@@ -46,31 +45,6 @@ def test_a_classifier_that_is_as_sure_as_it_is_right_is_calibrated() -> None:
 
     assert expected_calibration_error(LABELS, probabilities) == pytest.approx(0)
     assert expected_calibration_error(1 - LABELS, probabilities) == pytest.approx(0.5)
-
-
-def test_an_interval_widens_when_pictures_share_a_patient() -> None:
-    right = np.random.default_rng(3).random(40) < 0.7
-    each_alone = np.repeat(right, 5)
-    shared = np.array([f"patient {number // 5}" for number in range(200)])
-    apart = np.array([f"patient {number}" for number in range(200)])
-
-    def share(rows: np.ndarray) -> float:
-        return float(each_alone[rows].mean())
-
-    grouped, ungrouped = grouped_bootstrap(shared, share, 1), grouped_bootstrap(apart, share, 1)
-
-    assert grouped.estimate == ungrouped.estimate
-    assert grouped.upper - grouped.lower > 1.5 * (ungrouped.upper - ungrouped.lower)
-    assert grouped.lower < grouped.estimate < grouped.upper
-
-
-def test_the_same_seed_gives_the_same_interval() -> None:
-    groups = np.array(["a", "b", "b", "c"])
-
-    def share(rows: np.ndarray) -> float:
-        return float((LABELS[rows] == CHOSEN[rows]).mean())
-
-    assert grouped_bootstrap(groups, share, 5) == grouped_bootstrap(groups, share, 5)
 
 
 def test_honest_confidences_stay_below_the_limit_in_nineteen_of_twenty_samples() -> None:

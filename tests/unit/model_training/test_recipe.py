@@ -52,3 +52,16 @@ def test_an_unknown_field_is_named(tmp_path: Path) -> None:
 def test_an_absent_recipe_is_refused_with_the_ones_there_are() -> None:
     with pytest.raises(InvalidRecipe, match="chest-radiograph"):
         load_recipe("brain-scan")
+
+
+def test_every_recipe_of_ours_can_be_used() -> None:
+    for file in RECIPES.glob("*.yaml"):
+        assert load_recipe(file.stem).name == file.stem
+
+
+def test_a_setting_takes_the_place_of_the_recipes_and_a_wrong_one_is_named() -> None:
+    recipe = load_recipe("chest-radiograph")
+
+    assert recipe.with_fine_tuning({"epochs": 3}).fine_tuning.epochs == 3
+    with pytest.raises(InvalidRecipe, match="side"):
+        recipe.with_fine_tuning({"side": 100})

@@ -1,0 +1,80 @@
+"""The architectures as they are built, and what is done to them."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_training.architectures import BACKBONES, UnfitBackboneWeights, build_backbone
+from model_training.networks import (
+    build_network,
+    kernels_of,
+    unmoved_kernels,
+    with_temperature,
+)
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(900)]
+SIDE = 224
+CELL = 3
+"""The middle one of seven: with nothing out of place it sees the middle of the picture."""
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_feature_cell_is_centered_on_what_it_sees(name: str) -> None:
+    """Else a heat map would be drawn half a cell, 16 pixels, off."""
+    keras.utils.set_random_seed(1)
+    base = build_backbone(BACKBONES[name], SIDE, None)
+    random = np.random.default_rng(0)
+    picture = tf.constant(random.uniform(-1, 1, (1, SIDE, SIDE, 3)).astype(np.float32))
+
+    with tf.GradientTape() as tape:
+        tape.watch(picture)
+        features = base(picture, training=False)
+        mix = random.normal(size=features.shape[-1]).astype(np.float32)
+        value = tf.reduce_sum(features[0, CELL, CELL] * mix)
+    seen = np.square(tape.gradient(value, picture).numpy()[0]).sum(axis=-1)
+
+    assert base.layers[-1].name == BACKBONES[name].last_layer
+    assert features.shape[1:3] == (7, 7)
+    for axis in (0, 1):
+        profile = seen.sum(axis=1 - axis)
+        center = float(profile @ np.arange(SIDE) / profile.sum())
+        assert center == pytest.approx((SIDE - 1) / 2, abs=5)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.weights.h5"
+    inputs = keras.Input((32, 32, 3))
+    keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)).save_weights(file)
+
+    with pytest.raises(UnfitBackboneWeights, match=r"other\.weights\.h5: no weights of MobileNet"):
+        build_backbone(BACKBONES["mobilenet_v1"], 32, file)
+
+
+def test_weights_come_with_the_backbone_and_nothing_has_moved_yet(
+    tmp_path: Path,
+) -> None:
+    first = build_backbone(BACKBONES["mobilenet_v1"], 64, None)
+    file = tmp_path / "first.weights.h5"
+    first.save_weights(file)
+
+    network = build_network(BACKBONES["mobilenet_v1"], 64, 4, file)
+
+    before = kernels_of(network)
+    assert len(before) == 27
+    assert set(unmoved_kernels(network, before)) == set(before)
+    for ours, theirs in zip(first.get_weights(), network.get_weights(), strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_temperature_changes_how_sure_and_not_what() -> None:
+    network = build_network(BACKBONES["mobilenet_v2"], 64, 4, None)
+    pictures = np.random.default_rng(1).uniform(-1, 1, (3, 64, 64, 3)).astype(np.float32)
+
+    sharp = np.log(network(pictures).numpy())
+    soft = np.log(with_temperature(network, 2.0)(pictures).numpy())
+
+    spread = sharp - sharp.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(soft - soft.mean(axis=1, keepdims=True), spread / 2, atol=1e-5)
