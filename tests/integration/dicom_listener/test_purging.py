@@ -79,7 +79,7 @@ def test_instances_go_a_month_after_their_case_has_ended(kept: KeptStudies) -> N
     assert a_purge(kept).some() == Amount(0, 0)
 
 
-@pytest.mark.parametrize("status", set(CaseStatus))
+@pytest.mark.parametrize("status", sorted(CaseStatus))
 def test_only_what_nobody_has_to_act_on_goes(
     kept_in_sqlite: KeptStudies, status: CaseStatus
 ) -> None:
@@ -91,7 +91,7 @@ def test_only_what_nobody_has_to_act_on_goes(
     assert gone.instances == (2 if status in ended else 0)
 
 
-@pytest.mark.parametrize("state", set(DeliveryState))
+@pytest.mark.parametrize("state", sorted(DeliveryState))
 def test_a_report_that_was_not_delivered_keeps_its_instances(
     kept_in_sqlite: KeptStudies, state: DeliveryState
 ) -> None:
