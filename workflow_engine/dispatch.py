@@ -10,12 +10,12 @@ from message_contracts.delivery import EHR, AttachmentRequested, ReportRequested
 from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
-from message_contracts.inference import InferenceRequested
+from message_contracts.inference import InferenceRequested, Urgency
 from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.messaging import outbox
 from service_runtime.messaging.hastening import hasten
-from workflow_engine import cases, deliveries, findings, history, releases
+from workflow_engine import cases, deliveries, findings, history, releases, urgency
 from workflow_engine.case import Case, Trigger
 from workflow_engine.history import Entry
 from workflow_engine.routing import Route
@@ -33,8 +33,13 @@ class Occasion:
 
 
 def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occasion) -> None:
-    """Have a model read the version under way; of one in shadow the case knows nothing."""
+    """Have a model read the version under way; of one in shadow the case knows nothing.
+
+    A shadow reading is never urgent: nobody waits for it.
+    """
+    how_soon = Urgency.ROUTINE
     if not route.shadow:
+        how_soon = urgency.of_study(transaction.connection, case.study_instance_uid)
         cases.ask(transaction.connection, case, route.model, occasion.at)
     send(
         transaction,
@@ -44,6 +49,7 @@ def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occa
             study_instance_uid=case.study_instance_uid,
             model=route.model,
             sop_instance_uids=route.sop_instance_uids,
+            urgency=how_soon,
             shadow=route.shadow,
         ),
         derived_id(
