@@ -27,6 +27,10 @@ REASON = (
 class Reference(Protocol):
     """What a picture's features are compared with."""
 
+    @property
+    def channels(self) -> int:
+        """How many features a picture has."""
+
     def distances(self, features: FloatArray) -> FloatArray:
         """Return how far each of ``[n, channels]`` is from the training pictures, ``[n]``."""
 
@@ -42,6 +46,11 @@ class ClassMeans:
     """``[classes, channels]``."""
     whitening: FloatArray
     """``[channels, channels]``: features times this have the shared covariance 1."""
+
+    @property
+    def channels(self) -> int:
+        """How many features a picture has."""
+        return int(self.means.shape[1])
 
     def distances(self, features: FloatArray) -> FloatArray:
         """Return the distance in standard deviations per channel, so 1 is usual."""
@@ -64,6 +73,11 @@ class Neighbors:
     features: FloatArray
     """``[pictures, channels]``, each of length 1."""
     k: int
+
+    @property
+    def channels(self) -> int:
+        """How many features a picture has."""
+        return int(self.features.shape[1])
 
     def distances(self, features: FloatArray) -> FloatArray:
         """Return the Euclidean distance between features of length 1: 0 is equal, 2 opposite."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from inference_worker.domain import load_domain
 from inference_worker.model_folder import InvalidModelFolder, ModelFolder
 from inference_worker.prediction import Prediction
 from inference_worker.preprocessing import Picture
@@ -27,17 +28,27 @@ class Predictor:
     differentiated: a pooling and a dense layer. The score is the one before the softmax, as the
     paper has it; after the softmax a certain class would have a vanishing gradient.
 
+    The features by which a picture of another kind is known come out of the same graph.
+
     Raises
     ------
     InvalidModelFolder
         The weights cannot be loaded, or the network does not fit its description: other input,
-        other number of classes, no such ``grad_cam_layer``, or no softmax at its end.
+        other number of classes, no such ``grad_cam_layer`` or ``domain.layer``, or no softmax at
+        its end. Or the file of its domain cannot be used.
     """
 
     def __init__(self, folder: ModelFolder) -> None:
         _suit_gpu()
         self._description = folder.description
+        self._domain = load_domain(folder)
         backbone, head = _cut(_load(folder), folder)
+        compared_channels = int(backbone.output_shape[1][-1])
+        if self._domain is not None and self._domain.reference.channels != compared_channels:
+            raise InvalidModelFolder(
+                f"{folder.path.name}: domain.layer: it has {compared_channels} channels, "
+                f"domain.file {self._domain.reference.channels}"
+            )
         channels = self._description.input.channels
         multiply, add = self._description.input.multiply, self._description.input.add
 
@@ -51,11 +62,12 @@ class Predictor:
 
         @tf.function  # type: ignore[untyped-decorator]
         def classify(batch: Any) -> Any:
-            return tf.nn.softmax(head(features_of(batch), training=False))
+            features, compared = features_of(batch)
+            return tf.nn.softmax(head(features, training=False)), compared
 
         @tf.function  # type: ignore[untyped-decorator]
         def explain(batch: Any) -> Any:
-            features = features_of(batch)
+            features, compared = features_of(batch)
             with tf.GradientTape() as tape:
                 tape.watch(features)
                 scores = head(features, training=False)
@@ -64,7 +76,7 @@ class Predictor:
             weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
             cam = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
             peak = tf.reduce_max(cam, axis=(1, 2), keepdims=True)
-            return tf.nn.softmax(scores), tf.math.divide_no_nan(cam, peak)
+            return tf.nn.softmax(scores), tf.math.divide_no_nan(cam, peak), compared
 
         rows, columns = self._description.input.rows, self._description.input.columns
         shapes = [tf.TensorSpec((None, rows, columns), tf.uint8)]
@@ -83,15 +95,33 @@ class Predictor:
         ValueError
             The batch has not the type or geometry of the model's input.
         """
-        probabilities, cams = self._explain[self._rank_of(batch)](tf.constant(batch))
+        found = self._explain[self._rank_of(batch)](tf.constant(batch))
+        probabilities, cams, compared = (each.numpy() for each in found)
         return [
-            Prediction(tuple(float(each) for each in row), cam)
-            for row, cam in zip(_normalized(probabilities.numpy()), cams.numpy(), strict=True)
+            Prediction(tuple(float(each) for each in row), cam, refusal)
+            for row, cam, refusal in zip(
+                _normalized(probabilities), cams, self._refusals(compared), strict=True
+            )
         ]
 
     def classify(self, batch: Picture) -> npt.NDArray[np.float64]:
         """Return the probabilities ``[n, classes]`` alone; takes and raises as ``predict``."""
-        return _normalized(self._classify[self._rank_of(batch)](tf.constant(batch)).numpy())
+        return self.assess(batch)[0]
+
+    def assess(self, batch: Picture) -> tuple[npt.NDArray[np.float64], tuple[str | None, ...]]:
+        """Return the probabilities ``[n, classes]``, and of each picture why it is refused.
+
+        Takes and raises as ``predict``.
+        """
+        found = self._classify[self._rank_of(batch)](tf.constant(batch))
+        probabilities, compared = (each.numpy() for each in found)
+        return _normalized(probabilities), self._refusals(compared)
+
+    def _refusals(self, compared: npt.NDArray[np.float32]) -> tuple[str | None, ...]:
+        domain = self._domain
+        if domain is None:
+            return (None,) * len(compared)
+        return tuple(domain.refusal(float(each)) for each in domain.distances(compared))
 
     def _rank_of(self, batch: Picture) -> int:
         expected = (self._description.input.rows, self._description.input.columns)
@@ -135,7 +165,11 @@ def _load(folder: ModelFolder) -> Any:
 
 
 def _cut(network: Any, folder: ModelFolder) -> tuple[Any, Any]:
-    """Cut the network at its Grad-CAM layer; the head ends at the scores before the softmax."""
+    """Cut the network at its Grad-CAM layer; the head ends at the scores before the softmax.
+
+    The lower part also gives what is compared with the domain, ``[n, channels]``; of a model
+    without one there are no channels.
+    """
     description, name = folder.description, folder.path.name
     network = _as_graph(network)
     wanted = (description.input.rows, description.input.columns, description.input.channels)
@@ -163,7 +197,21 @@ def _cut(network: Any, folder: ModelFolder) -> tuple[Any, Any]:
             f"{name}: grad_cam_layer: {description.grad_cam_layer} is bypassed on the way to the "
             "output; name the last layer with a feature map"
         ) from error
-    return keras.Model(network.input, layer.output), head
+    return keras.Model(network.input, [layer.output, _compared(layers, layer, folder)]), head
+
+
+def _compared(layers: dict[str, Any], cut: Any, folder: ModelFolder) -> Any:
+    """Return the features that are compared with the model's domain, averaged over the picture."""
+    domain = folder.description.domain
+    if domain is None:
+        return keras.layers.GlobalAveragePooling2D()(cut.output)[:, :0]
+    layer = layers.get(domain.layer)
+    if layer is None or len(layer.output.shape) != FEATURE_MAP_DIMENSIONS:
+        raise InvalidModelFolder(
+            f"{folder.path.name}: domain.layer: the network has no layer {domain.layer} with a "
+            "feature map [rows, columns, channels]"
+        )
+    return keras.layers.GlobalAveragePooling2D()(layer.output)
 
 
 def _as_graph(network: Any) -> Any:
