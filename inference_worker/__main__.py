@@ -18,7 +18,13 @@ from inference_worker.handlers import Worker
 from inference_worker.loading import ModelSource, keep_files
 from inference_worker.model_folder import RefusedFolder, find_model_folders
 from inference_worker.model_holder import Models
-from inference_worker.registration import Registered, note_loading, register, replace_missing
+from inference_worker.registration import (
+    Registered,
+    log_registered,
+    note_loading,
+    register,
+    replace_missing,
+)
 from inference_worker.settings import WorkerSettings
 from message_contracts.inference import ModelReference
 from message_contracts.topology import INFERENCE_ROUTINE, INFERENCE_URGENT
@@ -138,7 +144,9 @@ def _register(settings: WorkerSettings, database: Database) -> Registered:
     folders, refused = find_model_folders(settings.models_dir)
     if not folders and not refused:
         _LOG.warning("models.none", path=settings.models_dir)
-    return register(database, folders, refused, datetime.now(UTC))
+    registered = register(database, folders, refused, datetime.now(UTC))
+    log_registered(registered)
+    return registered
 
 
 if __name__ == "__main__":

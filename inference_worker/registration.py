@@ -55,9 +55,14 @@ def register(
         for name in {folder.description.name for folder in good}:
             _have_one_asked(transaction, name, good)
         _note_refused(transaction, good, set_aside, at)
-    for each in set_aside:
+    return Registered(tuple(good), tuple(set_aside))
+
+
+def log_registered(registered: Registered) -> None:
+    """Log what was registered, and what was set aside with the reason."""
+    for each in registered.refused:
         _LOG.error("model.set_aside", path=each.path, reason=each.reason)
-    for folder in good:
+    for folder in registered.folders:
         description = folder.description
         _LOG.info(
             "model.registered",
@@ -66,7 +71,6 @@ def register(
             device_uid=description.device_uid,
             weights_sha256=folder.weights_sha256,
         )
-    return Registered(tuple(good), tuple(set_aside))
 
 
 def _enter(transaction: Transaction, folder: ModelFolder, at: datetime) -> str | None:

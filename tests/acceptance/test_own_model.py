@@ -74,7 +74,10 @@ def neck_of(team: Team, orthanc: Orthanc, system: CountersignSystem) -> dict[str
     instance.SeriesDescription = "Soft tissue NECK, left"
     orthanc.upload(part10(instance))
     orthanc.send_study(instance.StudyInstanceUID, system.form)
-    return team.doctor.wait_for_status(instance.StudyInstanceUID, "AI_ANALYZED")
+    ended = ("AI_ANALYZED", "AI_FAILED")
+    case = team.doctor.wait_for_status(instance.StudyInstanceUID, *ended, timeout_s=180)
+    assert case["status"] == "AI_ANALYZED", case["failure"]
+    return case
 
 
 def readers(case: dict[str, object]) -> set[tuple[str, str]]:
