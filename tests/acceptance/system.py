@@ -35,7 +35,7 @@ SERVICES = (
     "admin_api",
 )
 AE_TITLE = "COUNTERSIGN"
-READY_WITHIN_S = 90
+READY_WITHIN_S = 180
 
 
 @dataclass(frozen=True)

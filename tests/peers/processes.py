@@ -29,6 +29,7 @@ PATIENCE_S = 120
 """How long a test waits for what should come soon: it costs nothing when it comes soon."""
 # Below the range from which the kernel takes ports for outgoing connections.
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000
+_WORKERS = 8
 _handed_out: set[int] = set()
 
 
@@ -37,9 +38,14 @@ class PeerFailed(Exception):
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on and that was not returned before."""
-    for _ in range(1000):
-        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT)
+    """Return a TCP port of loopback that nobody listens on and that was not returned before.
+
+    Processes that test side by side take theirs from different ranges: a port is listened on only
+    later, and not while its server is stopped.
+    """
+    ports = _ports_of(os.environ.get("PYTEST_XDIST_WORKER"))
+    for _ in range(10_000):
+        port = secrets.choice(ports)
         if port in _handed_out:
             continue
         with socket.socket() as probe, suppress(OSError):
@@ -48,6 +54,14 @@ def free_port() -> int:
             return port
     reason = "no free port on loopback"
     raise PeerFailed(reason)
+
+
+def _ports_of(worker: str | None) -> range:
+    """Return the ports of one of pytest-xdist's workers, ``gw0`` and so on, or all."""
+    if worker is None:
+        return range(_FIRST_PORT, _LAST_PORT)
+    number = int(worker.removeprefix("gw")) % _WORKERS
+    return range(_FIRST_PORT + number, _LAST_PORT, _WORKERS)
 
 
 def accepts_connections(port: int) -> bool:
