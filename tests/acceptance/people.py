@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.acceptance.system import CountersignSystem
-from tests.peers.processes import wait_until
+from tests.peers.processes import PATIENCE_S, wait_until
 
 PASSWORD = "correct horse battery staple"
 ROLES = ("doctor", "pharmacist", "admin")
@@ -20,7 +20,7 @@ class Person:
 
     def __init__(self, system: CountersignSystem, email: str) -> None:
         self.email = email
-        self._http = httpx.Client(base_url=f"{system.url}/api/v1", timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=f"{system.url}/api/v1", timeout=60, trust_env=False)
         self.log_in()
 
     def log_in(self) -> None:
@@ -71,7 +71,11 @@ class Person:
             cursor = {"cursor": page["next"]}
 
     def wait_for_status(
-        self, study_instance_uid: str, *statuses: str, timeout_s: float = 60, version: int = 1
+        self,
+        study_instance_uid: str,
+        *statuses: str,
+        timeout_s: float = PATIENCE_S,
+        version: int = 1,
     ) -> dict[str, Any]:
         """Wait until the case of a study has one of these statuses, and return the case."""
 
@@ -84,7 +88,7 @@ class Person:
         return wait_until(there, timeout_s=timeout_s, what=f"a case that is {statuses}")
 
     def wait_for_delivery(
-        self, case_id: str, state: str = "DELIVERED", timeout_s: float = 60
+        self, case_id: str, state: str = "DELIVERED", timeout_s: float = PATIENCE_S
     ) -> dict[str, Any]:
         """Wait until every destination of a case's report has this state."""
 

@@ -66,7 +66,7 @@ def dicom_port(tmp_path: Path, environment: dict[str, str]) -> Iterator[int]:
             return False
         return answer.is_success
 
-    up.wait_until_ready(is_ready, timeout_s=90)
+    up.wait_until_ready(is_ready, timeout_s=180)
     yield dicom_port
     up.stop()
     wait_until(lambda: not up.is_running(), what="the end of make up")
