@@ -20,8 +20,8 @@ import numpy as np
 from countersign.model_matching import NotAnInstance, attributes_of
 from imaging_pixels.decode import UndecodablePixels, frame_count
 from imaging_pixels.render import Picture, render
-from inference_worker.classification_metrics import grouped_bootstrap
 from inference_worker.decoding import parse
+from inference_worker.grouped_intervals import grouped_bootstrap
 from inference_worker.input_quality import quality_fault
 from inference_worker.labeled_pictures import LabeledPicture, read_picture
 from inference_worker.model_folder import load_model_folder
