@@ -21,7 +21,7 @@ from countersign.model_matching import NotAnInstance, attributes_of
 from imaging_pixels.decode import UndecodablePixels, frame_count
 from imaging_pixels.render import Picture, render
 from inference_worker.decoding import parse
-from inference_worker.grouped_intervals import grouped_bootstrap
+from inference_worker.grouped_intervals import grouped_bootstrap, share_of
 from inference_worker.input_quality import quality_fault
 from inference_worker.labeled_pictures import LabeledPicture, read_picture
 from inference_worker.model_folder import load_model_folder
@@ -93,17 +93,15 @@ def _in_domain(
     ]
     refused = _of_rows(predictor, described, rows)
     groups = np.array([row.group_id for row in rows])
-    interval = grouped_bootstrap(
-        groups, lambda chosen: float(refused[chosen].mean()), BOOTSTRAP_SEED
-    )
+    interval = grouped_bootstrap(groups, share_of(refused), BOOTSTRAP_SEED)
     return {
         "split": "val",
         "n": len(rows),
         "groups": len(np.unique(groups)),
         "refused": int(refused.sum()),
         "share": round(float(refused.mean()), 4),
-        "lower": round(interval.lower, 4),
-        "upper": round(interval.upper, 4),
+        "lower": None if interval is None else round(interval.lower, 4),
+        "upper": None if interval is None else round(interval.upper, 4),
     }
 
 
