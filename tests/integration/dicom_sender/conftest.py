@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC
@@ -25,12 +27,14 @@ from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_uid
 from service_runtime.database import Database
+from service_runtime.settings import EMBEDDED
 from tests.integration.dicom_sender.kept_case import (
     CASE,
     NOON,
     keep_case,
     keep_doctors_signature,
 )
+from tests.integration.dicom_sender.running_sender import RunningSender, environment
 from tests.peers.processes import (
     LOOPBACK,
     ServerProcess,
@@ -38,6 +42,7 @@ from tests.peers.processes import (
     find_program,
     free_port,
     require,
+    wait_until,
 )
 from tests.readings import a_reading
 from tests.synthetic_images import a_gradient, an_image
@@ -72,8 +77,14 @@ def database_url(sqlite_url: str) -> str:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
+def broker_url() -> str:
+    """Give the broker of the sender's process; a module may have both kinds."""
+    return EMBEDDED
+
+
+@pytest.fixture
+def database(database_url: str, broker_url: str) -> Iterator[Database]:
+    opened = Database(database_url, via_relay=broker_url != EMBEDDED)
     yield opened
     opened.close()
 
@@ -178,3 +189,41 @@ def a_discarding_pacs(storescp: Callable[..., tuple[int, Path]]) -> tuple[int, s
     """Run a PACS that keeps nothing, in a process of its own."""
     port, _ = storescp("--ignore", "--max-pdu", "131072")
     return port, "STORESCP"
+
+
+@pytest.fixture
+def run(
+    database_url: str,
+    broker_url: str,
+    database: Database,
+    tmp_path: Path,
+    sender_to: Callable[..., Sender],
+    request_of: Envelope,
+) -> Iterator[Callable[..., RunningSender]]:
+    """Run the sender's process with these destinations."""
+    store = sender_to(1).store  # with case and results
+    with ExitStack() as stack:
+
+        def start(*destinations: PacsDestination, **settings: str) -> RunningSender:
+            process = ServerProcess(
+                [sys.executable, "-m", "dicom_sender"],
+                log=tmp_path / "sender.log",
+                environment=environment(
+                    database_url,
+                    broker_url,
+                    tmp_path,
+                    STORE_URL=f"file:{store.root}",
+                    PACS_TIMEOUT_S="30",
+                    PACS_DESTINATIONS=json.dumps(
+                        [each.model_dump(mode="json") for each in destinations]
+                    ),
+                    **settings,
+                ),
+            )
+            process.start()
+            stack.callback(process.stop)
+            log = tmp_path / "sender.log"
+            wait_until(lambda: "service.ready" in log.read_text(), what="a sender")
+            return RunningSender(process, database, request_of)
+
+        yield start

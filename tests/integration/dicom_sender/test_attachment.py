@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +13,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
-from sqlalchemy import select
 
 from dicom_sender.association import PacsUnavailable
 from dicom_sender.handlers import AttachmentRefused, Sender, TryAgain
 from dicom_sender.permission import NotNow
 from dicom_sender.store_outcome import PENDING
 from inference_worker.result_attributes import ResultObject
-from message_contracts import catalogue
 from message_contracts.case import CaseStatus
 from message_contracts.delivery import (
     AttachmentDelivered,
@@ -32,8 +27,6 @@ from message_contracts.delivery import (
 )
 from message_contracts.envelope import Envelope
 from service_runtime.database import Database
-from service_runtime.messaging import dead_letters, outbox
-from service_runtime.messaging.tables import message
 from tests.integration.dicom_sender.a_pacs import a_pacs, answers, recorded
 from tests.integration.dicom_sender.kept_case import (
     change_case,
@@ -45,7 +38,6 @@ from tests.peers.processes import (
     find_program,
     free_port,
     require,
-    wait_until,
 )
 
 
@@ -312,52 +304,3 @@ def test_when_tries_are_used_up_the_case_hears_what_was_taken(
     assert isinstance(failed, AttachmentFailed)
     assert [each.status for each in failed.outcomes] == [0, 0xC001]
     assert "0xC001" in failed.reason
-
-
-def test_the_process_makes_a_dead_letter_of_a_refusal_that_can_be_replayed(
-    sender_to: Callable[..., Sender],
-    request_of: Envelope,
-    database: Database,
-    sqlite_url: str,
-    tmp_path: Path,
-) -> None:
-    status = {"now": 0xA900}
-
-    def sent(kind: type[AttachmentDelivered]) -> bool:
-        with database.reading() as connection:
-            bodies = connection.execute(select(message.c.body)).scalars().all()
-        return any(type(catalogue.decode(body).body) is kind for body in bodies)
-
-    with a_pacs(lambda _event: status["now"]) as port:
-        destinations = sender_to(port).destinations.values()
-        process = ServerProcess(
-            [sys.executable, "-m", "dicom_sender"],
-            log=tmp_path / "sender.log",
-            environment={
-                **os.environ,
-                "PYTHONPATH": str(Path(__file__).parents[3]),
-                "COUNTERSIGN_DATA_DIR": str(tmp_path),
-                "COUNTERSIGN_DATABASE_URL": sqlite_url,
-                "COUNTERSIGN_STORE_URL": f"file:{tmp_path / 'store'}",
-                "COUNTERSIGN_PACS_DESTINATIONS": json.dumps(
-                    [each.model_dump(mode="json") for each in destinations]
-                ),
-            },
-        )
-        with database.transaction() as transaction:
-            outbox.send(transaction, request_of)
-        process.start()
-        try:
-            wait_until(lambda: sent(AttachmentFailed), what="a failure")
-            [letter] = dead_letters.list_open(database)
-            status["now"] = 0
-            with database.transaction() as transaction:
-                dead_letters.replay(transaction, letter.id, who="test", why="the PACS was repaired")
-            wait_until(lambda: sent(AttachmentDelivered), what="a delivery")
-        finally:
-            exit_code = process.stop()
-
-    assert "archive did not take 2 of 2 instances: 0xA900" in letter.reason
-    assert dead_letters.list_open(database) == []
-    assert exit_code == 0
-    assert "Jörg" not in (tmp_path / "sender.log").read_text()

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from admin_api import destinations as pauses
-from dicom_sender.handlers import Sender
-from imaging_store.instances import FileInstanceStore
-from imaging_store.schema.delivery import attachment
 from inference_worker.result_attributes import ResultObject
-from message_contracts import catalogue, topology
 from message_contracts.delivery import (
     AttachmentDelivered,
     AttachmentFailed,
-    AttachmentRequested,
 )
-from message_contracts.destination import DestinationRetry, PacsDestination
-from message_contracts.envelope import Envelope
-from message_contracts.identifiers import derived_id
+from message_contracts.destination import PacsDestination
 from service_runtime.database import Database
-from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging import dead_letters
 from service_runtime.messaging.hastening import hasten
-from service_runtime.messaging.tables import delivery, message
+from service_runtime.messaging.tables import delivery
 from service_runtime.settings import EMBEDDED
 from tests.integration.dicom_sender.a_pacs import a_pacs
-from tests.integration.dicom_sender.kept_case import NOON, change_case
+from tests.integration.dicom_sender.kept_case import change_case
+from tests.integration.dicom_sender.running_sender import PATIENT, RunningSender, at, environment
 from tests.peers.orthanc import Modality, Orthanc
 from tests.peers.processes import (
     LOOPBACK,
@@ -47,9 +38,6 @@ from tests.peers.processes import (
     free_port,
     wait_until,
 )
-
-QUICK = DestinationRetry(first_delay_s=0.2, multiplier=1, cap_s=0.2, attempts=3)
-PATIENT = DestinationRetry(first_delay_s=0.2, multiplier=1, cap_s=0.2, attempts=1000)
 
 
 class Form:
@@ -74,124 +62,13 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 
 @pytest.fixture
-def database(form: Form) -> Iterator[Database]:
-    opened = Database(form.database_url, via_relay=form.broker_url != EMBEDDED)
-    yield opened
-    opened.close()
-
-
-class RunningSender:
-    """A sender's process, and what it is asked for and answers."""
-
-    def __init__(self, process: ServerProcess, database: Database, request: Envelope) -> None:
-        self.process, self.database, self.request = process, database, request
-
-    def ask(self, destination: str, *, number: int = 0) -> None:
-        """Ask for the results to go to a destination."""
-        body = self.request.data(AttachmentRequested).model_copy(
-            update={"destination": destination}
-        )
-        envelope = Envelope.of(
-            body, source="workflow_engine", time=NOON, id=derived_id(destination, number)
-        )
-        with self.database.transaction() as transaction:
-            outbox.send(transaction, envelope)
-
-    def answered(self, kind: type[AttachmentDelivered], destination: str) -> bool:
-        """Tell whether the case has heard this of a destination."""
-        return self._count(kind, destination) > 0
-
-    def _count(self, kind: type[AttachmentDelivered], destination: str) -> int:
-        with self.database.reading() as connection:
-            bodies = connection.execute(
-                select(message.c.body).where(message.c.routing_key == kind.TYPE)
-            ).scalars()
-            told = [catalogue.decode(body).body for body in bodies]
-        return sum(type(each) is kind and each.destination == destination for each in told)
-
-    def wait_for(self, kind: type[AttachmentDelivered], destination: str) -> None:
-        """Wait until the case has heard it."""
-        wait_until(
-            lambda: self.answered(kind, destination),
-            what=f"{kind.TYPE} of {destination}",
-        )
-
-    def delivery_s(self, destination: str, number: int) -> float:
-        """Have the results go to a destination as if for the first time; return in which time."""
-        with self.database.transaction() as transaction:
-            transaction.connection.execute(delete(attachment))
-        began = time.monotonic()
-        self.ask(destination, number=number)
-        wait_until(
-            lambda: self._count(AttachmentDelivered, destination) == number + 1,
-            what=f"delivery {number}",
-        )
-        return time.monotonic() - began
-
-    def last_error(self, destination: str) -> str:
-        """Return what the last try for a destination found."""
-        branch = topology.branch_of(topology.ATTACHMENT, destination)
-        with self.database.reading() as connection:
-            row = connection.execute(
-                select(delivery.c.last_error).where(delivery.c.queue == branch)
-            ).first()
-        return (row.last_error or "") if row else ""
-
-
-def environment(form: Form, folder: Path, **settings: str) -> dict[str, str]:
-    settings = {
-        "DATA_DIR": str(folder),
-        "DATABASE_URL": form.database_url,
-        "BROKER_URL": form.broker_url,
-        **settings,
-    }
-    return {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[3]),
-        **{f"COUNTERSIGN_{name}": value for name, value in settings.items()},
-    }
+def database_url(form: Form) -> str:
+    return form.database_url
 
 
 @pytest.fixture
-def run(
-    form: Form,
-    database: Database,
-    tmp_path: Path,
-    sender_to: Callable[..., Sender],
-    request_of: Envelope,
-    store: FileInstanceStore,
-) -> Iterator[Callable[..., RunningSender]]:
-    """Run the sender's process with these destinations."""
-    sender_to(1)  # which keeps case and results
-    with ExitStack() as stack:
-
-        def start(*destinations: PacsDestination, **settings: str) -> RunningSender:
-            process = ServerProcess(
-                [sys.executable, "-m", "dicom_sender"],
-                log=tmp_path / "sender.log",
-                environment=environment(
-                    form,
-                    tmp_path,
-                    STORE_URL=f"file:{store.root}",
-                    PACS_TIMEOUT_S="30",
-                    PACS_DESTINATIONS=json.dumps(
-                        [each.model_dump(mode="json") for each in destinations]
-                    ),
-                    **settings,
-                ),
-            )
-            process.start()
-            stack.callback(process.stop)
-            log = tmp_path / "sender.log"
-            wait_until(lambda: "service.ready" in log.read_text(), what="a sender")
-            return RunningSender(process, database, request_of)
-
-        yield start
-
-
-def at(port: int, name: str = "archive", **more: Any) -> PacsDestination:
-    more = {"retry": QUICK, "ae_title": "ORTHANC", **more}
-    return PacsDestination(name=name, host=LOOPBACK, port=port, **more)
+def broker_url(form: Form) -> str:
+    return form.broker_url
 
 
 @contextmanager
@@ -216,49 +93,9 @@ def test_a_black_hole_does_not_slow_the_others(run: Callable[..., RunningSender]
             sender.ask("nowhere", number=number)
         beside_s = median(sender.delivery_s("archive", number) for number in range(6, 11))
 
-    assert not sender.answered(AttachmentFailed, "silent")
+    assert sender.told(AttachmentFailed, "silent") == []
     # A second is for a machine that is busy otherwise: who waited for a black hole would take 15.
     assert beside_s <= 2 * alone_s + 1
-
-
-def test_tries_used_up_make_a_dead_letter_whose_replay_delivers(
-    run: Callable[..., RunningSender], database: Database
-) -> None:
-    port = free_port()
-    sender = run(at(port))
-    sender.ask("archive")
-    sender.wait_for(AttachmentFailed, "archive")
-    [letter] = dead_letters.list_open(database)
-    with a_pacs(lambda _event: 0, port=port):
-        with database.transaction() as transaction:
-            dead_letters.replay(transaction, letter.id, who="test", why="it is back")
-        sender.wait_for(AttachmentDelivered, "archive")
-    [shown] = pauses.list_all(database, (at(port),))
-
-    assert letter.attempts == QUICK.attempts
-    assert letter.queue == "attachment/archive"
-    assert letter.reason == "nobody answers for archive: Connection refused"
-    assert shown.failure == letter.reason
-    assert shown.succeeded_at is not None
-    assert (shown.waiting, shown.dead_letters) == (0, 0)
-
-
-def test_a_full_pacs_gets_the_rest_when_it_has_room(
-    run: Callable[..., RunningSender], results: list[ResultObject]
-) -> None:
-    received: list[str] = []
-
-    def full_at_first(event: Any) -> int:
-        received.append(str(event.request.AffectedSOPInstanceUID))
-        return 0xA700 if len(received) in {2, 3} else 0
-
-    with a_pacs(full_at_first) as port:
-        sender = run(at(port, retry=PATIENT))
-        sender.ask("archive")
-        sender.wait_for(AttachmentDelivered, "archive")
-
-    first, second = (each.sop_instance_uid for each in results)
-    assert received == [first, second, second, second]
 
 
 def test_a_paused_destination_loses_no_attempt_and_goes_on(
@@ -359,18 +196,6 @@ def test_what_is_repeated_after_a_kill_is_the_same_and_what_was_taken_is_not_sen
     assert results[1].content.endswith(received[1][1])
 
 
-def test_a_destination_that_is_no_more_is_given_up_and_told(
-    run: Callable[..., RunningSender], database: Database
-) -> None:
-    sender = run(at(free_port(), "other"))
-
-    sender.ask("archive")
-    sender.wait_for(AttachmentFailed, "archive")
-
-    [letter] = dead_letters.list_open(database)
-    assert letter.reason == ("archive is no destination; COUNTERSIGN_PACS_DESTINATIONS lists them")
-
-
 def test_orthanc_commits_to_the_listener_and_the_case_hears_that_it_was_delivered(
     run: Callable[..., RunningSender], form: Form, tmp_path: Path, orthanc: Orthanc
 ) -> None:
@@ -378,7 +203,13 @@ def test_orthanc_commits_to_the_listener_and_the_case_hears_that_it_was_delivere
     listener = ServerProcess(
         [sys.executable, "-m", "dicom_listener"],
         log=tmp_path / "listener.log",
-        environment=environment(form, tmp_path, DICOM_PORT=str(port), RECEIVING_PROCESSES="1"),
+        environment=environment(
+            form.database_url,
+            form.broker_url,
+            tmp_path,
+            DICOM_PORT=str(port),
+            RECEIVING_PROCESSES="1",
+        ),
     )
     listener.start()
     listener.wait_until_ready(lambda: accepts_connections(port))
