@@ -117,6 +117,10 @@ class ForwardProcess:
         predictions: Sequence[Prediction] = answer.content
         return predictions
 
+    def kill(self) -> None:
+        """End the process while another thread waits for it; that one closes it."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._connection.close()

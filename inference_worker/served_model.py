@@ -1,5 +1,6 @@
 """A model as it is served: in a process that is begun again, until it is set aside."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -65,6 +66,7 @@ class ServedModel:
         self._faults: list[str] = []
         self._leaks = 0
         self._aside: str | None = None
+        self._closing = threading.Event()
         SET_ASIDE.labels(self._name).set(0)
         self._batches = MicroBatches(self._forward, f"batches of {self._name}")
 
@@ -83,6 +85,11 @@ class ServedModel:
 
     def close(self) -> None:
         """End the process; who waits for an answer is to ask again elsewhere."""
+        self._closing.set()
+        process = self._process
+        if process is not None:
+            # It may hang, and its batch is waited for.
+            process.kill()
         self._batches.close()
         if self._process is not None:
             self._process.close()
@@ -96,11 +103,16 @@ class ServedModel:
 
     def _forward(self, batch: Picture, owners: Sequence[str]) -> Sequence[Prediction]:
         """Predict in the process of the model; in the thread of the batches alone."""
+        if self._closing.is_set():
+            raise Closed
         if self._aside is not None:
             raise ModelSetAside(self._aside)
         try:
             predictions = self._running().predict(batch)
         except (ModelFault, InvalidModelFolder) as error:
+            if self._closing.is_set():
+                self._process = None
+                raise Closed from error
             self._count(error, owners)
             if self._aside is not None:
                 raise ModelSetAside(self._aside) from error

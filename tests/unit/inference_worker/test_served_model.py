@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,9 @@ class Behavior:
     started: int = 0
     closed: int = 0
     refuses: str | None = None
+    hangs: bool = False
+    begun: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
 
     def start(self, _path: Path, _limits: Limits) -> ForwardProcess:
         if self.refuses:
@@ -50,12 +55,19 @@ class Process:
         return self.behavior.memory_bytes
 
     def predict(self, batch: Any) -> Sequence[str]:
+        if self.behavior.hangs:
+            self.behavior.begun.set()
+            assert self.behavior.let_go.wait(30)
+            raise ModelFault(Fault.DIED, "was killed")
         fault = self.behavior.faults.pop(0) if self.behavior.faults else None
         if fault is not None:
             if fault is not Fault.RAISED:
                 self.close()
             raise ModelFault(fault, f"{fault} it did")
         return ["read"] * len(batch)
+
+    def kill(self) -> None:
+        self.behavior.let_go.set()
 
     def close(self) -> None:
         self.behavior.closed += 1
@@ -201,3 +213,18 @@ def test_who_asks_one_that_was_let_go_is_to_ask_again(served: ServedModel) -> No
 
     with pytest.raises(ModelGone):
         read(served, "2.25.1")
+
+
+def test_letting_go_does_not_wait_for_one_that_hangs(
+    served: ServedModel, behavior: Behavior
+) -> None:
+    behavior.hangs = True
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, served, "2.25.1")
+        assert behavior.begun.wait(30)
+
+        served.close()
+
+        with pytest.raises(ModelGone):
+            waiting.result(30)
+    assert behavior.started == 1
