@@ -26,6 +26,11 @@ PURGED = Counter(
     "Received instances that were let go of: when due, or early because room was short.",
     ["reason"],
 )
+SWEPT = Counter(
+    "countersign_files_swept",
+    "Received files that no row claimed: moved aside, and later removed.",
+    ["outcome"],
+)
 COMMITMENTS = Counter(
     "countersign_commitments", "Instances that we were asked to commit to, by outcome.", ["outcome"]
 )

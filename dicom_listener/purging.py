@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from dicom_listener.forgetting import forget_settled
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
+from dicom_listener.sweeping import Sweep
 from imaging_store.ballast import Ballast
 from imaging_store.holdings import Amount
 from imaging_store.instances import FileInstanceStore
@@ -43,6 +44,7 @@ _FILES = 500
 _LOOK_AT_ROOM_S = 5.0
 _LOOK_FOR_DUE = timedelta(minutes=1)
 _FORGET = timedelta(hours=6)
+_SWEEP = timedelta(days=1)
 _TRY_AGAIN = timedelta(hours=1)
 """After it a file is tried that could not be removed."""
 
@@ -226,13 +228,14 @@ def put_back(
 class Purging(Background):
     """A thread that purges what is due, and looks often whether room is short.
 
-    It also has what nobody will ask about again forgotten.
+    It also has what nobody will ask about again forgotten, and sweeps the store.
     """
 
     def __init__(self, purge: Purge) -> None:
         super().__init__("purging")
         self._purge = purge
-        self._due_at = self._forget_at = purge.now()
+        self._sweep = Sweep(purge.database, purge.store, purge.retention, purge.now)
+        self._due_at = self._forget_at = self._sweep_at = purge.now()
 
     @override
     def work(self, stopping: threading.Event) -> None:
@@ -270,6 +273,9 @@ class Purging(Background):
         if self._purge.now() >= self._forget_at:
             self._purge.forget()
             self._forget_at = self._purge.now() + _FORGET
+        if self._purge.now() >= self._sweep_at:
+            self._sweep.run(stopping)
+            self._sweep_at = self._purge.now() + _SWEEP
 
 
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()

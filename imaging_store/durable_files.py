@@ -106,8 +106,10 @@ class UnfinishedFile:
             self._name = None
             return
         # Without the descriptor of a directory Python would link the symbolic link itself.
-        with suppress(FileExistsError):
+        try:
             os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
+        except FileExistsError:
+            _keep_anew(parent, name)
 
     def discard(self) -> None:
         """Leave nothing but what was published."""
@@ -118,6 +120,20 @@ class UnfinishedFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _keep_anew(parent: int, name: str) -> None:
+    """Have a file that is there already count as kept just now: nobody sweeps it away.
+
+    Raises `FileNotFoundError` where somebody has just moved or removed it.
+    """
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.stat(name, dir_fd=parent)
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def discard_unfinished(incoming: Path) -> int:

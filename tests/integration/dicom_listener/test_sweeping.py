@@ -1,0 +1,146 @@
+"""Files that no row claims: found, moved aside, removed at last; and none that somebody claims."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_listener import sweeping
+from dicom_listener.sweeping import Sweep
+from imaging_store.instances import FileInstanceStore, instance_key
+from imaging_store.retention import Retention
+from imaging_store.schema.ingest import instance, quarantined_instance, removal
+from imaging_store.unclaimed import move_aside
+from service_runtime.database import Database
+from tests.integration.dicom_listener.kept_studies import NOW, KeptStudies, days_ago
+
+MONTH = Retention(timedelta(days=30), 0, 0)
+
+
+@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeptStudies]:
+    database = Database(request.getfixturevalue(request.param))
+    yield KeptStudies(database, FileInstanceStore(tmp_path / "store"))
+    database.close()
+
+
+def sweep(kept: KeptStudies, now: datetime = NOW, retention: Retention = MONTH) -> int:
+    return Sweep(kept.database, kept.store, retention, lambda: now).run(threading.Event())
+
+
+def grow_old(kept: KeptStudies) -> None:
+    """Have every file been kept two days ago."""
+    then = days_ago(2).timestamp()
+    for path in kept.store.root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+def aside(kept: KeptStudies) -> list[str]:
+    return sorted(path.name for path in (kept.store.root / "unclaimed").glob("*"))
+
+
+def test_only_what_nobody_claims_is_moved_aside(
+    kept: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "_AT_ONCE", 2)
+    kept.add("1.1")
+    kept.receive_duplicate("1.1", "1.1.1", NOW, b"other")
+    kept.receive("1.1", "not a uid", NOW)
+    kept.store.put_artifact("results/x/SC.dcm", b"capture")
+    for name, outcome in [("a", None), ("b", "released")]:
+        kept.store.put_artifact(f"quarantine/{name}.dcm", b"?")
+        kept.store.put_artifact(f"quarantine/{name}.reason.txt", b"?")
+        row = {"id": name, "key": f"quarantine/{name}.dcm", "outcome": outcome}
+        kept.write(quarantined_instance, received_at=NOW, **row)
+    leaving = kept.keep("1.2", "1.2.1", b"leaving")
+    kept.write(removal, key=leaving, since=NOW)
+    orphans = [kept.keep("1.3", "1.3.1", b"a"), kept.keep("1.1", "odd uid", b"b")]
+    before = set(kept.files())
+    grow_old(kept)
+
+    assert sweep(kept) == 4
+
+    assert before - set(kept.files()) == set(orphans)
+    assert aside(kept) == sorted([*(Path(key).name for key in orphans), "b.dcm", "b.reason.txt"])
+    assert not (kept.store.root / orphans[0]).parent.exists()
+    assert kept.store.exists("results/x/SC.dcm")
+    assert kept.store.exists("quarantine/a.reason.txt")
+    assert sweep(kept) == 0
+
+
+def test_what_a_row_says_to_be_purged_is_claimed_by_none(kept: KeptStudies) -> None:
+    kept.add("1.1", count=1)
+    kept.change(instance, instance.c.sop_instance_uid == "1.1.1", purged_at=NOW)
+    grow_old(kept)
+
+    assert sweep(kept) == 1
+
+
+@pytest.fixture
+def kept_in_sqlite(sqlite_url: str, tmp_path: Path) -> Iterator[KeptStudies]:
+    database = Database(sqlite_url)
+    yield KeptStudies(database, FileInstanceStore(tmp_path / "store"))
+    database.close()
+
+
+def test_what_is_about_to_be_entered_is_left_alone(kept_in_sqlite: KeptStudies) -> None:
+    key = kept_in_sqlite.keep("1.3", "1.3.1", b"a")
+
+    assert sweep(kept_in_sqlite, now=datetime.now(NOW.tzinfo)) == 0
+    assert kept_in_sqlite.files() == [key]
+
+
+def test_what_comes_again_counts_as_kept_just_now(kept_in_sqlite: KeptStudies) -> None:
+    kept_in_sqlite.keep("1.3", "1.3.1", b"a")
+    grow_old(kept_in_sqlite)
+    key = kept_in_sqlite.keep("1.3", "1.3.1", b"a")
+
+    assert sweep(kept_in_sqlite, now=datetime.now(NOW.tzinfo)) == 0
+    assert kept_in_sqlite.files() == [key]
+
+
+def test_what_comes_again_while_it_is_moved_aside_is_kept_anew(
+    kept_in_sqlite: KeptStudies,
+) -> None:
+    kept = kept_in_sqlite
+    key = kept.keep("1.3", "1.3.1", b"a")
+    grow_old(kept)
+    receiving = threading.Thread(target=kept.keep, args=("1.3", "1.3.1", b"a"))
+
+    def is_claimed(_: str) -> bool:
+        # The receiver finds the file there, and waits for the sweep to end with it.
+        receiving.start()
+        return False
+
+    assert move_aside(kept.store.root, key, days_ago(1), is_claimed, NOW)
+    receiving.join()
+
+    assert kept.store.read(key) == b"a"
+
+
+def test_what_was_moved_aside_goes_after_the_retention(kept_in_sqlite: KeptStudies) -> None:
+    kept = kept_in_sqlite
+    kept.keep("1.3", "1.3.1", b"a")
+    grow_old(kept)
+    sweep(kept)
+
+    sweep(kept, now=NOW + timedelta(days=29))
+    assert len(aside(kept)) == 1
+    sweep(kept, now=NOW + timedelta(days=31), retention=Retention(None, 0, 0))
+    assert len(aside(kept)) == 1
+    sweep(kept, now=NOW + timedelta(days=31))
+    assert aside(kept) == []
+
+
+def test_instance_keys_are_what_the_sweep_takes_them_for() -> None:
+    key = instance_key("1.2", "1.2.3", "ab")
+
+    assert key.startswith("instances/")
+    assert key.endswith("/1.2.3-ab.dcm")
+    assert "/x" in instance_key("1.2", "no uid", "ab")
