@@ -29,7 +29,7 @@ router = APIRouter(prefix="/quarantine", tags=["quarantine"])
 _SOURCE = "admin_api"
 _SHOWN = 1000
 
-QuarantinedId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+QuarantinedId = Annotated[str, Path(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")]
 
 
 class UnknownQuarantined(PermanentError):

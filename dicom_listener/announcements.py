@@ -68,16 +68,16 @@ def conflict_opened(
 
 
 def instance_duplicated(
-    study_instance_uid: str, sop_instance_uid: str, sha256: str, at: datetime
+    study_instance_uid: str, sop_instance_uid: str, digest: str, at: datetime
 ) -> Envelope:
     """Say that an instance came again with other bytes; once for these bytes."""
     return study_opened(study_instance_uid, at).leads_to(
         InstanceDuplicated(
-            study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid, sha256=sha256
+            study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid, digest=digest
         ),
         source=SOURCE,
         time=at,
-        id=derived_id(InstanceDuplicated.TYPE, sop_instance_uid, sha256),
+        id=derived_id(InstanceDuplicated.TYPE, sop_instance_uid, digest),
     )
 
 

@@ -1,8 +1,7 @@
 """An instance that has arrived, and the rows it makes."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import String, Table
 
@@ -13,8 +12,7 @@ from imaging_store.instances import Kept
 from imaging_store.schema.ingest import instance, study
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An instance whose bytes are durable."""
 
     header: InstanceHeader
@@ -83,7 +81,7 @@ def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict
         calling_ae_title=arrival.calling_ae_title,
         called_ae_title=arrival.called_ae_title,
         key=kept.key,
-        sha256=kept.sha256,
+        digest=kept.digest,
     ) | {
         "image_type": list(header.image_type),
         "instance_number": header.instance_number,

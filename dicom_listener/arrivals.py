@@ -131,13 +131,17 @@ class _Group:
         )
         known = self._known.get(header.sop_instance_uid)
         if known is not None:
-            study_instance_uid, sha256, is_purged = known
-            if sha256 == arrival.kept.sha256:
+            study_instance_uid, digest, is_purged = known
+            is_same = (study_instance_uid, digest) == (
+                header.study_instance_uid,
+                arrival.kept.digest,
+            )
+            if is_same:
                 return Outcome.PURGED if is_purged else Outcome.SAME_AGAIN
             return self._add_duplicate(arrival, study_instance_uid, is_ours=is_ours)
         self._known[header.sop_instance_uid] = (
             header.study_instance_uid,
-            arrival.kept.sha256,
+            arrival.kept.digest,
             False,
         )
         self._add_instance(arrival, is_ours=is_ours)
@@ -191,7 +195,7 @@ class _Group:
             ConflictKind.IDENTITY,
             uid,
             arrival.header.sop_instance_uid,
-            arrival.kept.sha256,
+            arrival.kept.digest,
             holds=True,
             differing=keywords,
             known=(known.identity if known else claimed).values(),
@@ -203,7 +207,7 @@ class _Group:
         self, arrival: Arrival, first_study_instance_uid: str, *, is_ours: bool
     ) -> Outcome:
         header, kept = arrival.header, arrival.kept
-        is_purged = self._known_duplicates().get((header.sop_instance_uid, kept.sha256))
+        is_purged = self._known_duplicates().get((header.sop_instance_uid, kept.digest))
         if is_purged is not None:
             return Outcome.PURGED if is_purged else Outcome.OTHER_BYTES
         first_study = self._studies.get(first_study_instance_uid)
@@ -212,7 +216,7 @@ class _Group:
         self._new_duplicates.append(
             {
                 "sop_instance_uid": header.sop_instance_uid,
-                "sha256": kept.sha256,
+                "digest": kept.digest,
                 "study_instance_uid": header.study_instance_uid,
                 "transfer_syntax_uid": arrival.transfer_syntax_uid,
                 "calling_ae_title": arrival.calling_ae_title[:16],
@@ -225,7 +229,7 @@ class _Group:
         if not is_ours:
             self._messages.append(
                 instance_duplicated(
-                    first_study_instance_uid, header.sop_instance_uid, kept.sha256, arrival.at
+                    first_study_instance_uid, header.sop_instance_uid, kept.digest, arrival.at
                 )
             )
         return Outcome.OTHER_BYTES
@@ -251,21 +255,21 @@ class _Group:
         """Return study, digest and whether it was purged of the known; and which we made."""
         uids = {arrival.header.sop_instance_uid for arrival in self._arrivals}
         known, ours = {}, set()
-        for uid, study_instance_uid, sha256, is_purged, is_result in _KNOWN.rows(
+        for uid, study_instance_uid, digest, is_purged, is_result in _KNOWN.rows(
             self._transaction, sorted(uids)
         ):
             if is_result:
                 ours.add(uid)
             else:
-                known[uid] = (study_instance_uid, sha256, is_purged)
+                known[uid] = (study_instance_uid, digest, is_purged)
         return known, ours
 
     def _known_duplicates(self) -> dict[tuple[str, str], bool]:
         """Return by SOP Instance UID and digest what came beside a first one; whether purged."""
         uids = [arrival.header.sop_instance_uid for arrival in self._arrivals]
-        new = {(row["sop_instance_uid"], row["sha256"]): False for row in self._new_duplicates}
+        new = {(row["sop_instance_uid"], row["digest"]): False for row in self._new_duplicates}
         kept = _DUPLICATES.rows(self._transaction, uids)
-        return new | {(uid, sha256): is_purged for uid, sha256, is_purged in kept}
+        return new | {(uid, digest): is_purged for uid, digest, is_purged in kept}
 
     def _our_devices(self) -> set[str]:
         """Return the device UIDs among the arrivals' that are our models'."""
@@ -301,7 +305,7 @@ _KNOWN = Lookup(
         select(
             instance.c.sop_instance_uid,
             instance.c.study_instance_uid,
-            instance.c.sha256,
+            instance.c.digest,
             instance.c.purged_at.is_not(None).label("is_purged"),
             literal(value=False).label("is_result"),
         ).where(instance.c.sop_instance_uid.in_(uids)),
@@ -318,7 +322,7 @@ _DEVICES = Lookup(lambda uids: select(model.c.device_uid).where(model.c.device_u
 _DUPLICATES = Lookup(
     lambda uids: select(
         duplicate_instance.c.sop_instance_uid,
-        duplicate_instance.c.sha256,
+        duplicate_instance.c.digest,
         duplicate_instance.c.purged_at.is_not(None),
     ).where(duplicate_instance.c.sop_instance_uid.in_(uids))
 )

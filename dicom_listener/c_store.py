@@ -23,6 +23,7 @@ _AFFECTED_SOP_INSTANCE_UID = 0x1000
 
 _ELEMENT = struct.Struct("<HHL")
 _US_LENGTH = 2
+_RESPONSE = struct.Struct("<" + 4 * "HHLH")
 _P_DATA_TF = 0x04
 _COMMAND, _LAST = 0x01, 0x02
 _PDU_AND_PDV = struct.Struct(">BBLLBB")
@@ -94,12 +95,12 @@ def decode_request(elements: dict[int, bytes]) -> StoreRequest:
 
 def encode_response(request: StoreRequest, answer: StoreAnswer) -> bytes:
     """Return the command set of the C-STORE-RSP (PS3.7 §9.3.1.2) to ``request``."""
-    body = (
-        _element(_AFFECTED_SOP_CLASS_UID, request.affected_sop_class_uid.encode("ascii"), b"\0")
-        + _element(_COMMAND_FIELD, struct.pack("<H", _C_STORE_RSP))
-        + _element(_MESSAGE_ID_BEING_RESPONDED_TO, struct.pack("<H", request.message_id))
-        + _element(_COMMAND_DATA_SET_TYPE, struct.pack("<H", _NO_DATA_SET))
-        + _element(_STATUS, struct.pack("<H", answer.status))
+    sop_class_uid = request.affected_sop_class_uid.encode("ascii")
+    body = _element(_AFFECTED_SOP_CLASS_UID, sop_class_uid, b"\0") + _RESPONSE.pack(
+        *(0, _COMMAND_FIELD, _US_LENGTH, _C_STORE_RSP),
+        *(0, _MESSAGE_ID_BEING_RESPONDED_TO, _US_LENGTH, request.message_id),
+        *(0, _COMMAND_DATA_SET_TYPE, _US_LENGTH, _NO_DATA_SET),
+        *(0, _STATUS, _US_LENGTH, answer.status),
     )
     if answer.comment:
         body += _element(_ERROR_COMMENT, answer.comment.encode("ascii"), b" ")

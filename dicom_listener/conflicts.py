@@ -41,7 +41,7 @@ class Contradiction:
     kind: ConflictKind
     study_instance_uid: str
     sop_instance_uid: str
-    sha256: str
+    digest: str
     holds: bool
     """Whether nothing may be signed or sent until a person has decided."""
     reason: ConflictReason = ConflictReason.IDENTITY_CONFLICT
@@ -122,7 +122,7 @@ def _identity(values: Mapping[str, str]) -> Identity:
 
 def _open(transaction: Transaction, found: Contradiction, at: datetime) -> None:
     uid = found.study_instance_uid
-    conflict_id = derived_id("conflict", found.kind, uid, found.sop_instance_uid, found.sha256)
+    conflict_id = derived_id("conflict", found.kind, uid, found.sop_instance_uid, found.digest)
     transaction.connection.execute(
         transaction.database.insert_new(conflict),
         {
@@ -130,7 +130,7 @@ def _open(transaction: Transaction, found: Contradiction, at: datetime) -> None:
             "study_instance_uid": uid,
             "kind": str(found.kind),
             "sop_instance_uid": found.sop_instance_uid,
-            "sha256": found.sha256,
+            "digest": found.digest,
             "known": dict(found.known),
             "claimed": dict(found.claimed),
             "differing": list(found.differing),
@@ -152,6 +152,6 @@ def _join(transaction: Transaction, conflict_id: UUID, found: Contradiction) -> 
         {
             "conflict_id": conflict_id,
             "sop_instance_uid": found.sop_instance_uid,
-            "sha256": found.sha256,
+            "digest": found.digest,
         },
     )

@@ -110,7 +110,7 @@ class Duplicates:
 
     def _found_in_index(self, of_study: Row[Any], first: Row[Any], second: Row[Any]) -> _Found:
         newcomer = self.rereader.arrival(
-            Kept(second.key, second.size_bytes, second.sha256),
+            Kept(second.key, second.size_bytes, second.digest),
             Source(second.transfer_syntax_uid, second.calling_ae_title, second.called_ae_title),
             self.now(),
         )
@@ -142,7 +142,7 @@ class Duplicates:
 
 def _is(body: InstanceDuplicated) -> tuple[Any, ...]:
     columns = duplicate_instance.c
-    return columns.sop_instance_uid == body.sop_instance_uid, columns.sha256 == body.sha256
+    return columns.sop_instance_uid == body.sop_instance_uid, columns.digest == body.digest
 
 
 def _values(ds: Dataset, identity: Identity, keywords: tuple[str, ...]) -> dict[str, str]:
@@ -164,7 +164,7 @@ def _enter(body: InstanceDuplicated, found: _Found, at: datetime, transaction: T
         ConflictKind.INSTANCE,
         body.study_instance_uid,
         body.sop_instance_uid,
-        body.sha256,
+        body.digest,
         holds=True,
         reason=ConflictReason.INSTANCE_CONFLICT,
         differing=found.difference.keywords,

@@ -7,8 +7,8 @@ which instance of which study it is cannot be understood.
 import io
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import BinaryIO
+from functools import lru_cache
+from typing import BinaryIO, NamedTuple
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
@@ -74,8 +74,7 @@ class NotUnderstood(PermanentError):
     """A data set does not say which instance of which study it is; the text says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceHeader:
+class InstanceHeader(NamedTuple):
     """One instance, its study and its patient. Text is decoded; what is absent is empty."""
 
     study_instance_uid: str
@@ -199,6 +198,24 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
         for keyword, element in found.items()
         if isinstance(value := getattr(element, "value", element), bytes)
     }
+    raw.pop("ContributingEquipmentSequence", None)
+    number = raw.pop("InstanceNumber", None)
+    uid = raw.pop("SOPInstanceUID", b"")
+    return _of_series(tuple(raw.items()), is_little_endian=is_little_endian)._replace(
+        sop_instance_uid=_uid({"SOPInstanceUID": uid}, "SOPInstanceUID", "SOP Instance UID"),
+        instance_number=None
+        if number is None
+        else _integer(decode(number, encodings_of(raw.get("SpecificCharacterSet")))),
+        contributing_device_uids=_device_uids(found.get("ContributingEquipmentSequence")),
+    )
+
+
+@lru_cache(maxsize=64)
+def _of_series(
+    elements: tuple[tuple[str, bytes], ...], *, is_little_endian: bool
+) -> InstanceHeader:
+    """Return what the instances of a series nearly always share, which are read one by one."""
+    raw = dict(elements)
     encodings = encodings_of(raw.get("SpecificCharacterSet"))
 
     def text(keyword: str) -> str:
@@ -212,14 +229,14 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
     return InstanceHeader(
         study_instance_uid=_uid(raw, "StudyInstanceUID", "Study Instance UID"),
         series_instance_uid=_uid(raw, "SeriesInstanceUID", "Series Instance UID"),
-        sop_instance_uid=_uid(raw, "SOPInstanceUID", "SOP Instance UID"),
+        sop_instance_uid="",
         sop_class_uid=sop_class_uid,
         modality=modality,
         body_part_examined=text("BodyPartExamined"),
         view_position=text("ViewPosition"),
         laterality=text("ImageLaterality") or text("Laterality"),
         image_type=tuple(part.strip() for part in text("ImageType").split("\\") if part.strip()),
-        instance_number=_integer(text("InstanceNumber")),
+        instance_number=None,
         number_of_frames=max(1, _integer(first("NumberOfFrames")) or 1),
         series_number=_integer(first("SeriesNumber")),
         series_description=text("SeriesDescription"),
@@ -239,7 +256,7 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
         study_date=first("StudyDate"),
         study_time=first("StudyTime"),
         timezone_offset=first("TimezoneOffsetFromUTC"),
-        contributing_device_uids=_device_uids(found.get("ContributingEquipmentSequence")),
+        contributing_device_uids=frozenset(),
         is_image={"Rows", "Columns"} <= raw.keys()
         and not is_read_by_no_model(sop_class_uid, modality),
     )

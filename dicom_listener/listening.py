@@ -17,8 +17,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import pydicom
 import structlog
 
+from dicom_listener import indexing
 from dicom_listener.announcer import Announcer
 from dicom_listener.announcing import announce
 from dicom_listener.application_entities import look_up
@@ -28,7 +30,7 @@ from dicom_listener.commitment_telling import Teller, Telling
 from dicom_listener.completion import Limits
 from dicom_listener.deciding import intake_handling
 from dicom_listener.handlers import Intake
-from dicom_listener.index import Index
+from dicom_listener.index import OwnIndex
 from dicom_listener.negotiation import FrontDoor, application_entity
 from dicom_listener.peers import Peer
 from dicom_listener.pre_fork import Body, PreFork
@@ -62,6 +64,8 @@ def run() -> None:
     """Run until told to stop."""
     settings = load(ListenerSettings)
     logs.configure("dicom_listener", settings.log_level)
+    # Negotiation makes two thousand UIDs an association, of which most are the Standard's own.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     store = open_instance_store(settings.store, reserve_bytes=settings.store_reserve_mib * MEBIBYTE)
     listeners = listeners_of(settings)
     count = AssociationCount(settings.receiving_processes, settings.max_associations)
@@ -80,14 +84,26 @@ def run() -> None:
             count.clear(process)
             store.discard_unfinished()
 
+    index = indexing.listen()
+    # Held open by whoever receives, so that who enters what they receive outlives them.
+    over, receives = os.pipe()
+
+    def stop() -> None:
+        close_all(listeners)
+        os.close(receives)
+
     bodies = [
-        receiving(settings, store, listeners, count.of_process(process))
+        receiving(settings, store, listeners, count.of_process(process), index)
         for process in range(settings.receiving_processes)
     ]
     crew = PreFork(
-        [*bodies, announcing(settings, store, list(listeners))],
+        [
+            *bodies,
+            entering(settings, [*listeners], index, over, receives),
+            announcing(settings, store, [*listeners, index], receives),
+        ],
         on_death=on_death,
-        on_stop=lambda: close_all(listeners),
+        on_stop=stop,
         drain_timeout_s=_DRAIN_TIMEOUT_S,
     )
     # What is there now stays for good. Left out of every collection it is shared by all processes,
@@ -147,14 +163,18 @@ def receiving(
     store: FileInstanceStore,
     listeners: Mapping[socket.socket, Secure | None],
     count: AssociationsOfProcess,
+    index: socket.socket,
 ) -> Body:
     """Return the work of a receiving process."""
+    address = index.getsockname()
 
     def receive(wake: int) -> None:
+        index.close()
         database = Database(settings.database, via_relay=settings.via_broker)
+        remote = indexing.RemoteIndex(address, OwnIndex(database))
         service = Service(
             ae=application_entity(settings.ae_title),
-            keep=InstanceKeeper(store, Index(database), _now),
+            keep=InstanceKeeper(store, database, remote, _now),
             front_door=FrontDoor(
                 ae_title=settings.ae_title,
                 site=site_of(settings),
@@ -183,8 +203,29 @@ def site_of(settings: ListenerSettings) -> Peer:
     )
 
 
+def entering(
+    settings: ListenerSettings,
+    listeners: Sequence[socket.socket],
+    index: socket.socket,
+    over: int,
+    receives: int,
+) -> Body:
+    """Return the work of the process that enters what is received, until nobody receives."""
+
+    def enter(_: int) -> None:
+        close_all(listeners)
+        os.close(receives)
+        database = Database(settings.database, via_relay=settings.via_broker)
+        indexing.Indexing(OwnIndex(database), index).serve(over)
+
+    return enter
+
+
 def announcing(
-    settings: ListenerSettings, store: FileInstanceStore, listeners: Sequence[socket.socket]
+    settings: ListenerSettings,
+    store: FileInstanceStore,
+    listeners: Sequence[socket.socket],
+    receives: int,
 ) -> Body:
     """Return the work of the process that announces complete studies.
 
@@ -194,6 +235,7 @@ def announcing(
 
     def body(wake: int) -> None:
         close_all(listeners)
+        os.close(receives)
         limits = Limits(
             association_timeout=timedelta(seconds=settings.association_idle_timeout_s),
             deadline=timedelta(seconds=settings.completion_deadline_s),

@@ -13,7 +13,7 @@ from service_runtime.database import Transaction
 
 _OF_A_KEPT_FILE = (
     *("transfer_syntax_uid", "calling_ae_title", "called_ae_title", "key"),
-    *("size_bytes", "sha256", "received_at", "purged_at"),
+    *("size_bytes", "digest", "received_at", "purged_at"),
 )
 
 
@@ -28,7 +28,7 @@ def exchange(transaction: Transaction, newcomer: Arrival) -> None:
     connection.execute(
         delete(duplicate_instance).where(
             duplicate_instance.c.sop_instance_uid == uid,
-            duplicate_instance.c.sha256 == newcomer.kept.sha256,
+            duplicate_instance.c.digest == newcomer.kept.digest,
         )
     )
     connection.execute(
@@ -56,7 +56,7 @@ def put_aside(transaction: Transaction, newcomer: Arrival) -> bool:
     connection.execute(
         delete(duplicate_instance).where(
             duplicate_instance.c.sop_instance_uid == uid,
-            duplicate_instance.c.sha256 == newcomer.kept.sha256,
+            duplicate_instance.c.digest == newcomer.kept.digest,
         )
     )
     connection.execute(delete(instance).where(instance.c.sop_instance_uid == uid))
@@ -71,7 +71,7 @@ def _both(connection: Connection, newcomer: Arrival) -> tuple[Row[Any] | None, R
         connection.execute(
             select(duplicate_instance).where(
                 duplicate_instance.c.sop_instance_uid == uid,
-                duplicate_instance.c.sha256 == newcomer.kept.sha256,
+                duplicate_instance.c.digest == newcomer.kept.digest,
             )
         ).first(),
     )

@@ -117,10 +117,10 @@ class Purge:
             duplicates = _rows(connection, duplicates_to_purge(moment, study_instance_uid))
             for table, rows in ((instance, instances), (duplicate_instance, duplicates)):
                 uids = [row.sop_instance_uid for row in rows]
-                digests = [row.sha256 for row in rows]
+                digests = [row.digest for row in rows]
                 connection.execute(
                     update(table)
-                    .where(table.c.sop_instance_uid.in_(uids), table.c.sha256.in_(digests))
+                    .where(table.c.sop_instance_uid.in_(uids), table.c.digest.in_(digests))
                     .values(purged_at=moment.now)
                 )
             gone = [*instances, *duplicates]
@@ -199,7 +199,7 @@ def put_back(
     Its file lies under ``key`` already, unless the purge has just removed it; ``same`` is its SOP
     Instance UID and the digest of its data set.
     """
-    sop_instance_uid, sha256 = same
+    sop_instance_uid, digest = same
     with putting_back(store.root):
         if not store.exists(key):
             return False
@@ -211,7 +211,7 @@ def put_back(
                     update(table)
                     .where(
                         table.c.sop_instance_uid == sop_instance_uid,
-                        table.c.sha256 == sha256,
+                        table.c.digest == digest,
                         table.c.purged_at.is_not(None),
                     )
                     .values(purged_at=None, key=key, received_at=at)

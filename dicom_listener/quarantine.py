@@ -109,13 +109,13 @@ class Quarantine:
                 connection.execute(
                     select(table.c.key).where(
                         table.c.sop_instance_uid == uid,
-                        table.c.sha256 == kept.sha256,
+                        table.c.digest == kept.digest,
                         table.c.purged_at.is_not(None),
                     )
                 ).first()
                 for table in (instance, duplicate_instance)
             )
-        same = (uid, kept.sha256)
+        same = (uid, kept.digest)
         if is_purged and not put_back(self.database, self.rereader.store, kept.key, same, at):
             raise JustPurged("its file has just been removed again; it is kept anew next time")
 
@@ -143,7 +143,7 @@ class Quarantine:
                 skip_file_meta(file)
                 while piece := file.read(_PIECE_BYTES):
                     sink.write(piece)
-                key = instance_key(header.study_instance_uid, header.sop_instance_uid, sink.sha256)
+                key = instance_key(header.study_instance_uid, header.sop_instance_uid, sink.digest)
                 kept = sink.commit(key)
         return self.rereader.arrival_of(header, kept, source, at)
 
@@ -182,7 +182,7 @@ def put(database: Database, store: FileInstanceStore, thing: Quarantined) -> boo
     """
     source, at, key = thing.source, thing.at, thing.kept.key
     row = {
-        "id": thing.kept.sha256,
+        "id": thing.kept.digest,
         "reason": thing.reason[:200],
         "calling_ae_title": source.calling_ae_title[:16],
         "called_ae_title": source.called_ae_title[:16],
@@ -206,16 +206,16 @@ def put(database: Database, store: FileInstanceStore, thing: Quarantined) -> boo
                 .values({**row, "outcome": None, "settled_at": None})
             )
             connection.execute(
-                delete(removal).where(removal.c.key.in_([key, reason_key(thing.kept.sha256)]))
+                delete(removal).where(removal.c.key.in_([key, reason_key(thing.kept.digest)]))
             )
     return True
 
 
-def quarantine_key(sha256: str) -> str:
+def quarantine_key(digest: str) -> str:
     """Return the key under which something in quarantine is kept."""
-    return f"quarantine/{sha256}.dcm"
+    return f"quarantine/{digest}.dcm"
 
 
-def reason_key(sha256: str) -> str:
+def reason_key(digest: str) -> str:
     """Return the key of the text beside it that says why."""
-    return f"quarantine/{sha256}.reason.txt"
+    return f"quarantine/{digest}.reason.txt"

@@ -1,8 +1,7 @@
 """Keeps one data set while it arrives: file first, then index, then the answer."""
 
 import io
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -22,7 +21,8 @@ from dicom_listener.keeping import Reception
 from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_studies
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
-from dicom_listener.quarantine import Quarantined, quarantine_key, reason_key
+from dicom_listener.purging import put_back
+from dicom_listener.quarantine import Quarantined, put, quarantine_key, reason_key
 from dicom_listener.rereading import Source, skip_file_meta
 from dicom_listener.sender import Sender
 from dicom_listener.store_status import (
@@ -36,11 +36,10 @@ from dicom_listener.store_status import (
 )
 from dicom_listener.study_start import study_start
 from imaging_store.instances import FileInstanceStore, FileSink, Kept, StorageFull, instance_key
-from service_runtime.database import DatabaseUnavailable
+from service_runtime.database import Database, DatabaseFull
 
 log = structlog.get_logger()
 
-_POSTGRESQL_NO_ROOM = "53100"
 _FIRST_PARSE_BYTES = 4096
 
 
@@ -50,10 +49,12 @@ class InstanceKeeper:
     def __init__(
         self,
         store: FileInstanceStore,
+        database: Database,
         index: Index,
         now: Callable[[], datetime],
     ) -> None:
         self.store = store
+        self.database = database
         self.index = index
         self.now = now
 
@@ -107,15 +108,17 @@ class InstanceReception:
         except Exception as error:  # noqa: BLE001 - every failure has to be answered
             self._fail(error)
             return
+        if self._header_read is None:
+            self._read_ahead(fragments)
+
+    def _read_ahead(self, fragments: Sequence[memoryview]) -> None:
+        """Read the header while the rest is on its way, where it has come."""
         for fragment in fragments:
             if (room := PREFIX_BYTES - len(self._prefix)) > 0:
                 self._prefix += fragment[:room]
-        if self._header_read is None and len(self._prefix) >= self._parse_at:
-            self._parse_at = 2 * len(self._prefix)
-            self._read_ahead()
-
-    def _read_ahead(self) -> None:
-        """Read the header while the rest is on its way, where it has come."""
+        if len(self._prefix) < self._parse_at:
+            return
+        self._parse_at = 2 * len(self._prefix)
         with suppress(NotUnderstood):
             self._header_read = parse_header(
                 io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False
@@ -149,7 +152,7 @@ class InstanceReception:
             return self._refuse(OTHER_SOP_INSTANCE)
         sink = self._open_sink()
         kept = sink.commit(
-            instance_key(header.study_instance_uid, header.sop_instance_uid, sink.sha256)
+            instance_key(header.study_instance_uid, header.sop_instance_uid, sink.digest)
         )
         keeper, sender = self._keeper, self._sender
         outcome = keeper.index.add(
@@ -173,8 +176,12 @@ class InstanceReception:
                 rejected_studies=self._rejected_studies(header, kept),
             )
         )
-        if outcome is Outcome.PURGED and not keeper.index.put_back(
-            keeper.store, kept, header.sop_instance_uid, keeper.now()
+        if outcome is Outcome.PURGED and not put_back(
+            keeper.database,
+            keeper.store,
+            kept.key,
+            (header.sop_instance_uid, kept.digest),
+            keeper.now(),
         ):
             # The purge has just removed it again: it is to be sent once more.
             return self._refuse(PROCESSING_FAILURE)
@@ -211,8 +218,8 @@ class InstanceReception:
     def _quarantine(self, reason: str) -> StoreAnswer:
         sink, request, sender = self._open_sink(), self._request, self._sender
         store = self._keeper.store
-        store.put_artifact(reason_key(sink.sha256), f"{reason}\n".encode())
-        kept = sink.commit(quarantine_key(sink.sha256))
+        store.put_artifact(reason_key(sink.digest), f"{reason}\n".encode())
+        kept = sink.commit(quarantine_key(sink.digest))
         thing = Quarantined(
             kept,
             reason,
@@ -221,7 +228,7 @@ class InstanceReception:
             Source(self._transfer_syntax_uid, sender.calling_ae_title, sender.called_ae_title),
             self._keeper.now(),
         )
-        if not self._keeper.index.quarantine(store, thing):
+        if not put(self._keeper.database, store, thing):
             # What a person had discarded has just been removed: it is to be sent once more.
             return self._refuse(PROCESSING_FAILURE)
         log.warning("instance.quarantined", reason=reason, key=kept.key)
@@ -238,7 +245,7 @@ class InstanceReception:
 
     def _fail(self, error: Exception) -> None:
         self.abandon()
-        if _is_out_of_room(error):
+        if isinstance(error, StorageFull | DatabaseFull):
             self._failure = OUT_OF_RESOURCES
         else:
             self._failure = PROCESSING_FAILURE
@@ -253,13 +260,3 @@ class InstanceReception:
         if self._sink is None:
             raise RuntimeError("the reception has ended")
         return self._sink
-
-
-def _is_out_of_room(error: Exception) -> bool:
-    if isinstance(error, StorageFull):
-        return True
-    original = getattr(error.__cause__, "orig", None)
-    return isinstance(error, DatabaseUnavailable) and (
-        getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        or getattr(original, "pgcode", None) == _POSTGRESQL_NO_ROOM
-    )

@@ -108,7 +108,7 @@ class Settlement:
 
     def _newcomer(self, row: Row[Any]) -> Arrival:
         source = Source(row.transfer_syntax_uid, row.calling_ae_title, row.called_ae_title)
-        kept = Kept(row.key, row.size_bytes, row.sha256)
+        kept = Kept(row.key, row.size_bytes, row.digest)
         try:
             return self.rereader.arrival(kept, source, self.now())
         except NotInStore as error:
@@ -130,7 +130,7 @@ def _members(row: Row[Any]) -> Select[Any]:
         .join(
             conflicting_instance,
             (conflicting_instance.c.sop_instance_uid == table.c.sop_instance_uid)
-            & (conflicting_instance.c.sha256 == table.c.sha256),
+            & (conflicting_instance.c.digest == table.c.digest),
         )
         .where(conflicting_instance.c.conflict_id == row.id)
         .order_by(table.c.sop_instance_uid, table.c.received_at)

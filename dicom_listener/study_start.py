@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 _DATE = re.compile(r"(\d{4})[.:-]?(\d{2})[.:-]?(\d{2})")
 _TIME = re.compile(r"(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.(\d{1,6}))?)?)?")
@@ -9,6 +10,7 @@ _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 _LARGEST_OFFSET = timedelta(hours=14)
 
 
+@lru_cache(maxsize=256)
 def study_start(study_date: str, study_time: str, timezone_offset: str, zone: tzinfo) -> str:
     """Return the start in ISO 8601: date, time and offset, or a date only, or nothing.
 

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
@@ -149,6 +149,12 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         while self._end - self._start < length:
             self._fill(self._end)
         return self._view[self._start : self._start + length]
+
+    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
+        """Return what the next bytes say, waiting for them, without taking them."""
+        if self._end - self._start < form.size:
+            self.peek(form.size)
+        return form.unpack_from(self._view, self._start)
 
     @property
     def has_more(self) -> bool:
@@ -330,7 +336,7 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
     def _read_data(self, connection: BufferedSocket) -> bool:
         """Read P-DATA-TF as long as that is what comes; return whether any did."""
         while True:
-            pdu_type, _, length = _PDU_HEADER.unpack(connection.peek(_PDU_HEADER.size))
+            pdu_type, _, length = connection.unpack(_PDU_HEADER)
             if pdu_type != _P_DATA_TF:
                 return self.has_only_data
             connection.skip(_PDU_HEADER.size)
@@ -341,7 +347,7 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
 
     def _read_p_data(self, connection: BufferedSocket, left: int) -> None:
         while left:
-            item_length, context_id, control = _PDV_HEADER.unpack(connection.peek(_PDV_HEADER.size))
+            item_length, context_id, control = connection.unpack(_PDV_HEADER)
             left -= _ITEM_LENGTH_SIZE + item_length
             if left < 0 or item_length < _PDV_HEADER.size - _ITEM_LENGTH_SIZE:
                 raise ValueError("a presentation data value does not fit its PDU")

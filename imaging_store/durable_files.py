@@ -22,12 +22,17 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _MODE = 0o640
 _DIRECTORIES_KNOWN = 4096
+_COMPARED_BYTES = 1024 * 1024
 _PIECES_AT_ONCE = 512
 """Less than IOV_MAX."""
 
 
 class StorageFull(TransientError):
     """The store has no room, or has reached the reserve that is kept free."""
+
+
+class OtherBytes(Exception):
+    """What is there under the name ends with other bytes than what was to be published."""
 
 
 class UnfinishedFile:
@@ -68,39 +73,47 @@ class UnfinishedFile:
 
     def _write_some(self, pieces: Sequence[Bytes]) -> None:
         written = os.writev(self._descriptor, pieces)
+        if written == sum(map(len, pieces)):
+            return
         for piece in pieces:
             left = memoryview(piece)[written:]
             written = max(0, written - len(piece))
             while left:
                 left = left[os.write(self._descriptor, left) :]
 
-    def publish(self, key: str) -> None:
+    def publish(self, key: str, tail_bytes: int = 0) -> None:
         """Make the bytes durable, then the name ``key`` under the root, which is made as needed.
 
-        A file that is there already is replaced by one that was begun as replacing; else it stays.
+        A file that is there already is replaced by one that was begun as replacing; else it stays,
+        and has to have the same ``tail_bytes`` at its end.
+
+        Raises
+        ------
+        OtherBytes
+            It has not.
         """
         try:
             os.fsync(self._descriptor)
             try:
-                self._place(key)
+                self._place(key, tail_bytes)
             except FileNotFoundError:
                 # The directory was empty, and removed before anything was in it.
-                self._place(key)
+                self._place(key, tail_bytes)
         except OSError as error:
             raise _as_ours(error) from error
         finally:
             self.discard()
 
-    def _place(self, key: str) -> None:
+    def _place(self, key: str, tail_bytes: int) -> None:
         directory, _, name = key.rpartition("/")
         parent = self._directories.open(directory)
         try:
-            self._link(parent, name)
+            self._link(parent, name, tail_bytes)
             os.fsync(parent)
         finally:
             os.close(parent)
 
-    def _link(self, parent: int, name: str) -> None:
+    def _link(self, parent: int, name: str, tail_bytes: int) -> None:
         if self._is_replacing and self._name is not None:
             os.rename(self._name, name, dst_dir_fd=parent)
             self._name = None
@@ -109,7 +122,7 @@ class UnfinishedFile:
         try:
             os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
         except FileExistsError:
-            _keep_anew(parent, name)
+            _keep_anew(parent, name, self._descriptor, tail_bytes)
 
     def discard(self) -> None:
         """Leave nothing but what was published."""
@@ -122,15 +135,18 @@ class UnfinishedFile:
             self._descriptor = -1
 
 
-def _keep_anew(parent: int, name: str) -> None:
+def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:
     """Have a file that is there already count as kept just now: nobody sweeps it away.
 
-    Raises `FileNotFoundError` where somebody has just moved or removed it.
+    Raises `FileNotFoundError` where somebody has just moved or removed it, and `OtherBytes` where
+    its last ``tail_bytes`` are not those of ``again``.
     """
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.stat(name, dir_fd=parent)
+        if not _end_alike(again, descriptor, tail_bytes):
+            raise OtherBytes
         os.utime(descriptor)
     finally:
         os.close(descriptor)
@@ -181,6 +197,18 @@ class Directories:
             self._durable = {""}
         self._durable.add(directory)
         return _open_directory(path)
+
+
+def _end_alike(one: int, other: int, tail_bytes: int) -> bool:
+    """Return whether the last bytes of two files are the same."""
+    start, other_start = (os.fstat(each).st_size - tail_bytes for each in (one, other))
+    if other_start < 0:
+        return False
+    return all(
+        os.pread(one, min(_COMPARED_BYTES, tail_bytes - done), start + done)
+        == os.pread(other, min(_COMPARED_BYTES, tail_bytes - done), other_start + done)
+        for done in range(0, tail_bytes, _COMPARED_BYTES)
+    )
 
 
 def _open_directory(path: str) -> int:

@@ -10,14 +10,17 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, NamedTuple, Protocol, Self
 from urllib.parse import unquote, urlsplit
+
+import xxhash
 
 from imaging_store.durable_files import (
     Bytes,
     Directories,
+    OtherBytes,
     StorageFull,
     UnfinishedFile,
     discard_unfinished,
@@ -25,6 +28,7 @@ from imaging_store.durable_files import (
 from service_runtime.errors import PermanentError
 
 __all__ = [
+    "DigestClash",
     "FileInstanceStore",
     "FileSink",
     "InstanceSink",
@@ -52,26 +56,30 @@ class NotInStore(PermanentError):
     """Nothing is kept under this key."""
 
 
+class DigestClash(PermanentError):
+    """Other bytes are kept under a key that is made of the digest: they are damaged, or forged."""
+
+
 class UnsupportedStoreUrl(PermanentError):
     """``COUNTERSIGN_STORE_URL`` names a kind of store that this version does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """What `InstanceSink.commit` made durable."""
 
     key: str
     size_bytes: int
     """Of the data set: File Meta Information is not counted."""
-    sha256: str
-    """Of the data set alone, lower-case hexadecimal."""
+    digest: str
+    """XXH3-128 of the data set alone, lower-case hexadecimal. It finds what is the same, and twenty
+    times faster than SHA-256; that it is the same is seen by comparing the bytes."""
 
 
 class InstanceSink(Protocol):
     """Takes one data set, fragment by fragment. Ends with exactly one of ``commit``, ``abort``."""
 
     @property
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Digest of the data set bytes written so far."""
 
     def write(self, *fragments: Bytes) -> None:
@@ -89,10 +97,12 @@ class InstanceSink(Protocol):
     def commit(self, key: str) -> Kept:
         """Make the bytes durable under ``key``. When this returns they survive a power cut.
 
-        What is there already stays as it is, and counts as the same.
+        What is there already stays as it is, and has to be the same.
 
         Raises
         ------
+        DigestClash
+            It is not.
         StorageFull
             There is no room; nothing is left.
         """
@@ -123,15 +133,20 @@ class InstanceStore(Protocol):
         """Whether something is kept under ``key``."""
 
 
-def instance_key(study_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+def instance_key(study_instance_uid: str, sop_instance_uid: str, digest: str) -> str:
     """Key of a received instance: one directory per study, the digest in the name.
 
     The same bytes received again have the same key, so receiving is idempotent; other bytes under
     the same SOP Instance UID get a key of their own and never replace the first.
     """
+    return f"{_study_folder(study_instance_uid)}/{_plain(sop_instance_uid)}-{digest}.dcm"
+
+
+@lru_cache(maxsize=256)
+def _study_folder(study_instance_uid: str) -> str:
     study = _plain(study_instance_uid)
     shard = hashlib.sha256(study.encode()).hexdigest()[:2]
-    return f"instances/{shard}/{study}/{_plain(sop_instance_uid)}-{sha256}.dcm"
+    return f"instances/{shard}/{study}"
 
 
 def _plain(uid: str) -> str:
@@ -244,7 +259,7 @@ class FileSink:
     def __init__(self, file: UnfinishedFile, preamble: bytes) -> None:
         self._file = file
         self._preamble = preamble
-        self._digest = hashlib.sha256()
+        self._digest = xxhash.xxh3_128()
         self._size_bytes = 0
 
     def __enter__(self) -> Self:
@@ -254,7 +269,7 @@ class FileSink:
         self.abort()
 
     @property
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Digest of the data set bytes written so far."""
         return self._digest.hexdigest()
 
@@ -280,15 +295,27 @@ class FileSink:
             self._size_bytes += len(fragment)
 
     def commit(self, key: str) -> Kept:
-        """Make the bytes durable under ``key``; what is there already stays."""
+        """Make the bytes durable under ``key``; what is there already stays.
+
+        Raises
+        ------
+        DigestClash
+            What is there are other bytes.
+        """
         _checked(key)
         try:
             self.write()
-            self._file.publish(key)
+            self._file.publish(key, self._size_bytes)
+        except OtherBytes:
+            self.abort()
+            raise DigestClash(
+                "other bytes of the same digest are kept under this key; see whether the file in "
+                "the store is damaged"
+            ) from None
         except BaseException:
             self.abort()
             raise
-        return Kept(key, self._size_bytes, self.sha256)
+        return Kept(key, self._size_bytes, self.digest)
 
     def abort(self) -> None:
         """Leave nothing. Does nothing after ``commit``."""

@@ -39,7 +39,7 @@ _MEBIBYTE = 1024 * 1024
 _WATERMARK_OF_RESERVE = 4
 _COMPARED_BY_THEN = timedelta(hours=1)
 """Comparing takes a moment; what is not compared by then, nobody will: we made it ourselves."""
-_FILE = ("sop_instance_uid", "sha256", "key", "size_bytes")
+_FILE = ("sop_instance_uid", "digest", "key", "size_bytes")
 
 
 @dataclass(frozen=True, slots=True)

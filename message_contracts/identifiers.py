@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 from pydantic import Field, StringConstraints
 
 _UID = r"[\x21-\x7e]{1,64}"
+_IS_UID = re.compile(_UID).fullmatch
 
 DicomUid = Annotated[str, StringConstraints(pattern=f"^{_UID}$")]
 """A UID as a peer sent it: at most 64 printable characters without a space.
@@ -21,6 +22,9 @@ AETitle = Annotated[str, StringConstraints(pattern=r"^[\x20-\x5b\x5d-\x7e]{1,16}
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A digest in lower-case hexadecimal."""
 
+Digest = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")]
+"""XXH3-128 of a data set in lower-case hexadecimal; of one kept by an earlier release SHA-256."""
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 NAMESPACE = UUID("7d3f4c2a-5c1e-5b0e-9a56-0c8f6b1d2e34")
@@ -34,7 +38,7 @@ def derived_id(*parts: object) -> UUID:
 
 def is_uid(text: str) -> bool:
     """Whether a message may carry this as a `DicomUid`."""
-    return re.fullmatch(_UID, text) is not None
+    return _IS_UID(text) is not None
 
 
 def case_id_of(study_instance_uid: str) -> UUID:

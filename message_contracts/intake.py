@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from message_contracts.identifiers import DicomUid, Sha256
+from message_contracts.identifiers import DicomUid, Digest
 from message_contracts.message import Message
 
 
@@ -102,7 +102,7 @@ class InstanceDuplicated(Message):
     """(0020,000D) of the instance that came first."""
 
     sop_instance_uid: DicomUid
-    sha256: Sha256
+    digest: Digest
     """Of the data set that came again."""
 
 
@@ -111,7 +111,7 @@ class QuarantineDecided(Message):
 
     TYPE: ClassVar[str] = "quarantine.decided"
 
-    quarantined_instance_id: Sha256
+    quarantined_instance_id: Digest
     decision: QuarantineDecision
     decided_by: str = Field(min_length=1, max_length=64)
     """The user's id."""

@@ -63,12 +63,17 @@ _PASSING_SQLITE_ERRORS = frozenset(
     }
 )
 _PRIMARY_CODE = 0xFF
+_POSTGRESQL_DISK_FULL = "53100"
 _KEPT_CONNECTIONS = 2
 """Few: what is kept for writing is not there for reading."""
 
 
 class DatabaseUnavailable(TransientError):
     """The database cannot be reached, is locked, or has no room."""
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The database has no room."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -318,14 +323,25 @@ def _our_errors() -> Iterator[None]:
     except PoolTimeout as error:
         raise DatabaseUnavailable("database: no connection came free") from error
     except sqlite3.OperationalError as error:
+        if _is_of_no_room(error):
+            raise DatabaseFull("database: no room") from error
         if _passes(error):
             raise DatabaseUnavailable("database: OperationalError") from error
         raise
     except (OperationalError, InterfaceError, DBAPIError) as error:
+        if _is_of_no_room(error.orig):
+            raise DatabaseFull("database: no room") from error
         if _may_pass(error):
             reason = f"database: {type(error.orig).__name__}"
             raise DatabaseUnavailable(reason) from error
         raise
+
+
+def _is_of_no_room(error: BaseException | None) -> bool:
+    return (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(error, "pgcode", None) == _POSTGRESQL_DISK_FULL
+    )
 
 
 def _may_pass(error: DBAPIError) -> bool:

@@ -180,7 +180,7 @@ class Ward:
                     "study_instance_uid": uid,
                     "kind": "identity" if holds else "update",
                     "sop_instance_uid": instance_uid,
-                    "sha256": "0" * 64,
+                    "digest": "0" * 32,
                     "known": {"PatientID": "P1"},
                     "claimed": {"PatientID": "P2"},
                     "differing": ["PatientID"],
@@ -339,7 +339,7 @@ def _an_instance_row(study_uid: str, uid: str, version: int) -> dict[str, object
         "called_ae_title": "COUNTERSIGN",
         "key": f"instances/{uid}",
         "size_bytes": 1,
-        "sha256": "0" * 64,
+        "digest": "0" * 32,
         "received_at": NOON,
     }
 

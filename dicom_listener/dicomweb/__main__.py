@@ -10,7 +10,7 @@ from dicom_listener.dicomweb.app import make_app
 from dicom_listener.dicomweb.installation import DicomWeb
 from dicom_listener.dicomweb.posting import CALLING_AE_TITLE, Posting, receptions
 from dicom_listener.dicomweb.settings import DicomWebSettings
-from dicom_listener.index import Index
+from dicom_listener.index import OwnIndex
 from dicom_listener.open_associations import open_for
 from dicom_listener.peers import Peer, peer_of
 from dicom_listener.reception import InstanceKeeper
@@ -33,7 +33,7 @@ def serve(service: Service[DicomWebSettings]) -> None:
     """Answer until told to stop."""
     settings, database = service.settings, service.database
     store = open_instance_store(settings.store, reserve_bytes=settings.store_reserve_mib * MEBIBYTE)
-    keeper = InstanceKeeper(store, Index(database), _now)
+    keeper = InstanceKeeper(store, database, OwnIndex(database), _now)
     site = Peer(
         ae_title=CALLING_AE_TITLE,
         quiet_period=timedelta(seconds=settings.quiet_period_s),

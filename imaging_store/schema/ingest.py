@@ -92,7 +92,7 @@ instance = Table(
     Column("key", String(255), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     # Of the data set as it came, without File Meta Information.
-    Column("sha256", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
     # A person said that it does not belong to its study: no model reads it.
     Column("excluded_at", UtcDateTime),
@@ -105,7 +105,7 @@ duplicate_instance = Table(
     "duplicate_instance",
     metadata,
     Column("sop_instance_uid", String(64), primary_key=True),
-    Column("sha256", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
     Column("study_instance_uid", String(64), nullable=False),
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("calling_ae_title", String(16), nullable=False),
@@ -130,7 +130,7 @@ conflict = Table(
     # The first instance that showed it.
     Column("sop_instance_uid", String(64), nullable=False),
     # Of the newcomer's data set.
-    Column("sha256", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
     # Keyword to value: what was known when it was opened, and what the newcomer says.
     Column("known", JSON, nullable=False),
     Column("claimed", JSON, nullable=False),
@@ -157,7 +157,7 @@ conflicting_instance = Table(
     Column("conflict_id", Uuid, ForeignKey("conflict.id"), primary_key=True),
     Column("sop_instance_uid", String(64), primary_key=True),
     # Of its data set: of ``instance`` where the conflict is about identity, else of the duplicate.
-    Column("sha256", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
 )
 """Every instance that shows the same conflict: a person decides about all of them at once."""
 

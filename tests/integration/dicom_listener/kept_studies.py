@@ -90,7 +90,7 @@ class KeptStudies:
             image_type=[],
             number_of_frames=1,
             key=key,
-            sha256=hashlib.sha256(content).hexdigest(),
+            digest=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
             received_at=at,
         )
@@ -104,7 +104,7 @@ class KeptStudies:
             sop_instance_uid=uid,
             study_instance_uid=study_uid,
             key=key,
-            sha256=hashlib.sha256(data).hexdigest(),
+            digest=hashlib.sha256(data).hexdigest(),
             size_bytes=len(data),
             received_at=at,
         )
@@ -114,7 +114,7 @@ class KeptStudies:
         """Put the file of an instance where receiving puts it."""
         sink = self.store.open_write(b"")
         sink.write(data)
-        return sink.commit(instance_key(study_uid, uid, sink.sha256)).key
+        return sink.commit(instance_key(study_uid, uid, sink.digest)).key
 
     def write(self, table: Table, **values: Any) -> None:
         """Insert a row; what is not told is empty."""

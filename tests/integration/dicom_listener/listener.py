@@ -75,12 +75,12 @@ class Listener:
         """Start it and wait until it listens."""
         self.process.start()
         self.process.wait_until_ready(
-            lambda: accepts_connections(self._ready_port) and len(self.children) == 3
+            lambda: accepts_connections(self._ready_port) and len(self.children) == 4
         )
 
     @property
     def children(self) -> list[int]:
-        """Process ids of the receiving processes and the announcing one."""
+        """Process ids of the receiving, the indexing and the announcing processes, oldest first."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(child) for child in path.read_text().split()]
 

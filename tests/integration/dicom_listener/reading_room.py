@@ -18,7 +18,7 @@ from dicom_listener.announcer import Announcer
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.completion import Limits
 from dicom_listener.deciding import intake_handling
-from dicom_listener.index import Index
+from dicom_listener.index import OwnIndex
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.sender import Sender
@@ -48,7 +48,7 @@ class ReadingRoom:
         self.database = database
         self.store = FileInstanceStore(folder)
         self.time = NOON
-        self.keeper = InstanceKeeper(self.store, Index(database), self.now)
+        self.keeper = InstanceKeeper(self.store, database, OwnIndex(database), self.now)
         self.handling = intake_handling(database, self.store, SITE, self.now)
         self.announcer = Announcer(database, LIMITS)
 

@@ -16,7 +16,7 @@ from dicom_listener import early_conflicts, open_associations
 from dicom_listener.announcer import Announcer
 from dicom_listener.completion import Limits
 from dicom_listener.early_conflicts import Doubt
-from dicom_listener.index import Index
+from dicom_listener.index import OwnIndex
 from dicom_listener.normalized import (
     DUPLICATE_SOP_INSTANCE,
     INVALID_SOP_INSTANCE,
@@ -248,7 +248,7 @@ def test_an_association_holds_only_what_it_has_sent_to_last(database: Database) 
             open_associations.hold_open(transaction, [(association, uid)], NOON)
         assert studies_held_open() == [uid]
 
-    Index(database).end(association)
+    OwnIndex(database).end(association)
     assert studies_held_open() == []
 
 

@@ -128,7 +128,7 @@ def test_other_bytes_under_the_same_uid_are_kept_beside_the_first(
 
     beside = room.row(duplicate_instance)
     assert statuses == [SUCCESS]
-    assert room.row(instance).sha256 == first.sha256
+    assert room.row(instance).digest == first.digest
     assert room.store.exists(first.key)
     assert room.store.exists(beside.key)
     assert beside.key != first.key

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import tracemalloc
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,11 +13,10 @@ import pytest
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
-from dicom_listener import index
 from dicom_listener.arrival import Arrival
-from dicom_listener.arrivals import Outcome, enter
+from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
-from dicom_listener.index import Index
+from dicom_listener.index import OwnIndex
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.sender import Sender
@@ -27,7 +24,7 @@ from imaging_store.instances import FileInstanceStore
 from imaging_store.schema.ingest import early_conflict, instance, study
 from imaging_store.schema.workflow import cases
 from message_contracts.identifiers import case_id_of
-from service_runtime.database import Database, DatabaseUnavailable, Transaction
+from service_runtime.database import Database, DatabaseUnavailable
 from tests.integration.dicom_listener.listener import Listener, Sendable, a_slice, send, sendable
 from tests.integration.dicom_listener.test_completing import a_rejection_of
 from tests.peers.processes import wait_until
@@ -84,36 +81,12 @@ def test_a_study_goes_when_its_time_has_come_and_is_kept_when_it_comes_again(
         assert any(kept.endswith(each.data) for each in sent)
 
 
-def test_who_comes_while_another_process_writes_shares_one_commit(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
-    keeper = InstanceKeeper(store, Index(database), lambda: datetime.now(UTC))
-    groups: list[int] = []
-
-    def entered(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome]:
-        groups.append(len(arrivals))
-        return enter(transaction, arrivals)
-
-    monkeypatch.setattr(index, "enter", entered)
-    sent = [sendable(a_slice()) for _ in range(5)]
-    with ThreadPoolExecutor(len(sent)) as senders, database._lock_path.open("w") as writing:
-        # An open file has the lock, as a transaction of another process does.
-        fcntl.flock(writing, fcntl.LOCK_EX)
-        statuses = [senders.submit(receive, keeper, each) for each in sent]
-        wait_until(lambda: len(keeper.index._waiting) == len(sent), what="all to wait")
-
-    assert [each.result() for each in statuses] == [0] * len(sent)
-    assert groups == [len(sent)]
-    database.close()
-
-
 @pytest.mark.parametrize(("is_there", "status"), [(True, 0x0000), (False, 0x0110)])
 def test_success_is_answered_only_for_bytes_that_are_there(
     sqlite_url: str, tmp_path: Path, *, is_there: bool, status: int
 ) -> None:
     database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
-    keeper = InstanceKeeper(store, Index(database), lambda: datetime.now(UTC))
+    keeper = InstanceKeeper(store, database, OwnIndex(database), lambda: datetime.now(UTC))
     sent = sendable(a_slice())
     assert receive(keeper, sent) == 0x0000
     with database.transaction() as transaction:
@@ -142,7 +115,7 @@ def test_a_rejection_is_heard_whoever_had_begun_to_send_it_and_however_long_it_i
     sqlite_url: str, tmp_path: Path
 ) -> None:
     database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
-    keeper = InstanceKeeper(store, Index(database), lambda: datetime.now(UTC))
+    keeper = InstanceKeeper(store, database, OwnIndex(database), lambda: datetime.now(UTC))
     note = sendable(a_rejection_of("1.2.3"))
     long = pack("<HH2s2xL", 0x7FE1, 0x1010, b"OB", 16_000_000) + bytes(16_000_000)
     note = replace(note, data=note.data + long)

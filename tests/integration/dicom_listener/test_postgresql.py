@@ -54,7 +54,7 @@ def an_arrival(store: FileInstanceStore, ds: Dataset) -> Arrival:
     syntax = it.transfer_syntax_uid
     with store.open_write(file_meta(it.sop_class_uid, it.sop_instance_uid, syntax, "CT1")) as sink:
         sink.write(it.data)
-        kept = sink.commit(instance_key(ds.StudyInstanceUID, ds.SOPInstanceUID, sink.sha256))
+        kept = sink.commit(instance_key(ds.StudyInstanceUID, ds.SOPInstanceUID, sink.digest))
     rereader = Rereader(store, lambda _: Peer("CT1", timedelta(seconds=30), "LOCAL", UTC))
     return rereader.arrival(kept, Source(syntax, "CT1", "COUNTERSIGN"), datetime.now(UTC))
 

@@ -386,11 +386,11 @@ def test_an_empty_folder_of_a_study_goes_with_its_files(kept_in_sqlite: KeptStud
 
 def test_what_comes_again_is_kept_again(kept: KeptStudies) -> None:
     kept.add("1.1")
-    sha256 = kept.rows(instance)[0].sha256
+    digest = kept.rows(instance)[0].digest
     a_purge(kept).some()
     key = kept.keep("1.1", "1.1.1", b"1.1.1")
 
-    is_back = put_back(kept.database, kept.store, key, ("1.1.1", sha256), NOW)
+    is_back = put_back(kept.database, kept.store, key, ("1.1.1", digest), NOW)
 
     assert is_back
     assert kept.purged() == {"1.1.2"}
@@ -407,13 +407,13 @@ def test_what_comes_again_before_its_file_has_gone_stays(
 ) -> None:
     kept.add("1.1")
     kept.receive_duplicate("1.1", "1.1.1", days_ago(41), b"other")
-    rows = {row.key: row.sha256 for row in kept.rows(duplicate_instance)}
-    [(key, sha256)] = rows.items()
+    rows = {row.key: row.digest for row in kept.rows(duplicate_instance)}
+    [(key, digest)] = rows.items()
     with monkeypatch.context() as killed:
         killed.setattr(Purge, "remove_marked", lambda _: 0)
         a_purge(kept).some()
 
-    assert put_back(kept.database, kept.store, key, ("1.1.1", sha256), NOW)
+    assert put_back(kept.database, kept.store, key, ("1.1.1", digest), NOW)
     a_purge(kept).remove_marked()
 
     assert kept.files() == [key]
@@ -427,7 +427,7 @@ def test_what_is_not_there_is_not_said_to_be_kept(kept_in_sqlite: KeptStudies) -
     a_purge(kept_in_sqlite).some()
 
     is_back = put_back(
-        kept_in_sqlite.database, kept_in_sqlite.store, row.key, ("1.1.1", row.sha256), NOW
+        kept_in_sqlite.database, kept_in_sqlite.store, row.key, ("1.1.1", row.digest), NOW
     )
 
     assert not is_back

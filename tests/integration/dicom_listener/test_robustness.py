@@ -101,7 +101,7 @@ def test_the_children_leave_with_their_parent(listener: Listener) -> None:
 
     os.kill(listener.process.pid, 9)
 
-    assert len(children) == 3
+    assert len(children) == 4
     for child in children:
         wait_until(lambda child=child: not is_alive(child), what="the end of a child")
 

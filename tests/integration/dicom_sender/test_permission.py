@@ -164,7 +164,7 @@ def settle_conflict(database: Database, *, holds: bool, study_version: int | Non
                 "study_instance_uid": "2.25.1",
                 "kind": "update",
                 "sop_instance_uid": "1.2.3",
-                "sha256": "0" * 64,
+                "digest": "0" * 64,
                 "known": {},
                 "claimed": {},
                 "differing": ["AccessionNumber"],

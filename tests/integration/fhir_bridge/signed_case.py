@@ -89,7 +89,7 @@ def _keep_study(tx: Transaction, report: SignedReport) -> None:
                 called_ae_title="COUNTERSIGN",
                 key="instances/a",
                 size_bytes=1,
-                sha256="0" * 64,
+                digest="0" * 32,
                 received_at=NOON - timedelta(hours=3),
             )
         )
@@ -160,7 +160,7 @@ def keep_signature(
             notes=signed.notes,
             signed_at=signed.signed_at,
             authentication="password",
-            content_sha256="0" * 64,
+            content_digest="0" * 32,
             voided_at=voided_at,
         )
     )

@@ -132,7 +132,7 @@ def keep(database: Database, store: FileInstanceStore) -> Callable[..., None]:
                     "called_ae_title": "TEST",
                     "key": f"instances/{uid}.dcm",
                     "size_bytes": 1,
-                    "sha256": "0" * 64,
+                    "digest": "0" * 32,
                     "received_at": NOON,
                 },
             )
@@ -460,7 +460,7 @@ def test_results_of_a_contradicted_study_carry_the_patient_it_is_known_by(
                 "study_instance_uid": STUDY_INSTANCE_UID,
                 "kind": "identity",
                 "sop_instance_uid": "2.25.103",
-                "sha256": "0" * 64,
+                "digest": "0" * 32,
                 "known": {},
                 "claimed": {},
                 "differing": ["PatientID"],

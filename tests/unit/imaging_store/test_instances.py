@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging_store import durable_files, instances
 from imaging_store.instances import (
+    DigestClash,
     FileInstanceStore,
     FileSink,
     InvalidKey,
@@ -38,7 +40,34 @@ def test_what_was_committed_is_read_back(store: FileInstanceStore) -> None:
 
     assert store.read("instances/a/b.dcm") == b"preambledata set"
     assert kept.size_bytes == len(b"data set")
-    assert kept.sha256 == hashlib.sha256(b"data set").hexdigest()
+    assert kept.digest == xxhash.xxh3_128_hexdigest(b"data set")
+    assert incoming(store) == []
+
+
+def keep(store: FileInstanceStore, key: str, data: bytes, preamble: bytes = b"") -> None:
+    with store.open_write(preamble) as sink:
+        sink.write(data)
+        sink.commit(key)
+
+
+def test_the_same_again_is_kept_once_whoever_sends_it(store: FileInstanceStore) -> None:
+    keep(store, "instances/a/b.dcm", b"data set", b"of one")
+
+    keep(store, "instances/a/b.dcm", b"data set", b"of another, with a longer name")
+
+    assert store.read("instances/a/b.dcm") == b"of onedata set"
+
+
+@pytest.mark.parametrize("there", [b"date set", b"data", b"", b"data set, and more"])
+def test_other_bytes_under_the_same_name_are_never_taken_for_the_same(
+    store: FileInstanceStore, there: bytes
+) -> None:
+    keep(store, "instances/a/b.dcm", there)
+
+    with pytest.raises(DigestClash):
+        keep(store, "instances/a/b.dcm", b"data set")
+
+    assert store.read("instances/a/b.dcm") == there
     assert incoming(store) == []
 
 

@@ -34,6 +34,7 @@ overrides: dict[str, st.SearchStrategy[Any]] = {
     "sop_instance_uid": uids,
     "device_uid": uids,
     "quarantined_instance_id": digests,
+    "digest": digests.map(lambda digest: digest[:32]),
     "sha256": digests,
     "decided_by": short_words,
     "heatmap_sop_instance_uid": uids,
