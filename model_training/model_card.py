@@ -125,7 +125,8 @@ def _applies_to(description: ModelDescription) -> str:
 
 def _training(recipe: Recipe, metrics: Figures) -> str:
     how, data = recipe.fine_tuning, metrics["data"]
-    begun = "ImageNet weights" if metrics["backbone_weights"] else "random weights"
+    file = metrics["backbone_weights"]
+    begun = f"pretrained weights (`{file}`)" if file else "random weights"
     groups = "patients" if data["groups_said"] else "groups (the data do not say the patients)"
     ended = ""
     if how.patience is not None:

@@ -95,7 +95,7 @@ def make_model_folder(run: Run, asked: Asked) -> None:
         },
         "kernel_count": len(before),
         "kernels_moved": len(before) - len(unmoved_kernels(final.network, before)),
-        "backbone_weights": run.backbone_weights is not None,
+        "backbone_weights": run.backbone_weights.name if run.backbone_weights else None,
         "epochs": {
             "run": len(final.history),
             "kept": final.chosen(recipe.fine_tuning),

@@ -1,12 +1,15 @@
 """The whole training on drawn pictures, with a base that trains in a second."""
 
 import json
+import os
+import signal
 from io import StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 
 from inference_worker.labeled_pictures import read_picture
@@ -17,7 +20,7 @@ from model_training.architectures import BACKBONES
 from model_training.checkpoint import Checkpoint
 from model_training.cross_validation import Run, trained
 from model_training.data_set import DataSet, chosen_rows, load
-from model_training.fitting import scores
+from model_training.fitting import Stopped, scores
 from model_training.progress import Reporter
 from model_training.recipe import RECIPES, load_recipe
 from tests.tiny_backbone import TINY, save_tiny_weights
@@ -30,6 +33,12 @@ SIDE = 64
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "mobilenet_v2", TINY)
+
+
+@pytest.fixture(autouse=True)
+def other_tests_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the command from setting for this process what would hold for the tests after it."""
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +120,7 @@ def some_data(run: Run, data_dir: Path) -> tuple[DataSet, DataSet]:
     return data.only(np.arange(30)), data.only(np.arange(30, 40))
 
 
-@pytest.mark.parametrize(("cut_after", "patience"), [(2, None), (7, 1)])
+@pytest.mark.parametrize(("cut_after", "by_signal", "patience"), [(2, True, None), (7, False, 1)])
 def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
     backbone_weights: Path,
     data_dir: Path,
@@ -120,6 +129,7 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
     monkeypatch: pytest.MonkeyPatch,
     *,
     cut_after: int,
+    by_signal: bool,
     patience: int | None,
 ) -> None:
     """Four steps an epoch, each kept and the epoch's end too: both cuts are between the ends."""
@@ -136,11 +146,13 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
     def save_and_cut(checkpoint: Checkpoint, *arguments: object) -> None:
         save(checkpoint, *arguments)
         saved.append(1)
-        if len(saved) == cut_after:
+        if len(saved) == cut_after and by_signal:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif len(saved) == cut_after:
             raise Cut
 
     monkeypatch.setattr(Checkpoint, "save", save_and_cut)
-    with pytest.raises(Cut):
+    with pytest.raises(Stopped if by_signal else Cut):
         trained(run, learned, validation, "final")
     monkeypatch.setattr(Checkpoint, "save", save)
 
