@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from sqlalchemy import select
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.results import result_object
-from message_contracts import catalogue
+from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceCompleted, InferenceRequested, ModelReference
 from service_runtime.database import Database
@@ -37,6 +36,7 @@ from tests.tiny_model import TINY_NAME, drawn_pictures, make_tiny_model
 pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(0)]
 NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
 MODEL = ModelReference(name=TINY_NAME, version="1.0.0")
+QUEUE = topology.INFERENCE_ROUTINE
 PATIENT_S = 240
 
 
@@ -106,11 +106,21 @@ class Ward:
             body.study_instance_uid for body in found if isinstance(body, InferenceCompleted)
         )
 
+    def files(self) -> int:
+        """Count what has been written of results."""
+        return sum(1 for _ in (self.store.root / "results").rglob("*.*"))
+
     def kill(self, worker: ServerProcess) -> None:
         """Kill it at some moment, and let go of what it held, as its supervisor would."""
         process_id = worker.pid
         token = token_of(process_id)
-        time.sleep(self.chance.uniform(0, 0.3))
+        # Anywhere between the files of a result set.
+        enough = self.files() + self.chance.randint(0, 3)
+        wait_until(
+            lambda: self.files() >= enough or not outbox.waiting(self.database).get(QUEUE),
+            timeout_s=PATIENT_S,
+            what="some more files of results",
+        )
         os.kill(process_id, signal.SIGKILL)
         worker.stop()
         with self.database.transaction() as transaction:
