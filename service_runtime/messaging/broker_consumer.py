@@ -37,14 +37,7 @@ class BrokerEnding:
     def retry(self, transaction: Transaction, held: Delivery, again: Again) -> None:
         """Have the relay publish it again, later, to this queue alone."""
         outbox.keep(transaction, held.message_id, held.routing_key, held.body)
-        outbox.deliver(
-            transaction,
-            held.message_id,
-            [held.queue],
-            delay_s=again.delay_s,
-            attempt=again.attempt,
-            error=again.reason,
-        )
+        outbox.deliver_again(transaction, held, again)
 
 
 class BrokerConsumer:

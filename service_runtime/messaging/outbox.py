@@ -128,6 +128,34 @@ def deliver(
     transaction.after_commit(transaction.database.wake)
 
 
+def deliver_again(transaction: Transaction, held: Delivery, again: Again) -> None:
+    """Have a message that the broker gave us come again, to the queue that it came by.
+
+    The row by which the relay published it may still be there: a handler can be done before the
+    relay has its confirm. It is taken from the relay, which then no longer ends it.
+    """
+    values = {
+        "due_at": time.time() + again.delay_s,
+        "attempt": again.attempt,
+        "last_error": again.reason,
+    }
+    key = {"queue": held.queue, "message_id": held.message_id}
+    connection = transaction.connection
+    entered = 0
+    while not entered:
+        entered = connection.execute(
+            transaction.database.insert_new(delivery), key | values
+        ).rowcount
+        if not entered:
+            # None where the relay has ended it between the two.
+            entered = connection.execute(
+                update(delivery)
+                .where(*(delivery.c[name] == value for name, value in key.items()))
+                .values(**values, claims=0, leased_until=0, lease_token="")
+            ).rowcount
+    transaction.after_commit(transaction.database.wake)
+
+
 def claim(
     transaction: Transaction,
     queue: str | None,
