@@ -57,6 +57,12 @@ def _section(described: ModelDescription, metrics: Figures) -> str:
             "A lateral view is refused by View Position where the sender states it. Whether the"
             " pixels of a lateral view alone would be refused was not tested."
         )
+    if metrics.get("phantoms_judged"):
+        parts.append(
+            "The drawn phantom, by which an installation is tried, is judged although it is no"
+            " patient and the model has not learned from it: its features are one more mean to be"
+            " near to. What the model says of it means nothing."
+        )
     parts.append(_measured(metrics.get("refusal")))
     return "\n\n".join(part for part in parts if part) + "\n"
 

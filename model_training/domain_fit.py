@@ -75,6 +75,16 @@ def fit_domain(
     return Fitted(fit(features, labels), threshold)
 
 
+def with_kind(reference: ClassMeans, features: FloatArray) -> ClassMeans:
+    """Return a reference that takes pictures like these for its own too.
+
+    For phantoms, by which an installation is tried: the model has not learned from them, and what
+    it says of them means nothing.
+    """
+    means = np.vstack([reference.means, features.mean(axis=0)])
+    return ClassMeans(means, reference.whitening)
+
+
 def separation(
     fitted: Fitted, inside: FloatArray, outside: Mapping[str, FloatArray]
 ) -> dict[str, Any]:

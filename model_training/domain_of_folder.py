@@ -14,8 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from inference_worker.domain import write_reference
+from inference_worker.domain import ClassMeans, write_reference
 from inference_worker.evaluate import label_numbers
+from inference_worker.labeled_pictures import read_manifest
 from inference_worker.model_folder import (
     ModelFolder,
     load_model_folder,
@@ -26,7 +27,7 @@ from message_contracts.domain_check import DomainCheck, DomainMethod
 from message_contracts.identifiers import derived_uid
 from model_training.data_set import chosen_rows
 from model_training.domain_features import features_at, some_pictures
-from model_training.domain_fit import FITS, fit_domain, separation
+from model_training.domain_fit import FITS, Fitted, fit_domain, separation, with_kind
 from model_training.folds import grouped_folds
 from service_runtime.errors import CountersignError
 
@@ -79,6 +80,7 @@ def give_domain(folder: ModelFolder, options: argparse.Namespace) -> dict[str, A
         )
         for other in options.other
     }
+    phantoms = read_manifest(options.phantoms) if options.phantoms else ()
     compared: dict[str, Any] = {}
     for layer in layers:
         others = {name: each[layer] for name, each in outside.items()}
@@ -86,14 +88,21 @@ def give_domain(folder: ModelFolder, options: argparse.Namespace) -> dict[str, A
             fitted = fit_domain(method, features[layer], labels, folds)
             compared[f"{method} at {layer}"] = separation(fitted, validation[layer], others)
             if (layer, method) == (options.layer, DomainMethod(options.method)):
-                _write(folder, options, layer, fitted)
+                reference = fitted.reference
+                if isinstance(reference, ClassMeans) and phantoms:
+                    features_of_phantoms = features_at(
+                        network, (layer,), phantoms, described.input
+                    )[layer]
+                    reference = with_kind(reference, features_of_phantoms)
+                _write(folder, options, layer, Fitted(reference, fitted.threshold))
     metrics = json.loads((folder.path / METRICS).read_text(encoding="utf-8"))
     metrics["domain_methods"] = compared
+    metrics["phantoms_judged"] = bool(phantoms)
     (folder.path / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return compared
 
 
-def _write(folder: ModelFolder, options: argparse.Namespace, layer: str, fitted: Any) -> None:
+def _write(folder: ModelFolder, options: argparse.Namespace, layer: str, fitted: Fitted) -> None:
     file = folder.path / FILE
     write_reference(fitted.reference, file)
     check = DomainCheck(
@@ -127,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--method", choices=[str(each) for each in FITS], default=str(DomainMethod.MAHALANOBIS)
+    )
+    parser.add_argument(
+        "--phantoms", type=Path, help="pictures to judge although it did not learn from them"
     )
     parser.add_argument("--seed", type=int, default=20261121)
     return parser

@@ -111,7 +111,7 @@ def test_card_description_and_metrics_are_of_the_same_weights(
 def test_nothing_but_the_model_is_in_its_folder() -> None:
     names = {path.name for path in FOLDER.iterdir()}
 
-    assert names == {"model.yaml", "weights.keras", "metrics.json", "MODEL_CARD.md"}
+    assert names == {"model.yaml", "weights.keras", "domain.npz", "metrics.json", "MODEL_CARD.md"}
 
 
 def test_training_has_moved_every_kernel(folder: ModelFolder) -> None:

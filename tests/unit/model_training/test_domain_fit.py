@@ -5,7 +5,14 @@ import numpy.typing as npt
 import pytest
 
 from message_contracts.domain_check import DomainMethod
-from model_training.domain_fit import FITS, KEPT_SHARE, fit_class_means, fit_domain, separation
+from model_training.domain_fit import (
+    FITS,
+    KEPT_SHARE,
+    fit_class_means,
+    fit_domain,
+    separation,
+    with_kind,
+)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -69,3 +76,16 @@ def test_a_channel_that_never_varies_is_no_trouble() -> None:
     features[:, 3] = 1.0
 
     assert np.isfinite(fit_class_means(features, labels).distances(features)).all()
+
+
+def test_phantoms_are_taken_for_its_own_and_nothing_else_changes() -> None:
+    features, labels = two_classes(300, seed=8)
+    phantoms = -features[:4]
+    fitted = fit_domain(DomainMethod.MAHALANOBIS, features, labels, np.arange(300) % 5)
+    reference = fit_class_means(features, labels)
+
+    more = with_kind(reference, phantoms)
+
+    assert (reference.distances(phantoms) > fitted.threshold).all()
+    assert (more.distances(phantoms.mean(axis=0, keepdims=True)) < 1e-9).all()
+    assert more.distances(features) == pytest.approx(reference.distances(features))
