@@ -30,12 +30,12 @@ def build_network(backbone: Backbone, side: int, class_count: int, weights: Path
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = backbone.learns_normalization or weights is None
             layer.momentum = NORMALIZATION_MOMENTUM
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(base.output)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(base.outputs[0])
     dropped = keras.layers.Dropout(DROPOUT, name="dropout")(pooled)
     scores = keras.layers.Dense(class_count, name=SCORES_LAYER)(dropped)
     calibrated = keras.layers.Rescaling(1.0, name="temperature")(scores)
     probabilities = keras.layers.Softmax(name="probabilities")(calibrated)
-    return keras.Model(base.input, probabilities, name="countersign")
+    return keras.Model(base.inputs[0], probabilities, name="countersign")
 
 
 def pooled_features_of(network: Any) -> Any:
