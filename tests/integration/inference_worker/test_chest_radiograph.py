@@ -12,7 +12,8 @@ import pytest
 from inference_worker.model_folder import ModelFolder, load_model_folder
 from inference_worker.predictor import Predictor
 from message_contracts.applicability import InstanceAttributes
-from model_training.networks import BACKBONES, build_network, kernels_of, unmoved_kernels
+from model_training.architectures import BACKBONES
+from model_training.networks import build_network, kernels_of, unmoved_kernels
 
 pytestmark = pytest.mark.tensorflow
 CHECKOUT = Path(__file__).parents[3]
@@ -106,6 +107,20 @@ def test_card_description_and_metrics_are_of_the_same_weights(
     assert folder.description.device_uid in card
     assert f"{whole:.3f}" in card
     assert folder.description.metrics["cross_validated_accuracy"] == whole
+
+
+def test_the_card_says_what_it_refuses_as_the_metrics_do(
+    folder: ModelFolder, metrics: dict[str, Any], card: str
+) -> None:
+    refusal = metrics["refusal"]
+
+    assert refusal["in_domain"]["share"] <= 0.05
+    assert refusal["wrong_domain"]["n"] >= 200
+    assert refusal["wrong_domain"]["share"] >= 0.95
+    assert refusal["dicom"]["share"] >= 0.95
+    assert folder.description.domain is not None
+    assert refusal["domain"]["sha256"] == folder.description.domain.sha256
+    assert "Whether the pixels of a lateral view alone would be refused was not tested." in card
 
 
 def test_nothing_but_the_model_is_in_its_folder() -> None:
