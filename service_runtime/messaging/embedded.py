@@ -14,7 +14,7 @@ import structlog
 
 from service_runtime.change_watch import ChangeWatch
 from service_runtime.database import Database, DatabaseUnavailable, Transaction
-from service_runtime.messaging import outbox
+from service_runtime.messaging import backlog, outbox
 from service_runtime.messaging.at_once import ONE, AtOnce, Threads
 from service_runtime.messaging.consumer import Consumer, Handling, Outcome
 from service_runtime.messaging.outbox import Again, Delivery
@@ -157,7 +157,7 @@ class EmbeddedConsumer:
     def _claim(self, rooms: Mapping[str, int]) -> list[Delivery]:
         """Claim what is due: of each queue no more than its room, in all no more than the most."""
         queues = [queue for queue, room in rooms.items() if room > 0]
-        self._due_at = outbox.next_due_at(self._database, queues) if queues else None
+        self._due_at = backlog.next_due_at(self._database, queues) if queues else None
         if self._due_at is None or self._due_at > time.time():
             return []
         closed_s = self._gate()

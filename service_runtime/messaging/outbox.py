@@ -13,9 +13,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
-    case,
     delete,
-    func,
     select,
     tuple_,
     update,
@@ -23,8 +21,9 @@ from sqlalchemy import (
 
 from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
-from service_runtime.database import Database, Transaction
+from service_runtime.database import Transaction
 from service_runtime.errors import PermanentError, TransientError
+from service_runtime.messaging.backlog import FOR_THE_RELAY
 from service_runtime.messaging.tables import RELAY_QUEUE, dead_letter, delivery, inbox, message
 from service_runtime.telemetry import trace
 
@@ -316,23 +315,6 @@ def bury(transaction: Transaction, held: Delivery, reason: str, attempts: int) -
     return made.rowcount == 1
 
 
-def next_due_at(database: Database, queues: Sequence[str] | None = None) -> float | None:
-    """Return when the next of ``queues`` (or for the relay) may be claimed; ``None``: never."""
-    with database.reading() as connection:
-        if queues is None:
-            return connection.execute(_NEXT_DUE).scalar()
-        return connection.execute(_NEXT_DUE_OF, {"queues": list(queues)}).scalar()
-
-
-def waiting(database: Database) -> dict[str, int]:
-    """Return how many deliveries each queue has in the database."""
-    with database.reading() as connection:
-        rows = connection.execute(
-            select(delivery.c.queue, func.count()).group_by(delivery.c.queue)
-        ).all()
-    return {queue: count for queue, count in rows}  # noqa: C416 - rows are not pairs to mypy
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -347,7 +329,7 @@ def _any_of(held: Sequence[Delivery]) -> ColumnElement[bool]:
 
 def _claim_statement(*, any_queue: bool) -> Update:
     free = and_(delivery.c.due_at <= bindparam("now"), delivery.c.leased_until < bindparam("now"))
-    of_queue = _FOR_THE_RELAY if any_queue else delivery.c.queue == bindparam("from_queue")
+    of_queue = FOR_THE_RELAY if any_queue else delivery.c.queue == bindparam("from_queue")
     free = and_(of_queue, free)
     due = (
         select(delivery.c.queue, delivery.c.message_id)
@@ -378,7 +360,6 @@ def _claim_statement(*, any_queue: bool) -> Update:
     )
 
 
-_FOR_THE_RELAY = delivery.c.queue.not_like(f"%{topology.BRANCH_MARK}%")
 _CLAIM = _claim_statement(any_queue=False)
 _CLAIM_ANY = _claim_statement(any_queue=True)
 _SETTLE = delete(delivery).where(
@@ -386,14 +367,3 @@ _SETTLE = delete(delivery).where(
     delivery.c.message_id == bindparam("the_message"),
     delivery.c.lease_token == bindparam("token"),
 )
-# A delivery may be claimed once it is due and nobody's lease is on it.
-_NEXT_OF_ALL = select(
-    func.min(
-        case(
-            (delivery.c.leased_until > delivery.c.due_at, delivery.c.leased_until),
-            else_=delivery.c.due_at,
-        )
-    )
-)
-_NEXT_DUE = _NEXT_OF_ALL.where(_FOR_THE_RELAY)
-_NEXT_DUE_OF = _NEXT_OF_ALL.where(delivery.c.queue.in_(bindparam("queues", expanding=True)))

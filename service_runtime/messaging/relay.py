@@ -10,7 +10,7 @@ import structlog
 
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
-from service_runtime.messaging import outbox
+from service_runtime.messaging import backlog, outbox
 from service_runtime.messaging.outbox import Delivery
 from service_runtime.messaging.rabbitmq import Publication, RabbitMQ
 from service_runtime.messaging.tables import RELAY_QUEUE
@@ -78,7 +78,7 @@ class Relay:
     def _pause_s(self) -> float:
         """Return how long there is nothing to do, as far as this process can know."""
         try:
-            due_at = outbox.next_due_at(self._database)
+            due_at = backlog.next_due_at(self._database)
         except TransientError:
             return LEFTOVERS_S
         if due_at is None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
-from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging import backlog, dead_letters
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 """The library's own variable: a folder in which processes of one machine share metrics."""
@@ -53,7 +53,7 @@ class MessagingCollector(Collector):
             "countersign_dead_letters", "Dead letters nobody has resolved.", labels=["queue"]
         )
         try:
-            for queue, count in outbox.waiting(self._database).items():
+            for queue, count in backlog.waiting(self._database).items():
                 waiting.add_metric([queue], count)
             for queue, count in dead_letters.open_by_queue(self._database).items():
                 dead.add_metric([queue], count)

@@ -13,7 +13,7 @@ from admin_api import passwords, users
 from countersign.cli import app
 from message_contracts.topology import WORKFLOW
 from service_runtime.database import Database
-from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging import backlog, dead_letters, outbox
 from tests.unit.message_contracts.test_golden_payloads import golden_files
 
 
@@ -78,7 +78,7 @@ def test_a_replayed_dead_letter_waits_in_its_queue_again(data: Path, database: D
     exit_code, _ = run("dead-letters", "replay", dead, "--data", str(data))
 
     assert exit_code == 0
-    assert outbox.waiting(database) == {WORKFLOW: 1}
+    assert backlog.waiting(database) == {WORKFLOW: 1}
     assert dead_letters.list_open(database) == []
 
 

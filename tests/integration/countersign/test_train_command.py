@@ -4,7 +4,6 @@ import csv
 import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from inference_worker.labeled_pictures import read_manifest, read_picture_batch
 from inference_worker.model_folder import load_model_folder
 from inference_worker.predictor import Predictor
+from tests.peers.processes import wait_until
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(1800)]
 COUNT, SIDE = 40, 64
@@ -54,11 +54,14 @@ def test_a_training_that_was_killed_goes_on_and_its_model_is_added_and_classifie
     command = ["train", "--data", str(lesions), "--output", "skin-of-ours"]
     command += ["--epochs", "2", "--batch", "8", "--side", str(SIDE)]
     first = start(tmp_path, *command)
-    deadline = time.monotonic() + LONGEST_S
-    while not list(tmp_path.glob("runs/skin-of-ours/*.checkpoint.npz")):
-        assert first.poll() is None, first.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(
+        lambda: (
+            list(tmp_path.glob("runs/skin-of-ours/*.checkpoint.npz")) or first.poll() is not None
+        ),
+        timeout_s=LONGEST_S,
+        what="a checkpoint",
+    )
+    assert first.poll() is None, first.communicate()
     first.kill()
     first.communicate()
 

@@ -26,7 +26,7 @@ from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceCompleted, InferenceRequested, ModelReference
 from service_runtime.database import Database
-from service_runtime.messaging import outbox
+from service_runtime.messaging import backlog, outbox
 from service_runtime.messaging.tables import delivery, message
 from service_runtime.process_identity import token_of
 from tests.peers.processes import ServerProcess, wait_until
@@ -117,7 +117,7 @@ class Ward:
         # Anywhere between the files of a result set.
         enough = self.files() + self.chance.randint(0, 3)
         wait_until(
-            lambda: self.files() >= enough or not outbox.waiting(self.database).get(QUEUE),
+            lambda: self.files() >= enough or not backlog.waiting(self.database).get(QUEUE),
             timeout_s=PATIENT_S,
             what="some more files of results",
         )

@@ -16,7 +16,7 @@ from message_contracts.inference import InferenceRequested, Urgency
 from message_contracts.ingest import StudyOpened
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError, Postponed, TransientError
-from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging import backlog, dead_letters, outbox
 from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.messaging.forms import Messaging
 from service_runtime.messaging.tables import RELAY_QUEUE, dead_letter, delivery, inbox, message
@@ -39,7 +39,7 @@ WORKFLOW = topology.WORKFLOW
 
 
 def nothing_waits(database: Database) -> bool:
-    return outbox.waiting(database) == {}
+    return backlog.waiting(database) == {}
 
 
 def wait_for_dead_letters(database: Database) -> list[dead_letters.DeadLetter]:
@@ -66,7 +66,7 @@ def test_a_transaction_that_fails_sends_nothing(database: Database) -> None:
     with pytest.raises(LookupError), database.transaction() as transaction:
         send_and_fail(transaction)
 
-    assert outbox.waiting(database) == {}
+    assert backlog.waiting(database) == {}
 
 
 def test_what_a_handler_sends_arrives_with_the_same_correlation_and_trace(
@@ -255,10 +255,10 @@ def test_a_branch_is_consumed_by_itself_and_only_while_its_gate_is_open(
             outbox.keep(transaction, message_id, routing_key, catalogue.encode(envelope))
             outbox.deliver(transaction, message_id, [branch])
         assert asked.wait(60)
-        assert outbox.waiting(database) == {branch: 1}
+        assert backlog.waiting(database) == {branch: 1}
         is_open.set()
         wait_for_effects(database, 1)
-        assert outbox.waiting(database) == {}
+        assert backlog.waiting(database) == {}
     finally:
         stop.set()
         consuming.join()

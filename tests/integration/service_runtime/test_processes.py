@@ -18,7 +18,7 @@ from message_contracts import topology
 from message_contracts.ingest import StudyOpened
 from service_runtime import heartbeat
 from service_runtime.database import Database
-from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging import backlog, dead_letters, outbox
 from service_runtime.process import EXIT_FAILED, SUPERVISOR_FD
 from service_runtime.process_identity import token_of
 from tests.integration.service_runtime.conftest import Consume
@@ -86,7 +86,7 @@ def test_consumers_killed_at_random_lose_nothing_and_repeat_nothing(
         victim.start()
 
     assert wait_for_effects(database, len(sent)) == {str(each.id): 1 for each in sent}
-    wait_until(lambda: outbox.waiting(database) == {}, what="no delivery is left")
+    wait_until(lambda: backlog.waiting(database) == {}, what="no delivery is left")
     assert dead_letters.list_open(database) == []
 
 
@@ -111,7 +111,7 @@ def test_a_message_that_kills_its_consumers_is_given_up_and_the_others_get_past_
         release_leases(form, database, token)
         process.start()
 
-    wait_until(lambda: outbox.waiting(database) == {}, what="nothing waits")
+    wait_until(lambda: backlog.waiting(database) == {}, what="nothing waits")
     expected = {str(each.id) for each in others}
     if form.via_broker:
         # The broker counts against all that it had handed over; a few may be given up with it.
