@@ -14,17 +14,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from imaging_store.block_writing import Blocks, BlockWriter, Bytes
 from service_runtime.errors import TransientError
-
-Bytes = bytes | bytearray | memoryview
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _MODE = 0o640
 _DIRECTORIES_KNOWN = 4096
 _COMPARED_BYTES = 1024 * 1024
-_PIECES_AT_ONCE = 512
-"""Less than IOV_MAX."""
 
 
 class StorageFull(TransientError):
@@ -53,6 +50,7 @@ class UnfinishedFile:
         self._descriptor = -1 if is_replacing else _open_unnamed(incoming)
         if self._descriptor < 0:
             self._name, self._descriptor = _create(incoming)
+        self._writer = BlockWriter(self._descriptor, directories.blocks)
 
     @property
     def path(self) -> Path:
@@ -64,22 +62,18 @@ class UnfinishedFile:
         return self._name or f"/proc/self/fd/{self._descriptor}"
 
     def write(self, pieces: Sequence[Bytes]) -> None:
-        """Append ``pieces``."""
+        """Append ``pieces``; those of a small file are only taken until it is flushed."""
         try:
-            for start in range(0, len(pieces), _PIECES_AT_ONCE):
-                self._write_some(pieces[start : start + _PIECES_AT_ONCE])
+            self._writer.write(pieces)
         except OSError as error:
             raise _as_ours(error) from error
 
-    def _write_some(self, pieces: Sequence[Bytes]) -> None:
-        written = os.writev(self._descriptor, pieces)
-        if written == sum(map(len, pieces)):
-            return
-        for piece in pieces:
-            left = memoryview(piece)[written:]
-            written = max(0, written - len(piece))
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+    def flush(self) -> None:
+        """Have everything in the file."""
+        try:
+            self._writer.flush()
+        except OSError as error:
+            raise _as_ours(error) from error
 
     def publish(self, key: str, tail_bytes: int = 0) -> None:
         """Make the bytes durable, then the name ``key`` under the root, which is made as needed.
@@ -93,6 +87,7 @@ class UnfinishedFile:
             It has not.
         """
         try:
+            self._writer.flush()
             os.fsync(self._descriptor)
             try:
                 self._place(key, tail_bytes)
@@ -126,6 +121,7 @@ class UnfinishedFile:
 
     def discard(self) -> None:
         """Leave nothing but what was published."""
+        self._writer.close()
         if self._name is not None:
             with suppress(FileNotFoundError):
                 Path(self._name).unlink()
@@ -179,6 +175,8 @@ class Directories:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._durable = {""}
+        self.blocks = Blocks()
+        """For writing the files of these directories."""
 
     def open(self, directory: str) -> int:
         """Return an open descriptor of ``directory``, relative to the root, made where missing."""

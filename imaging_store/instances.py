@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import xxhash
 
+from imaging_store.block_writing import Bytes
 from imaging_store.durable_files import (
-    Bytes,
     Directories,
     OtherBytes,
     StorageFull,
@@ -281,6 +281,7 @@ class FileSink:
     def flush_to(self) -> Path:
         """Path of the unfinished file, with all that was written; for this process only."""
         self.write()
+        self._file.flush()
         return self._file.path
 
     def write(self, *fragments: Bytes) -> None:
