@@ -56,12 +56,12 @@ def remove(root: Path, keys: Iterable[str]) -> dict[str, OSError]:
         else:
             folders[PurePosixPath(key).parent] = None
     for folder in folders:
-        _leave(root, folder)
+        leave(root, folder)
     return failed
 
 
-def _leave(root: Path, folder: PurePosixPath) -> None:
-    """Make what was removed from ``folder`` durable, or remove the folder too."""
+def leave(root: Path, folder: PurePosixPath) -> None:
+    """Make what was taken out of ``folder`` durable, or remove the folder too."""
     if len(folder.parts) > _SHARDS_DEPTH:
         try:
             (root / folder).rmdir()

@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from imaging_store.removal import remove
+from imaging_store.removal import leave, remove
 
 _ASIDE = "unclaimed"
 _SWEPT = ("instances", "quarantine")
@@ -54,8 +54,9 @@ def move_aside(
             (root / key).rename(aside / Path(key).name)
         finally:
             os.close(descriptor)
-        # As after a removal, its folder goes with the last file.
-        remove(root, [key])
+        # As after a removal, its folder goes with the last file. The key is not ours any more: the
+        # same bytes may have been kept under it anew.
+        leave(root, PurePosixPath(key).parent)
         return True
     return False
 

@@ -124,6 +124,26 @@ def test_what_comes_again_while_it_is_moved_aside_is_kept_anew(
     assert kept.store.read(key) == b"a"
 
 
+def test_what_comes_again_as_soon_as_it_was_moved_aside_stays(
+    kept_in_sqlite: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = kept_in_sqlite
+    key = kept.keep("1.3", "1.3.1", b"a")
+    grow_old(kept)
+    rename = Path.rename
+
+    def then_comes_again(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        kept.keep("1.3", "1.3.1", b"a")
+        return moved
+
+    monkeypatch.setattr(Path, "rename", then_comes_again)
+
+    assert move_aside(kept.store.root, key, days_ago(1), lambda _: False, NOW)
+
+    assert kept.store.read(key) == b"a"
+
+
 def test_what_was_moved_aside_goes_after_the_retention(kept_in_sqlite: KeptStudies) -> None:
     kept = kept_in_sqlite
     kept.keep("1.3", "1.3.1", b"a")
