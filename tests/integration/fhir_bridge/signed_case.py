@@ -160,7 +160,7 @@ def keep_signature(
             notes=signed.notes,
             signed_at=signed.signed_at,
             authentication="password",
-            content_digest="0" * 32,
+            content_sha256="0" * 64,
             voided_at=voided_at,
         )
     )
