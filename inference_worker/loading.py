@@ -87,8 +87,11 @@ class ModelSource:
     def _folder(self, registered: RegisteredModel) -> Iterator[ModelFolder]:
         found = self.folders.get(registered.reference)
         if found is not None and found.weights_sha256 == registered.weights_sha256:
-            yield load_model_folder(found.path)
-            return
+            folder = load_model_folder(found.path)
+            # It may hold another version by now, of which nothing may pass for this one.
+            if folder.description == found.description:
+                yield folder
+                return
         name = self.folder_name(registered)
         description = validated(registered.description, f"{name}: registered description")
         with TemporaryDirectory(prefix="model-") as temporary:

@@ -87,6 +87,23 @@ def test_a_folder_whose_weights_changed_since_is_refused_by_the_field(
     assert loaded_weights == []
 
 
+def test_a_folder_that_holds_another_version_by_now_is_passed_over(
+    store: FileInstanceStore, folder: ModelFolder, loaded_weights: list[bytes]
+) -> None:
+    keep_files(store, folder)
+    others = b"weights of the next version"
+    folder.weights_path.write_bytes(others)
+    later = a_model(
+        version="1.3.0", device_uid="2.25.9", weights_sha256=hashlib.sha256(others).hexdigest()
+    )
+    write_description(later, folder.path)
+
+    loaded = ModelSource(store, {SHAPES: folder}, {}).load(registered(folder))
+
+    assert loaded_weights == [WEIGHTS]
+    assert loaded.description.version == "1.2.3"
+
+
 def test_without_a_folder_the_store_has_it(
     store: FileInstanceStore, folder: ModelFolder, loaded_weights: list[bytes]
 ) -> None:
