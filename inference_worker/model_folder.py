@@ -58,7 +58,12 @@ def _require_file(path: Path, name: str, sha256: str) -> None:
     file = path / name
     if not file.is_file():
         raise InvalidModelFolder(f"{path.name}: weights: there is no file {name} in the folder")
-    digest = sha256_of(file)
+    try:
+        digest = sha256_of(file)
+    except OSError as error:
+        raise InvalidModelFolder(
+            f"{path.name}: weights: {name} cannot be read: {type(error).__name__}"
+        ) from error
     if digest != sha256:
         raise InvalidModelFolder(
             f"{path.name}: weights_sha256: {name} has the digest {digest}; "
@@ -120,6 +125,11 @@ def _description(file: Path) -> ModelDescription:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise InvalidModelFolder(f"{name}: {DESCRIPTION_FILE}{where}: not YAML") from error
+    except (ValueError, LookupError, RecursionError) as error:
+        # PyYAML passes on what it comes upon: a day that is none, brackets without end.
+        raise InvalidModelFolder(
+            f"{name}: {DESCRIPTION_FILE}: a value in it cannot be read as YAML"
+        ) from error
     if not isinstance(content, dict):
         raise InvalidModelFolder(f"{name}: {DESCRIPTION_FILE}: fields are needed at its top level")
     return validated(content, f"{name}: {DESCRIPTION_FILE}")

@@ -65,7 +65,21 @@ def test_other_weights_than_those_described_are_refused(tmp_path: Path) -> None:
         load_model_folder(path)
 
 
-@pytest.mark.parametrize("content", ["name: [", "just words", "", "\ufffe\x00"])
+def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "tiny")
+    (path / "weights.keras").unlink()
+    # Of a disk that fails: there is a file, and reading it is an error.
+    (path / "weights.keras").symlink_to("/proc/self/mem")
+
+    with pytest.raises(InvalidModelFolder, match=r"tiny: weights: weights\.keras cannot be read"):
+        load_model_folder(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["name: [", "just words", "", "\ufffe\x00", "name: 2026-13-45", "name: 0x_", "[" * 5000],
+    ids=["open", "words", "empty", "no text", "no day", "no number", "deep"],
+)
 def test_a_description_that_is_no_yaml_of_fields_is_refused(tmp_path: Path, content: str) -> None:
     path = write_folder(tmp_path / "tiny")
     (path / "model.yaml").write_text(content, encoding="utf-8")
