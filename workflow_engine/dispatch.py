@@ -66,10 +66,13 @@ def release_results(
     case: Case,
     destinations: Sequence[PacsDestination],
     occasion: Occasion,
+    *,
+    added: bool = False,
 ) -> None:
     """Send the results to every destination whose release rule has come to hold.
 
-    What was asked for before, and waited for a person, goes on at once.
+    What was asked for before, and waited for a person, goes on at once. Where results were
+    ``added`` since, all are asked for once more: a PACS is sent only what it has not taken.
     """
     connection = transaction.connection
     signed = cases.signatures(connection, case.id, case.version)
@@ -83,6 +86,7 @@ def release_results(
         each.destination
         for each in deliveries.of_version(connection, case)
         if not (each.is_withdrawn and decision is Decision.AGREE)
+        and not (added and each.rejected_at is None)
     ]
     due = releases.due(case, releases.Results(uids, decision), destinations, requested)
     for destination in due:

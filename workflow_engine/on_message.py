@@ -91,7 +91,11 @@ class WorkflowHandler:
         case = _known_case(transaction, body.case_id)
         advanced = answers.take(transaction, case, body, occasion)
         if advanced is not None:
-            dispatch.release_results(transaction, advanced, self.destinations, occasion)
+            # It waited for its doctor before: what may have gone was without this answer.
+            added = case.stage is not None
+            dispatch.release_results(
+                transaction, advanced, self.destinations, occasion, added=added
+            )
 
     def _conflict_settled(
         self, body: ConflictSettled, occasion: Occasion, transaction: Transaction

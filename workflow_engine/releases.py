@@ -41,8 +41,10 @@ def may_leave(case: Case, results: Results, release: Release) -> bool:
     """Tell whether the results of the version under way may go where this release rule holds."""
     if case.on_hold or not results.sop_instance_uids:
         return False
-    if case.version_shown != case.version:
-        # The amendment was rejected; the report in force is of an earlier version.
+    # Of an amendment models are still reading; or it was rejected, and the report in force is of an
+    # earlier version.
+    still_read = (case.status, case.stage) == (CaseStatus.AMENDING, None)
+    if still_read or case.version_shown != case.version:
         return False
     if release is Release.AI_ANALYZED:
         return case.status in _ANALYZED and results.decision in {None, Decision.AGREE}

@@ -12,9 +12,12 @@ from imaging_store.schema.administration import model_decision
 from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.results import model
 from imaging_store.schema.workflow import history, inference_result, signature
-from message_contracts.case import CaseStatus, Stage
+from message_contracts.case import CaseStatus, Release, Stage
+from message_contracts.delivery import AttachmentRequested
+from message_contracts.destination import PacsDestination
 from message_contracts.inference import InferenceFailed, ModelReference
 from message_contracts.model_description import ModelDescription
+from service_runtime.database import Database
 from tests.workflow_journey import NOON, Ward, a_model
 from workflow_engine import routable
 
@@ -109,6 +112,31 @@ def test_what_failed_may_be_made_up_for_before_anybody_signs(two: Ward) -> None:
     with two.database.reading() as connection:
         failures = connection.execute(select(inference_result.c.failure)).scalars().all()
     assert failures == [None, None]
+
+
+def test_what_is_made_up_for_follows_what_has_gone_to_a_reading_room(database: Database) -> None:
+    room = PacsDestination(
+        name="room", ae_title="ROOM", host="127.0.0.1", port=104, release=Release.AI_ANALYZED
+    )
+    ward = Ward(database, (room,))
+    for name in ("bones", "chest"):
+        ward.register(described(name))
+    ward.receive(UID)
+    ward.complete(UID)
+    of_bones = (f"{UID}.1.801", f"{UID}.1.802")
+    bones = ward.completed(UID, described="bones")
+    ward.deliver(bones.model_copy(update={"result_sop_instance_uids": of_bones}))
+    ward.deliver(failed(UID, "chest"))
+
+    chest = ward.completed(UID)
+    ward.deliver(chest)
+
+    asked = [
+        each.body.sop_instance_uids
+        for each in ward.sent()
+        if isinstance(each.body, AttachmentRequested)
+    ]
+    assert asked == [of_bones, of_bones + chest.result_sop_instance_uids]
 
 
 def test_after_a_signature_it_is_recorded_and_changes_nothing(two: Ward) -> None:

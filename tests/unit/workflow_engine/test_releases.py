@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from message_contracts.case import CaseStatus, Release
+from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.destination import PacsDestination
 from workflow_engine.case import Case, open_case, under_holds
 from workflow_engine.releases import Results, due
@@ -50,6 +50,13 @@ def test_each_destination_has_its_own_moment(status, decision, released) -> None
     case = a_case(status, report_version=1 if status is S.REPORT_READY else None)
 
     assert names(case, decision) == released
+
+
+def test_of_an_amendment_nothing_goes_before_all_its_models_have_answered() -> None:
+    amending = a_case(S.AMENDING, version=2, report_version=1)
+
+    assert names(amending, None) == []
+    assert names(replace(amending, stage=Stage.DOCTOR), None) == [EARLY]
 
 
 def test_a_destination_is_sent_to_once() -> None:
