@@ -129,7 +129,7 @@ def hold_models(settings: WorkerSettings, database: Database, store: InstanceSto
             refused = RefusedFolder(
                 settings.models_dir / name, reason, (reference.name, reference.version)
             )
-        note_loading(database, refused, name, datetime.now(UTC))
+        note_loading(database, model.reference, refused, name, datetime.now(UTC))
 
     models = Models(database, source.load, told)
     models.refresh()

@@ -5,7 +5,7 @@ it by name, version and device UID. Words and rules of its description may.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -15,6 +15,7 @@ from imaging_store.model_registry import version_key
 from imaging_store.schema.results import model as table
 from imaging_store.schema.results import refused_model
 from inference_worker.model_folder import ModelFolder, RefusedFolder
+from message_contracts.inference import ModelReference
 from service_runtime.database import Database, Transaction
 
 _LONGEST_REASON = 500
@@ -44,18 +45,24 @@ def register(
     Of a name that is new, the newest version is asked from now on. Of one that is known, what was
     asked goes on being asked: another version waits until a person decides for it.
     """
-    good, set_aside = [], list(refused)
+    good: list[ModelFolder] = []
+    broken = tuple(refused)
+    clashing: list[RefusedFolder] = []
     with database.transaction() as transaction:
         for folder in folders:
             fault = _enter(transaction, folder, at)
             if fault is None:
                 good.append(folder)
             else:
-                set_aside.append(_refused(folder, fault))
+                clashing.append(_refused(folder, fault))
         for name in {folder.description.name for folder in good}:
             _have_one_asked(transaction, name, good)
-        _note_refused(transaction, good, set_aside, at)
-    return Registered(tuple(good), tuple(set_aside))
+        # What is wrong with such a folder is not wrong with the version that it says it is.
+        nameless = [replace(each, model=None) for each in clashing]
+        _note_refused(transaction, good, [*broken, *nameless], at)
+        for folder in good:
+            _let_be_used(transaction, folder.description.name, folder.description.version)
+    return Registered(tuple(good), (*broken, *clashing))
 
 
 def log_registered(registered: Registered) -> None:
@@ -148,14 +155,29 @@ def replace_missing(
 
 
 def note_loading(
-    database: Database, refused: RefusedFolder | None, folder: str, at: datetime
+    database: Database,
+    reference: ModelReference,
+    refused: RefusedFolder | None,
+    folder: str,
+    at: datetime,
 ) -> None:
     """Note that a model of this folder could be loaded, or why it could not."""
     with database.transaction() as transaction:
         connection = transaction.connection
         connection.execute(delete(refused_model).where(refused_model.c.folder == folder))
-        if refused is not None:
+        if refused is None:
+            _let_be_used(transaction, reference.name, reference.version)
+        else:
             _note_refused(transaction, [], [refused], at)
+
+
+def _let_be_used(transaction: Transaction, name: str, version: str) -> None:
+    """Have what is wrong with other folders of a version stand in the way of it no more."""
+    transaction.connection.execute(
+        update(refused_model)
+        .where(refused_model.c.model_name == name, refused_model.c.model_version == version)
+        .values(model_name=None, model_version=None)
+    )
 
 
 def _refused(folder: ModelFolder, reason: str) -> RefusedFolder:

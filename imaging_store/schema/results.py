@@ -26,7 +26,8 @@ refused_model = Table(
     metadata,
     # The folder's own name, without what is above it.
     Column("folder", String(255), primary_key=True),
-    # Null where the folder does not say.
+    # Null where the folder does not say, or where the version can be used all the same: it was
+    # registered, or loaded, from elsewhere.
     Column("model_name", String(64)),
     Column("model_version", String(64)),
     # Names the field at fault.

@@ -11,11 +11,13 @@ from sqlalchemy import select, update
 from imaging_store.schema.results import model, refused_model
 from inference_worker.model_folder import ModelFolder, RefusedFolder
 from inference_worker.registration import note_loading, register, replace_missing
+from message_contracts.inference import ModelReference
 from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database
 from tests.readings import WEIGHTS_SHA256, a_model
 
 NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+SHAPES = ModelReference(name="shapes", version="1.2.3")
 
 
 @pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
@@ -112,12 +114,37 @@ def test_what_is_refused_is_noted_until_it_is_repaired(database: Database) -> No
 def test_what_could_not_be_loaded_is_noted_until_it_could(database: Database) -> None:
     unloadable = RefusedFolder(Path("shapes"), "shapes: grad_cam_layer: x", ("shapes", "1.2.3"))
 
-    note_loading(database, unloadable, "shapes", NOON)
-    note_loading(database, unloadable, "shapes", NOON)
+    note_loading(database, SHAPES, unloadable, "shapes", NOON)
+    note_loading(database, SHAPES, unloadable, "shapes", NOON)
     assert refused(database) == [("shapes", "1.2.3", "shapes: grad_cam_layer: x")]
 
-    note_loading(database, None, "shapes", NOON)
+    note_loading(database, SHAPES, None, "shapes", NOON)
     assert refused(database) == []
+
+
+def test_other_weights_in_another_folder_stand_in_the_way_of_no_version(
+    database: Database,
+) -> None:
+    register(database, [a_folder()], [], NOON)
+
+    register(database, [a_folder("retrained", weights_sha256="0" * 64)], [], NOON)
+
+    [(folder, version, _)] = refused(database)
+    assert (folder, version) == ("retrained", None)
+
+
+def test_what_was_wrong_with_another_folder_does_not_outlast_its_version(
+    database: Database,
+) -> None:
+    broken = RefusedFolder(Path("old"), "old: weights: missing", ("shapes", "1.2.3"))
+    register(database, [], [broken], NOON)
+
+    register(database, [a_folder()], [], NOON)
+    assert refused(database) == [("old", None, "old: weights: missing")]
+
+    register(database, [], [broken], NOON)
+    note_loading(database, SHAPES, None, "shapes-1.2.3", NOON)
+    assert refused(database) == [("old", None, "old: weights: missing")]
 
 
 def test_a_model_whose_folder_is_gone_stays_registered(database: Database) -> None:
