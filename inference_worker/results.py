@@ -86,18 +86,19 @@ def _captures(
         if held is None or held[0] != uid:
             held = (uid, parse(explained.instance.read()))
         source = held[1]
+        label = classes[explained.foremost].label
         heatmap = draw_heatmap(
             render(source, explained.frame),
             explained.prediction.cam,
             Legend(
                 finding=UNCERTAIN if reading.uncertain else reading.probabilities[0].label,
-                explained_class=classes[explained.foremost].label,
+                explained_class=label,
                 probability=study.probabilities[explained.foremost],
                 model=f"{reading.model.name} {reading.model.version}",
             ),
         )
         captures.append(
-            secondary_capture.make(source, heatmap.overlay, reading, explained.frame, number)
+            secondary_capture.make(source, heatmap.overlay, reading, explained.frame, number, label)
         )
         first = first or (source, heatmap)
     if first is None:

@@ -35,11 +35,13 @@ def make(
     reading: Reading,
     frame: int = 0,
     number: int = 1,
+    explained_class: str | None = None,
 ) -> ResultObject:
     """Return the overlay ``[rows, columns, 3]``, legend drawn in, as an object of the same study.
 
     ``source`` is the instance that was explained and ``frame`` counts its frames from 0. Captures
-    of one reading are numbered from 1, the most telling first.
+    of one reading are numbered from 1, the most telling first. ``explained_class`` is the label of
+    what the heat map explains, where that is not what is most probable in the study.
     """
     made, left_out = begin(
         source, reading, Kind.SECONDARY_CAPTURE, SecondaryCaptureImageStorage, number
@@ -47,7 +49,12 @@ def make(
     made.Modality = "OT"
     made.ConversionType = "WSD"
     made.ImageType = ["DERIVED", "SECONDARY"]
-    left_out += _describe_derivation(made, source, reading, frame)
+    left_out += _describe_derivation(made, source, frame)
+    made.DerivationDescription = (
+        f"{NOT_FOR_PRIMARY_DIAGNOSIS}. Grad-CAM heat map of {reading.model.name} "
+        f"{reading.model.version} for {explained_class or reading.probabilities[0].label}, "
+        "blended over the source."
+    )
     _describe_compression(made, source)
     _describe_place(made, source)
     # A legend is no patient data; whether the picture below it has some, only the source knows.
@@ -57,13 +64,7 @@ def make(
     return finish(made, left_out)
 
 
-def _describe_derivation(
-    made: Dataset, source: Dataset, reading: Reading, frame: int
-) -> tuple[str, ...]:
-    made.DerivationDescription = (
-        f"{NOT_FOR_PRIMARY_DIAGNOSIS}. Grad-CAM heat map of {reading.model.name} "
-        f"{reading.model.version} for {reading.probabilities[0].label}, blended over the source."
-    )
+def _describe_derivation(made: Dataset, source: Dataset, frame: int) -> tuple[str, ...]:
     made.DerivationCodeSequence = [code_item(_BLENDED)]
     if not can_be_referenced(source):
         return ("SourceImageSequence",)

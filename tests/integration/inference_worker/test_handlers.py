@@ -178,6 +178,30 @@ def an_instance(**attributes: Any) -> Dataset:
     return an_image(a_gradient(96, 80).astype("u2"), **attributes)
 
 
+def test_a_heat_map_of_another_class_than_the_finding_says_so(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    each_says = ((0.45, 0.55, 0.0), (0.44, 0.0, 0.56))
+
+    def predict(batch: Any) -> Sequence[Seen]:
+        return [Seen(said, RAMP) for _, said in zip(batch, each_says, strict=True)]
+
+    held = Held({SHAPES: LoadedModel(a_model(), WEIGHTS_SHA256, predict)})
+    uids = ["2.25.103", "2.25.104"]
+    for uid in uids:
+        keep(an_instance(SOPInstanceUID=uid))
+
+    asked = replace(worker, models=held).on_inference_requested(a_request(*uids))
+    answer = answer_of(database, asked)
+
+    assert answer.probabilities[0].label == "Round"
+    with database.reading() as connection:
+        [key] = connection.execute(
+            select(result_object.c.key).where(result_object.c.key.endswith("SC.dcm"))
+        ).scalars()
+    assert "1.2.3 for Square, blended" in read(store.read(key)).DerivationDescription
+
+
 def test_a_request_is_answered_with_finding_and_objects(
     worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
 ) -> None:

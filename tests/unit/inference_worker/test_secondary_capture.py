@@ -74,6 +74,14 @@ def test_it_names_its_source_and_how_it_came_about() -> None:
     assert len(capture.DerivationCodeSequence) == 1
 
 
+def test_it_names_the_class_that_its_colors_explain() -> None:
+    usual = made()
+    other = read(make(a_source(), OVERLAY, a_reading(), explained_class="Round").content)
+
+    assert "1.2.3 for Star, blended" in usual.DerivationDescription
+    assert "1.2.3 for Round, blended" in other.DerivationDescription
+
+
 def test_it_names_the_frame_of_a_multi_frame_source() -> None:
     source = an_image(np.zeros((3, 8, 8), "u2"), frames=True)
 
