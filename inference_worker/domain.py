@@ -136,7 +136,7 @@ def load_domain(folder: ModelFolder) -> Domain | None:
         )
     try:
         return Domain(_reference(check, _read(file)), check.threshold)
-    except (KeyError, ValueError, BadZipFile, EOFError, OSError) as error:
+    except (LookupError, TypeError, ValueError, BadZipFile, EOFError, OSError) as error:
         raise InvalidModelFolder(
             f"{name}: domain.file: {check.file} has not the arrays of the method {check.method}"
         ) from error

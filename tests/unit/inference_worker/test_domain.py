@@ -136,6 +136,24 @@ def test_what_is_no_archive_is_refused(content: bytes, tmp_path: Path) -> None:
         load_domain(folder)
 
 
+@pytest.mark.parametrize(
+    ("reference", "arrays"),
+    [
+        (MEANS, {"means": np.zeros(4), "whitening": np.eye(4)}),
+        (NEIGHBORS, {"features": np.eye(3), "k": np.arange(2)}),
+    ],
+)
+def test_arrays_of_another_shape_are_refused(
+    reference: Reference, arrays: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = a_folder(tmp_path, reference)
+    np.savez(tmp_path / "domain.npz", **arrays)
+    folder = a_folder_of(folder, sha256_of(tmp_path / "domain.npz"))
+
+    with pytest.raises(InvalidModelFolder, match=r"domain\.file: .* has not the arrays"):
+        load_domain(folder)
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     folder = a_folder(tmp_path, MEANS)
     with (tmp_path / "domain.npz").open("wb") as stream:
