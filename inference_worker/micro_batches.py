@@ -97,10 +97,11 @@ class MicroBatches:
         return together
 
     def _answer(self, together: Sequence[_Request]) -> None:
-        batch = together[0].batch
-        if len(together) > 1:
-            batch = np.concatenate([each.batch for each in together])
         try:
+            # In here as well: where there is no memory for it, each may still fit alone.
+            batch = together[0].batch
+            if len(together) > 1:
+                batch = np.concatenate([each.batch for each in together])
             predictions = self._forward(batch, [each.owner for each in together])
         except Exception as error:  # noqa: BLE001
             # It goes to whoever asked.

@@ -100,6 +100,22 @@ def test_a_batch_is_never_larger_than_allowed(network: Network, ask: Any) -> Non
     assert network.sizes == [1, 10, 10]
 
 
+def test_where_there_is_no_memory_for_them_together_each_is_read_alone(
+    network: Network, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any, **__: Any) -> Batch:
+        raise MemoryError
+
+    held_up(network, ask)
+    waiting = [ask(pictures(2, value), f"study {value}") for value in (1, 2)]
+    monkeypatch.setattr(np, "concatenate", no_memory)
+
+    network.free.set()
+
+    assert [each.result(PATIENT_S) for each in waiting] == [[1, 1], [2, 2]]
+    assert network.sizes == [1, 2, 2]
+
+
 def test_an_urgent_request_overtakes_those_that_wait(network: Network, ask: Any) -> None:
     held_up(network, ask)
     routine = [ask(pictures(16, 1), "routine") for _ in range(3)]
