@@ -7,6 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import structlog
+
+_LOG = structlog.get_logger()
+
 
 @dataclass(frozen=True)
 class AtOnce:
@@ -23,6 +27,9 @@ ONE = AtOnce(1, 1)
 class Threads:
     """Handles deliveries side by side.
 
+    What handling raises, who asks for room is told: a fault of ours ends the consumer, as it does
+    where deliveries are handled one by one, and what was being handled comes again.
+
     Parameters
     ----------
     at_once
@@ -38,10 +45,12 @@ class Threads:
         self._of_first = 0
         self._of_later = 0
         self._changed = threading.Condition()
+        self._failure: Exception | None = None
 
     def room(self, *, is_first: bool) -> int:
         """Return how many more of the first queue, or of later ones, can be handled now."""
         with self._changed:
+            self._require_none_failed()
             return self._room(is_first=is_first)
 
     @property
@@ -59,7 +68,11 @@ class Threads:
     def wait_room(self, timeout_s: float, *, is_first: bool) -> bool:
         """Wait until one more can be handled; tell whether it can."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._room(is_first=is_first) > 0, timeout_s)
+            has_room = self._changed.wait_for(
+                lambda: self._failure is not None or self._room(is_first=is_first) > 0, timeout_s
+            )
+            self._require_none_failed()
+            return has_room
 
     def wait_idle(self) -> None:
         """Wait until nothing is being handled."""
@@ -69,6 +82,13 @@ class Threads:
     def close(self) -> None:
         """Wait for what is being handled, and end the threads."""
         self._pool.shutdown()
+        if self._failure is not None:
+            _LOG.error("handling.failed", exc_info=self._failure)
+
+    def _require_none_failed(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _room(self, *, is_first: bool) -> int:
         room = self._at_once.in_all - self._of_first - self._of_later
@@ -84,6 +104,8 @@ class Threads:
     def _run(self, run: Callable[[], None], is_first: bool) -> None:  # noqa: FBT001 - from a pool
         try:
             run()
+        except Exception as error:  # noqa: BLE001 - raised to who asks for room
+            self._failure = error
         finally:
             with self._changed:
                 self._count(-1, is_first=is_first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import update
@@ -12,7 +13,7 @@ from message_contracts.envelope import Envelope
 from message_contracts.inference import Urgency
 from service_runtime.database import Database
 from service_runtime.messaging.at_once import AtOnce
-from service_runtime.messaging.consumer import Effect
+from service_runtime.messaging.consumer import Consumer, Effect
 from service_runtime.messaging.forms import Messaging
 from service_runtime.messaging.tables import delivery
 from tests.integration.service_runtime.conftest import Consume
@@ -79,6 +80,30 @@ def test_what_is_being_handled_is_finished_before_the_end(
 
     assert not consuming.is_alive()
     assert set(wait_for_effects(database, 2).values()) == {1}
+
+
+def test_an_error_that_nobody_foresaw_ends_the_consumer(
+    form: Form, database: Database, messaging: Messaging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Consumer, "handle", fail)
+    stop = threading.Event()
+    send_all(database, inference_requested(Urgency.ROUTINE))
+
+    with ThreadPoolExecutor(1) as thread:
+        consuming = thread.submit(
+            messaging.consume,
+            {URGENT: noted, ROUTINE: noted},
+            stop,
+            at_once=AtOnce(3, of_later_queues=2),
+        )
+        try:
+            with pytest.raises(ZeroDivisionError):
+                consuming.result(PATIENT_S)
+        finally:
+            stop.set()
 
 
 @pytest.mark.parametrize("form", ["sqlite"], indirect=True)
