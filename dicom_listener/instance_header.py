@@ -6,7 +6,7 @@ which instance of which study it is cannot be understood.
 
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
@@ -27,6 +27,8 @@ PREFIX_BYTES = 64 * 1024
 
 _DEFER_BYTES = 1024 * 1024
 _INFLATED_LIMIT_BYTES = 64 * 1024 * 1024
+_REMEMBERED_BYTES = 16 * 1024
+"""Longer headers are read each time: nobody fills the memory with them."""
 _US_LENGTH = 2
 
 _KEYWORDS = (
@@ -201,7 +203,9 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
     raw.pop("ContributingEquipmentSequence", None)
     number = raw.pop("InstanceNumber", None)
     uid = raw.pop("SOPInstanceUID", b"")
-    return _of_series(tuple(raw.items()), is_little_endian=is_little_endian)._replace(
+    is_short = sum(map(len, raw.values())) <= _REMEMBERED_BYTES
+    of_series: Callable[..., InstanceHeader] = _of_series if is_short else _of_series.__wrapped__
+    return of_series(tuple(raw.items()), is_little_endian=is_little_endian)._replace(
         sop_instance_uid=_uid({"SOPInstanceUID": uid}, "SOPInstanceUID", "SOP Instance UID"),
         instance_number=None
         if number is None

@@ -9,6 +9,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
+from dicom_listener import instance_header
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood, parse_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -203,3 +204,14 @@ def test_any_damage_is_understood_or_not(data: st.DataObject) -> None:
     assert header is not None
     assert header.study_instance_uid
     header.patient_name.encode()
+
+
+def test_a_long_header_is_read_and_not_remembered() -> None:
+    ds = a_slice()
+    ds.StudyDescription = "x" * 20_000
+    instance_header._of_series.cache_clear()
+
+    headers = [header_of(ds) for _ in range(2)]
+
+    assert {header.study_description for header in headers} == {"x" * 20_000}
+    assert instance_header._of_series.cache_info().currsize == 0
