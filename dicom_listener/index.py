@@ -73,9 +73,12 @@ class OwnIndex:
         except DatabaseUnavailable as error:
             log.warning("index.away", exc_info=error)
             return [error] * len(board())
-        except Exception as error:  # noqa: BLE001 - told to whoever waits for it
+        except Exception as error:
+            # Told to whoever waits for it.
             group = board()
             if len(group) == 1:
+                if isinstance(group[0], OpenAssociation):
+                    log.exception("association.left_open")
                 return [error]
             return [answer for each in group for answer in self.enter(partial(list, [each]))]
 

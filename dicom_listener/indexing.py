@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from threading import local
 
@@ -33,6 +33,7 @@ _GROUP = 64
 _GATHERING_S = 0.004
 _SENDING_S = 0.1
 _BACKLOG = 4096
+_WAIT_AFTER_ERROR_S = 0.1
 _ANSWER_S = 60
 _ATTEMPTS = 2
 _FULL, _AWAY, _REFUSED = b"\xfd", b"\xfe", b"\xff"
@@ -80,7 +81,13 @@ class RemoteIndex:
         request = pickle.dumps(arrival, pickle.HIGHEST_PROTOCOL)
         if len(request) > MOST_BYTES:
             return self._own.add(arrival)
-        answer = self._ask(request)
+        try:
+            answer = self._ask(request)
+        except DatabaseUnavailable:
+            if arrival.association is not None:
+                # With the connection the process at its other end lets go of what was held open.
+                arrival.association.study_instance_uid = ""
+            raise
         outcome = _OUTCOMES.get(answer[:1])
         if outcome is None:
             raise _error_of(answer)
@@ -90,6 +97,9 @@ class RemoteIndex:
 
     def end(self, association: OpenAssociation) -> None:
         """Close the connection: the process at its other end lets go of what was held open."""
+        if not self._is_connected():
+            # It has died since, or has heard of nothing: all was too large for a message.
+            self._own.end(association)
         association.study_instance_uid = ""
         self._close()
 
@@ -102,6 +112,10 @@ class RemoteIndex:
                 if answer := connection.recv(MOST_BYTES):
                     return answer
                 reason = "index: its process has ended"
+            except TimeoutError:
+                # It lives, and may yet enter it: asked again it would only have more to do.
+                self._close()
+                raise DatabaseUnavailable("index: no answer in time") from None
             except OSError as error:
                 reason = f"index: {type(error).__name__}"
             self._close()
@@ -116,6 +130,16 @@ class RemoteIndex:
             connection.settimeout(_ANSWER_S)
             connection.connect(self._address)
         return connection
+
+    def _is_connected(self) -> bool:
+        connection: socket.socket | None = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            return False
+        connection.setblocking(False)
+        try:
+            return bool(connection.recv(1))
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
 
     def _close(self) -> None:
         connection: socket.socket | None = getattr(self._of_thread, "connection", None)
@@ -188,22 +212,30 @@ class Indexing:
         """Wait until something has come; return what peers have sent, one entry of each."""
         taken: list[tuple[_Peer, Entry]] = []
         for descriptor, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000):
+            peers: list[_Peer] = []
             if descriptor == self._over:
                 self._poll.unregister(descriptor)
                 self._over = None
             elif descriptor == self._listener.fileno():
-                self._accept()
                 # Who connects has something to send.
-                taken += self._take(0)
+                peers = list(self._accepted())
             elif peer := self._peers.get(descriptor):
-                entry = self._read(peer)
-                if entry is not None:
-                    taken.append((peer, entry))
+                peers = [peer]
+            taken += [(each, entry) for each in peers if (entry := self._read(each)) is not None]
         return taken
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            connection, _ = self._listener.accept()
+    def _accepted(self) -> Iterator[_Peer]:
+        """Give those who have connected."""
+        for _ in range(_BACKLOG):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                # No descriptor is free: whoever waits in the queue waits until one is.
+                log.exception("index.not_accepted")
+                time.sleep(_WAIT_AFTER_ERROR_S)
+                return
             credentials = connection.getsockopt(
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
             )
@@ -211,9 +243,10 @@ class Indexing:
                 # What is read here is believed.
                 log.warning("index.stranger")
                 connection.close()
-                return
-            self._peers[connection.fileno()] = _Peer(connection)
+                continue
+            peer = self._peers[connection.fileno()] = _Peer(connection)
             self._poll.register(connection, select.POLLIN)
+            yield peer
 
     def _read(self, peer: _Peer) -> Entry | None:
         """Return an arrival, or where the peer has ended the association that it was."""

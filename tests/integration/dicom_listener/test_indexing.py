@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Table, select
+from structlog.testing import capture_logs
+from typing_extensions import override
 
 from dicom_listener import index as index_module
 from dicom_listener import indexing
@@ -190,12 +193,16 @@ def test_what_is_too_large_for_a_message_is_entered_without_one(
 ) -> None:
     arrival = an_arrival()
     header = arrival.header._replace(study_description="x" * indexing.MOST_BYTES)
-    large = arrival._replace(header=header)
+    association = open_for("MODALITY")
+    large = arrival._replace(header=header, association=association)
 
     assert installation.remote.add(large) is Outcome.NEW
 
     assert installation.own_entered == [large]
     assert len(installation.rows(instance)) == 1
+    assert len(installation.rows(open_association)) == 1
+    installation.remote.end(association)
+    assert not installation.rows(open_association)
 
 
 def test_who_gets_no_answer_asks_again(database: Database) -> None:
@@ -221,6 +228,26 @@ def test_who_gets_no_answer_asks_again(database: Database) -> None:
         assert len(connection_.execute(select(instance)).all()) == 1
 
 
+def test_an_association_that_outlives_the_indexing_process_holds_nothing_open_either(
+    database: Database,
+) -> None:
+    listener = indexing.listen()
+    remote = RemoteIndex(listener.getsockname(), OwnIndex(database))
+    association = open_for("MODALITY")
+    arrival = an_arrival(association)
+    with ThreadPoolExecutor(1) as sender:
+        outcome = sender.submit(remote.add, arrival)
+        connection, _ = listener.accept()
+        OwnIndex(database).add(pickle.loads(connection.recv(indexing.MOST_BYTES)))
+        connection.send(bytes([Outcome.NEW.value]))
+        assert outcome.result(timeout=30) is Outcome.NEW
+        connection.close()
+        sender.submit(remote.end, association).result(timeout=30)
+    listener.close()
+    with database.reading() as reading:
+        assert not reading.execute(select(open_association)).all()
+
+
 def test_who_cannot_be_answered_is_told_to_send_again(database: Database) -> None:
     listener = indexing.listen()
     address = listener.getsockname()
@@ -228,6 +255,94 @@ def test_who_cannot_be_answered_is_told_to_send_again(database: Database) -> Non
 
     with pytest.raises(DatabaseUnavailable):
         RemoteIndex(address, OwnIndex(database)).add(an_arrival())
+
+
+def test_who_waits_too_long_does_not_ask_twice(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_ANSWER_S", 0.1)
+    arrival = an_arrival(open_for("MODALITY"))
+    assert arrival.association is not None
+    arrival.association.study_instance_uid = arrival.header.study_instance_uid
+    listener = indexing.listen()
+
+    with pytest.raises(DatabaseUnavailable):
+        RemoteIndex(listener.getsockname(), OwnIndex(database)).add(arrival)
+
+    # Once it sees the connection closed, the other end lets go of the study.
+    assert arrival.association.study_instance_uid == ""
+    listener.setblocking(False)
+    listener.accept()[0].close()
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    listener.close()
+
+
+def test_however_many_connect_at_once_all_are_served(database: Database) -> None:
+    listener = indexing.listen()
+    over, receives = os.pipe()
+    for _ in range(sys.getrecursionlimit()):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(listener.getsockname())
+    serving = Thread(target=Indexing(OwnIndex(database), listener).serve, args=(over,))
+    serving.start()
+    remote = RemoteIndex(listener.getsockname(), OwnIndex(database))
+    try:
+        assert remote.add(an_arrival()) is Outcome.NEW
+    finally:
+        remote.end(open_for("X"))
+        os.close(receives)
+        serving.join(timeout=30)
+        listener.close()
+
+
+class Full(socket.socket):
+    """A listening socket of a process that has no descriptor left, for a while."""
+
+    left = 2 * sys.getrecursionlimit()
+
+    @override
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_who_cannot_be_accepted_now_is_accepted_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_WAIT_AFTER_ERROR_S", 0)
+    listener = indexing.listen()
+    full = Full(listener.family, listener.type, fileno=listener.detach())
+    over, receives = os.pipe()
+    serving = Thread(target=Indexing(OwnIndex(database), full).serve, args=(over,))
+    serving.start()
+    remote = RemoteIndex(full.getsockname(), OwnIndex(database))
+    try:
+        with capture_logs():
+            assert remote.add(an_arrival()) is Outcome.NEW
+    finally:
+        remote.end(open_for("X"))
+        os.close(receives)
+        serving.join(timeout=30)
+        full.close()
+
+
+def test_an_association_that_could_not_be_let_go_is_told_of(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(index_module, "let_go", fail)
+    association = open_for("MODALITY")
+    association.study_instance_uid = "1.2"
+
+    with capture_logs() as logged:
+        OwnIndex(database).end(association)
+
+    assert [each["event"] for each in logged] == ["association.left_open"]
 
 
 @pytest.mark.parametrize(
