@@ -23,8 +23,11 @@ from inference_worker.heatmap import heatmap_png, source_png
 from inference_worker.input_quality import Refused
 from inference_worker.kept_instances import instances_to_read
 from inference_worker.known_study import known_as
+from inference_worker.model_holder import ModelUnavailable
+from inference_worker.partial_reading import not_read
 from inference_worker.result_attributes import ResultObject
 from inference_worker.results import LoadedModel, Results, make_results
+from inference_worker.served_model import ModelSetAside
 from inference_worker.study_reading import StudyReading, read_study
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
@@ -62,7 +65,7 @@ class ModelHolder(Protocol):
 
         Raises
         ------
-        PermanentError
+        ModelUnavailable
             It cannot be used, or was never installed.
         Postponed
             It is being loaded.
@@ -104,8 +107,11 @@ class Worker:
             with self.database.reading() as connection:
                 known = known_as(connection, request.study_instance_uid)
             made = make_results(request, envelope.time, self.time_zone, model, study, known)
+        except (ModelUnavailable, ModelSetAside):
+            # A dead letter: it can be replayed once the model is back. The case is told as well.
+            raise
         except Refused as error:
-            return self._failed(envelope, request, str(error), refused=True)
+            return self._failed(envelope, request, str(error), refused=error)
         except PermanentError as error:
             return self._failed(envelope, request, str(error))
         _log_read(request, study, made)
@@ -148,7 +154,7 @@ class Worker:
         request: InferenceRequested,
         reason: str,
         *,
-        refused: bool = False,
+        refused: Refused | None = None,
     ) -> Effect:
         outcome = "refused" if refused else "failed"
         _LOG.warning(
@@ -168,7 +174,8 @@ class Worker:
             study_instance_uid=request.study_instance_uid,
             model=request.model,
             reason=reason[:MOST_REASON],
-            is_refusal=refused,
+            is_refusal=refused is not None,
+            given=refused.given if refused else None,
         )
         answer = envelope.leads_to(
             failed,
@@ -231,6 +238,8 @@ def _completed(
         ),
         heatmap_key=f"{folder}/heatmap.png",
         source_key=f"{folder}/source.png",
+        not_read=not_read(study.unreadable, study.refused),
+        given=study.given,
     )
 
 

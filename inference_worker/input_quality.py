@@ -9,6 +9,7 @@ decoded, and that is their reason.
 import numpy as np
 
 from imaging_pixels.render import Picture
+from message_contracts.inference import InputSummary
 from service_runtime.errors import PermanentError
 
 LEAST_SIDE = 64
@@ -27,8 +28,13 @@ MOST_CLIPPED = 0.98
 class Refused(PermanentError):
     """The model does not judge this study; the text says why and names no patient.
 
-    That is a result, which goes to the doctor as such, and no fault of ours.
+    That is a result, which goes to the doctor as such, and no fault of ours. ``given`` is what the
+    network was given before it refused, if it was given anything.
     """
+
+    def __init__(self, reason: str, given: InputSummary | None = None) -> None:
+        super().__init__(reason)
+        self.given = given
 
 
 def quality_fault(picture: Picture) -> str | None:

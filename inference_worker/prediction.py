@@ -17,3 +17,5 @@ class Prediction:
     all zero where nothing speaks for that class."""
     refusal: str | None = None
     """Why the picture is not what the network learned from; ``None`` where it is."""
+    distance: float | None = None
+    """From what the network learned from; ``None`` where the model has no domain."""

@@ -97,11 +97,10 @@ class Predictor:
         """
         found = self._explain[self._rank_of(batch)](tf.constant(batch))
         probabilities, cams, compared = (each.numpy() for each in found)
+        distances = self._distances(compared)
         return [
-            Prediction(tuple(float(each) for each in row), cam, refusal)
-            for row, cam, refusal in zip(
-                _normalized(probabilities), cams, self._refusals(compared), strict=True
-            )
+            Prediction(tuple(float(each) for each in row), cam, self._refusal(distance), distance)
+            for row, cam, distance in zip(_normalized(probabilities), cams, distances, strict=True)
         ]
 
     def classify(self, batch: Picture) -> npt.NDArray[np.float64]:
@@ -115,13 +114,17 @@ class Predictor:
         """
         found = self._classify[self._rank_of(batch)](tf.constant(batch))
         probabilities, compared = (each.numpy() for each in found)
-        return _normalized(probabilities), self._refusals(compared)
+        return _normalized(probabilities), tuple(map(self._refusal, self._distances(compared)))
 
-    def _refusals(self, compared: npt.NDArray[np.float32]) -> tuple[str | None, ...]:
-        domain = self._domain
-        if domain is None:
+    def _distances(self, compared: npt.NDArray[np.float32]) -> tuple[float | None, ...]:
+        if self._domain is None:
             return (None,) * len(compared)
-        return tuple(domain.refusal(float(each)) for each in domain.distances(compared))
+        return tuple(float(each) for each in self._domain.distances(compared))
+
+    def _refusal(self, distance: float | None) -> str | None:
+        if self._domain is None or distance is None:
+            return None
+        return self._domain.refusal(distance)
 
     def _rank_of(self, batch: Picture) -> int:
         expected = (self._description.input.rows, self._description.input.columns)

@@ -13,6 +13,7 @@ from inference_worker.aggregation import aggregate
 from inference_worker.decoding import KeptInstance, Piece, Unreadable, decoded
 from inference_worker.heatmap import Float32Array
 from inference_worker.input_quality import Refused
+from message_contracts.inference import InputSummary
 from message_contracts.model_description import ModelDescription
 from message_contracts.study_selection import Reads
 from service_runtime.errors import PermanentError
@@ -44,6 +45,10 @@ class FramePrediction(Protocol):
     @property
     def refusal(self) -> str | None:
         """Why the picture is not what the network learned from; ``None`` where it is."""
+
+    @property
+    def distance(self) -> float | None:
+        """From what the network learned from; ``None`` where the model has no domain."""
 
 
 Predict = Callable[[Picture], Sequence[FramePrediction]]
@@ -86,6 +91,7 @@ class StudyReading:
     places: dict[str, int]
     """Of the SOP Instance UIDs by which the instances were asked for, their place in ``sources``;
     a source may carry its own with other padding."""
+    given: InputSummary | None = None
 
     @property
     def foremost(self) -> int:
@@ -148,7 +154,7 @@ class _Reading:
         self._waiting: list[tuple[KeptInstance, int, Picture]] = []
         self._unreadable: dict[str, str] = {}
         self._refused: dict[str, str] = {}
-        self._count = 0
+        self._given: list[tuple[float, float, float | None]] = []
 
     def take(self, piece: Piece | Unreadable) -> None:
         """Take what was decoded; have the model read whenever there is a batch."""
@@ -176,8 +182,9 @@ class _Reading:
         if not waiting:
             return
         predictions = self._predict(np.stack([picture for _, _, picture in waiting]))
-        for (instance, number, _), prediction in zip(waiting, predictions, strict=True):
+        for (instance, number, picture), prediction in zip(waiting, predictions, strict=True):
             uid = instance.sop_instance_uid
+            self._given.append((*_gray_levels(picture), prediction.distance))
             if prediction.refusal is not None:
                 self._refused.setdefault(uid, prediction.refusal)
             else:
@@ -188,7 +195,8 @@ class _Reading:
         read = [each for each in self._read.values() if each.frames]
         if not read:
             if self._refused:
-                raise Refused(_why_refused(list(self._refused.values()), len(self._unreadable)))
+                reason = _why_refused(list(self._refused.values()), len(self._unreadable))
+                raise Refused(reason, self._summary())
             raise UnreadableStudy(_why_nothing(list(self._unreadable.values())))
         groups = [each.frames for each in read]
         if self._model.reads.what is Reads.SLICES:
@@ -212,7 +220,27 @@ class _Reading:
             places={
                 each.frames[0].instance.sop_instance_uid: place for place, each in enumerate(read)
             },
+            given=self._summary(),
         )
+
+    def _summary(self) -> InputSummary | None:
+        if not self._given:
+            return None
+        brightness, contrast, distance = self._given[len(self._given) // 2]
+        return InputSummary(
+            picture_count=len(self._given),
+            brightness=round(brightness, 2),
+            contrast=round(contrast, 2),
+            domain_distance=round(distance, 6)
+            if distance is not None and np.isfinite(distance)
+            else None,
+        )
+
+
+def _gray_levels(picture: Picture) -> tuple[float, float]:
+    """Return mean and standard deviation, of every fourth row and column: that is enough."""
+    some = picture[::4, ::4]
+    return float(some.mean()), float(some.std())
 
 
 def _for_reference(source: Dataset) -> Dataset:

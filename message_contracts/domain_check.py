@@ -1,9 +1,9 @@
 """What a model says of its domain check: how it knows a picture that is none of its kind."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from message_contracts.applicability import Declared
 from message_contracts.identifiers import Sha256
@@ -20,6 +20,20 @@ class DomainMethod(StrEnum):
     k-th nearest picture, features scaled to length 1."""
 
 
+class UsualDistances(Declared):
+    """How far pictures of the model's kind are that it had not learned from: held out in turn."""
+
+    picture_count: int = Field(ge=10)
+    deciles: tuple[float, ...] = Field(min_length=9, max_length=9)
+    """Nine distances that divide those pictures into ten parts of equal size."""
+
+    @model_validator(mode="after")
+    def _increases(self) -> Self:
+        if any(one >= next_ for one, next_ in zip(self.deciles, self.deciles[1:], strict=False)):
+            raise ValueError("deciles must increase")
+        return self
+
+
 class DomainCheck(Declared):
     """The ``domain`` of a ``model.yaml``: pictures farther away than ``threshold`` are refused."""
 
@@ -32,3 +46,5 @@ class DomainCheck(Declared):
     sha256: Sha256
     threshold: float = Field(gt=0)
     """The largest distance that is still the model's domain."""
+    usual: UsualDistances | None = None
+    """What the distances of pictures that are read are held against: have the inputs drifted?"""

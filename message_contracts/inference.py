@@ -41,6 +41,40 @@ class ClassProbability(BaseModel):
     probability: Probability
 
 
+class InputSummary(BaseModel):
+    """What the network was given: of the picture in the middle of those that it was asked about.
+
+    One picture stands for a study, so that a long series weighs no more than a single view, and so
+    that what is declared of single training pictures can be compared with it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    picture_count: int = Field(ge=1)
+    brightness: float
+    """Mean gray level, 0 to 255."""
+
+    contrast: float
+    """Standard deviation of the gray levels."""
+
+    domain_distance: float | None = None
+    """From what the model learned from, in the units of its ``domain``; none where it has none."""
+
+
+class NotRead(BaseModel):
+    """Instances that a model read nothing of, or not all of, for the same reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str = Field(min_length=1, max_length=500)
+    is_refusal: bool
+    """The model could have read them and would not."""
+
+    instance_count: int = Field(ge=1)
+    sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1, max_length=10)
+    """(0008,0018) of the first of them."""
+
+
 class InferenceRequested(Message):
     """A model is to read these instances of a study."""
 
@@ -102,6 +136,11 @@ class InferenceCompleted(Message):
     source_key: str
     """Where the instance store keeps the rendered source, a PNG of the same size."""
 
+    not_read: tuple[NotRead, ...] = Field(default=(), max_length=10)
+    """What the finding does not rest on although the model was asked about it."""
+
+    given: InputSummary | None = None
+
 
 class InferenceFailed(Message):
     """A model could not or would not read the study."""
@@ -117,3 +156,6 @@ class InferenceFailed(Message):
 
     is_refusal: bool = False
     """The model could have read it and would not: it is none of its business, or too poor."""
+
+    given: InputSummary | None = None
+    """None where the network was given nothing."""

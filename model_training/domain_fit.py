@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from inference_worker.classification_metrics import roc_auc
 from inference_worker.domain import ClassMeans, Neighbors, Reference, unit_length
-from message_contracts.domain_check import DomainMethod
+from message_contracts.domain_check import DomainMethod, UsualDistances
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -59,6 +60,8 @@ class Fitted:
 
     reference: Reference
     threshold: float
+    usual: UsualDistances | None = None
+    """Of the held-out pictures; ``None`` where they are too few, or much the same."""
 
 
 def fit_domain(
@@ -72,7 +75,16 @@ def fit_domain(
         reference = fit(features[~held_out], labels[~held_out])
         distances[held_out] = reference.distances(features[held_out])
     threshold = float(np.quantile(distances, KEPT_SHARE))
-    return Fitted(fit(features, labels), threshold)
+    return Fitted(fit(features, labels), threshold, usual_distances(distances))
+
+
+def usual_distances(distances: FloatArray) -> UsualDistances | None:
+    """Return what later distances are held against; ``None`` where these do not tell enough."""
+    deciles = [round(float(each), 4) for each in np.quantile(distances, np.arange(1, 10) / 10)]
+    try:
+        return UsualDistances(picture_count=len(distances), deciles=tuple(deciles))
+    except ValidationError:
+        return None
 
 
 def with_kind(reference: ClassMeans, features: FloatArray) -> ClassMeans:

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def give_domain(folder: ModelFolder, options: argparse.Namespace) -> dict[str, A
                         network, (layer,), phantoms, described.input
                     )[layer]
                     reference = with_kind(reference, features_of_phantoms)
-                _write(folder, options, layer, Fitted(reference, fitted.threshold))
+                _write(folder, options, layer, replace(fitted, reference=reference))
     metrics = json.loads((folder.path / METRICS).read_text(encoding="utf-8"))
     metrics["domain_methods"] = compared
     metrics["phantoms_judged"] = bool(phantoms)
@@ -111,6 +112,7 @@ def _write(folder: ModelFolder, options: argparse.Namespace, layer: str, fitted:
         file=FILE,
         sha256=sha256_of(file),
         threshold=round(fitted.threshold, 4),
+        usual=fitted.usual,
     )
     described, version = folder.description, options.version
     uid = derived_uid("model", described.name, version, folder.weights_sha256)

@@ -6,7 +6,7 @@ from message_contracts.case import CaseStatus
 from message_contracts.inference import InferenceCompleted, InferenceFailed
 from service_runtime.database import Transaction
 from service_runtime.errors import PermanentError
-from workflow_engine import cases, history
+from workflow_engine import cases, findings, history
 from workflow_engine.case import Case, Trigger, advance
 from workflow_engine.dispatch import Occasion
 from workflow_engine.findings import Reading
@@ -31,22 +31,24 @@ def take(
     connection = transaction.connection
     read = cases.readings(connection, body.case_id, body.case_version)
     before = _asked(read, body)
-    said = _said(body)
-    if before.completed is not None or (before.answered and said.completed is None):
+    said = findings.said(body)
+    if before.completed is not None or said == before:
         return None
     details = {
         "model": f"{body.model.name} {body.model.version}",
         "version_answered": body.case_version,
+        "answer": _answer(said),
     }
     if body.case_version != case.version or not _awaited(case, before):
         if not before.answered:
-            cases.answer(connection, case.id, body.case_version, said, occasion.at)
+            cases.answer(connection, body, occasion.at)
         entry = Entry(Trigger.LATE_RESULT_RECORDED, occasion.at, details=details)
         history.append(connection, case, case, entry)
         return None
-    cases.answer(connection, case.id, body.case_version, said, occasion.at)
+    cases.answer(connection, body, occasion.at)
     others = [each for each in read if each is not before]
-    if _is_waiting(case) and not all(each.answered for each in others):
+    fails_otherwise = before.answered and said.completed is None
+    if fails_otherwise or (_is_waiting(case) and not all(each.answered for each in others)):
         entry = Entry(Trigger.MODEL_ANSWERED, occasion.at, details=details)
         history.append(connection, case, case, entry)
         return None
@@ -84,8 +86,8 @@ def _is_waiting(case: Case) -> bool:
     )
 
 
-def _said(body: InferenceCompleted | InferenceFailed) -> Reading:
-    name, version = body.model.name, body.model.version
-    if isinstance(body, InferenceCompleted):
-        return Reading(name, version, completed=body, failure=None)
-    return Reading(name, version, completed=None, failure=body.reason)
+def _answer(said: Reading) -> str:
+    """Return what the history calls an answer."""
+    if said.completed is not None:
+        return "read"
+    return "refused" if said.refused else "failed"

@@ -24,7 +24,8 @@ class Trigger(StrEnum):
     """Images came after the report, and a rule sends the new version to a model."""
     AMENDMENT_NO_RULE_FITS = "amendment_no_rule_fits"
     MODEL_ANSWERED = "model_answered"
-    """One of several models has; the case waits for the others."""
+    """One of several models has, and the case waits for the others; or what failed before was made
+    again, and failed for another reason."""
     INFERENCE_COMPLETED = "inference_completed"
     """All have that were asked, and one at least has read the study."""
     INFERENCE_FAILED = "inference_failed"

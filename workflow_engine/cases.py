@@ -15,10 +15,10 @@ from imaging_store.schema.workflow import (
     signature,
 )
 from message_contracts.case import CaseStatus, Stage
-from message_contracts.inference import InferenceCompleted, ModelReference
+from message_contracts.inference import InferenceCompleted, InferenceFailed, ModelReference
 from workflow_engine import history
 from workflow_engine.case import Case, Trigger, open_case
-from workflow_engine.findings import Reading
+from workflow_engine.findings import Reading, findings_of, said
 from workflow_engine.history import Entry
 from workflow_engine.refusals import StaleCase
 from workflow_engine.signing import (
@@ -108,6 +108,7 @@ def reading_of(row: Row[Any]) -> Reading:
         if row.completed is None
         else InferenceCompleted.model_validate(row.completed),
         failure=row.failure,
+        refused=row.refused,
     )
 
 
@@ -126,19 +127,32 @@ def ask(connection: Connection, case: Case, asked: ModelReference, at: datetime)
 
 
 def answer(
-    connection: Connection, case_id: UUID, case_version: int, said: Reading, at: datetime
+    connection: Connection, body: InferenceCompleted | InferenceFailed, at: datetime
 ) -> None:
-    """Keep what a model has answered."""
-    completed = None if said.completed is None else said.completed.model_dump(mode="json")
+    """Keep what a model has answered, with what models are watched by beside it."""
+    heard = said(body)
+    [found] = findings_of([heard]) or [None]
+    completed = heard.completed
+    given = body.given
     connection.execute(
         update(inference_result)
         .where(
-            inference_result.c.case_id == case_id,
-            inference_result.c.case_version == case_version,
-            inference_result.c.model_name == said.model_name,
-            inference_result.c.model_version == said.model_version,
+            inference_result.c.case_id == body.case_id,
+            inference_result.c.case_version == body.case_version,
+            inference_result.c.model_name == body.model.name,
+            inference_result.c.model_version == body.model.version,
         )
-        .values(answered_at=at, completed=completed, failure=said.failure)
+        .values(
+            answered_at=at,
+            completed=None if completed is None else completed.model_dump(mode="json"),
+            failure=heard.failure,
+            refused=heard.refused,
+            label=None if found is None else found.label,
+            probability=None if found is None else found.probability,
+            domain_distance=None if given is None else given.domain_distance,
+            brightness=None if given is None else given.brightness,
+            contrast=None if given is None else given.contrast,
+        )
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from message_contracts.coding import CodedConcept
-from message_contracts.inference import UNCERTAIN, InferenceCompleted
+from message_contracts.inference import UNCERTAIN, InferenceCompleted, InferenceFailed
 from workflow_engine.signing import digest
 
 
@@ -16,11 +16,21 @@ class Reading:
     model_version: str
     completed: InferenceCompleted | None
     failure: str | None
+    refused: bool = False
+    """``failure`` says why the model would not read it; otherwise, why it could not."""
 
     @property
     def answered(self) -> bool:
         """Whether the model has said anything."""
         return self.completed is not None or self.failure is not None
+
+
+def said(body: InferenceCompleted | InferenceFailed) -> Reading:
+    """Return what an answer says."""
+    name, version = body.model.name, body.model.version
+    if isinstance(body, InferenceCompleted):
+        return Reading(name, version, completed=body, failure=None)
+    return Reading(name, version, None, body.reason, refused=body.is_refusal)
 
 
 @dataclass(frozen=True)
@@ -83,10 +93,12 @@ def findings_digest(readings: Iterable[Reading]) -> str:
             {
                 "model_name": reading.model_name,
                 "model_version": reading.model_version,
-                "completed": reading.completed.model_dump(mode="json")
+                # As it was kept: what later releases have added is not part of it.
+                "completed": reading.completed.model_dump(mode="json", exclude_unset=True)
                 if reading.completed is not None
                 else None,
                 "failure": reading.failure,
+                **({"refused": True} if reading.refused else {}),
             }
             for reading in sorted(readings, key=lambda each: (each.model_name, each.model_version))
         ]

@@ -73,6 +73,8 @@ instance = Table(
     Column("modality", String(16), nullable=False),
     Column("body_part_examined", String(16), nullable=False),
     Column("view_position", String(16), nullable=False),
+    # What View Code Sequence says, as the term of View Position; empty where it says nothing known.
+    Column("view_code", String(16), nullable=False, server_default=text("''")),
     Column("laterality", String(16), nullable=False),
     # (0008,0008), a list of its values.
     Column("image_type", JSON, nullable=False),

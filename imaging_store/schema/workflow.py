@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     text,
 )
 
@@ -53,6 +55,16 @@ inference_result = Table(
     # InferenceCompleted's body as it came, null until then and when the model failed.
     Column("completed", JSON(none_as_null=True)),
     Column("failure", String(500)),
+    # Whether ``failure`` says why the model would not; else why it could not.
+    Column("refused", Boolean, nullable=False, server_default=false()),
+    # What models are watched by, of an answer: its finding and the probability of the most probable
+    # class; then, also of a refusal, what InputSummary says of the picture that stands for it.
+    Column("label", String(64)),
+    Column("probability", Float),
+    Column("domain_distance", Float),
+    Column("brightness", Float),
+    Column("contrast", Float),
+    Index("ix_inference_result_model", "model_name", "model_version", "answered_at"),
 )
 
 signature = Table(

@@ -38,6 +38,7 @@ class Seen:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
     refusal: str | None = None
+    distance: float | None = None
 
 
 def by_brightness(batch: npt.NDArray[np.uint8]) -> Sequence[Seen]:
@@ -329,3 +330,41 @@ def test_large_files_are_decoded_one_ahead_of_the_other() -> None:
     assert next(pieces).instance is huge[0]
     assert begun == ["2.25.1"]
     assert len(list(pieces)) == 4
+
+
+def far_away(batch: npt.NDArray[np.uint8]) -> Sequence[Seen]:
+    return [
+        replace(each, distance=float(picture.mean()), refusal="too far" if refused else None)
+        for each, picture in zip(by_brightness(batch), batch, strict=True)
+        for refused in [picture.mean() > 200]
+    ]
+
+
+def test_the_picture_in_the_middle_stands_for_the_study() -> None:
+    instances = [kept(f"2.25.{number}", gray(10 * number)) for number in range(1, 6)]
+
+    given = read_study(instances, MODEL, far_away, POOL).given
+
+    assert given is not None
+    assert given.picture_count == 5
+    assert given.brightness == pytest.approx(30, abs=1)
+    assert given.contrast == pytest.approx(0, abs=1)
+    assert given.domain_distance == pytest.approx(given.brightness, abs=0.01)
+
+
+def test_a_refusal_says_what_the_network_was_given() -> None:
+    with pytest.raises(Refused) as refused:
+        read_study([kept("2.25.1", gray(250))], MODEL, far_away, POOL)
+
+    assert refused.value.given is not None
+    assert refused.value.given.domain_distance == pytest.approx(250, abs=1)
+
+
+def test_a_distance_that_is_no_number_is_not_told() -> None:
+    def lost(batch: npt.NDArray[np.uint8]) -> Sequence[Seen]:
+        return [replace(each, distance=float("nan")) for each in by_brightness(batch)]
+
+    given = read_study([kept("2.25.1", gray(100))], MODEL, lost, POOL).given
+
+    assert given is not None
+    assert given.domain_distance is None
