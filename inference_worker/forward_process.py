@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -24,6 +25,14 @@ LOAD_DEADLINE_S = 600.0
 _LOOK_S = 0.1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PACKAGES = Path(__file__).resolve().parent.parent
+
+_PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH"}
+_PASSED_ON_PREFIXES = (
+    *("LC_", "TF_", "KERAS_", "XLA_", "CUDA_", "NVIDIA_", "ROCM_", "HIP_"),
+    *("OMP_", "MKL_", "ONEDNN_", "PYTHONHASH", "PYTHONDONTWRITE"),
+)
+"""What Python, TensorFlow and its libraries read. A model is somebody else's code perhaps: the
+worker's settings, with the passwords in them, are no business of its process."""
 
 
 class Fault(StrEnum):
@@ -68,6 +77,8 @@ class ForwardProcess:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._limits = limits
         ours, theirs = socket.socketpair()
+        # A process that hangs may not take its batch either.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.deadline_s))
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [*CHILD, str(theirs.fileno()), str(folder)],
@@ -77,7 +88,7 @@ class ForwardProcess:
             )
         self._connection: Connection[Any, Answer] = Connection(ours.detach())
         try:
-            answer = self._answer(LOAD_DEADLINE_S)
+            answer = self._answer(time.monotonic(), LOAD_DEADLINE_S)
         except ModelFault as error:
             raise InvalidModelFolder(f"{folder.name}: weights: loading them {error}") from error
         if answer.kind is not Kind.READY:
@@ -106,12 +117,15 @@ class ForwardProcess:
             It raised, and can be asked again; or it hung, took too much memory or ended, and the
             process is gone.
         """
+        began_s = time.monotonic()
         try:
             self._connection.send(batch)
+        except BlockingIOError:
+            self._end(Fault.HANGS, f"took no batch within {self._limits.deadline_s:g} s")
         except OSError as error:
             self.close()
             raise ModelFault(Fault.DIED, "ended by itself") from error
-        answer = self._answer(self._limits.deadline_s)
+        answer = self._answer(began_s, self._limits.deadline_s)
         if answer.kind is Kind.RAISED:
             raise ModelFault(Fault.RAISED, f"raised {answer.content}")
         predictions: Sequence[Prediction] = answer.content
@@ -127,13 +141,12 @@ class ForwardProcess:
         self._process.kill()
         self._process.wait()
 
-    def _answer(self, deadline_s: float) -> Answer:
-        until = time.monotonic() + deadline_s
+    def _answer(self, began_s: float, deadline_s: float) -> Answer:
         try:
             while not self._connection.poll(_LOOK_S):
                 if self.memory_bytes > self._limits.memory_bytes:
                     self._end(Fault.LEAKS, f"took more than {self._limits.memory_bytes >> 20} MiB")
-                if time.monotonic() > until:
+                if time.monotonic() > began_s + deadline_s:
                     self._end(Fault.HANGS, f"gave no answer within {deadline_s:g} s")
             answer: Answer = self._connection.recv()
         except (EOFError, OSError):
@@ -150,10 +163,21 @@ Start = Callable[[Path, Limits], ForwardProcess]
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment, such that the child finds these packages and is quiet."""
+    """Return what the child may know of our environment, such that it finds these packages."""
+    passed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
     paths = [str(_PACKAGES), os.environ.get("PYTHONPATH", "")]
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        **os.environ,
+        **passed_on,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
     }
+
+
+def _timeval(duration_s: float) -> bytes:
+    """Return a duration as the kernel takes it."""
+    whole_s = int(duration_s)
+    return struct.pack("@ll", whole_s, round((duration_s - whole_s) * 1e6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,19 +46,35 @@ while True:
             held.append(bytearray(os.urandom(1) * 2**24))
     if what == 4:
         os.abort()
+    if what == 5:
+        worker.send(Answer(Kind.DONE, [dict(os.environ)]))
+        continue
     worker.send(Answer(Kind.DONE, [what] * len(batch)))
 """
 
 
 @pytest.fixture
-def poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardProcess]:
+def poisoned_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], ForwardProcess]]:
     script = tmp_path / "poison.py"
     script.write_text(POISON)
     monkeypatch.setattr(forward_process, "CHILD", (sys.executable, str(script)))
-    process = ForwardProcess(tmp_path, Limits(deadline_s=3, memory_bytes=512 * 2**20))
-    yield process
-    with suppress(OSError):
-        process.close()
+    started = []
+
+    def start() -> ForwardProcess:
+        started.append(ForwardProcess(tmp_path, Limits(deadline_s=3, memory_bytes=512 * 2**20)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with suppress(OSError):
+            process.close()
+
+
+@pytest.fixture
+def poisoned(poisoned_by: Callable[[], ForwardProcess]) -> ForwardProcess:
+    return poisoned_by()
 
 
 def picture(value: int) -> np.ndarray:
@@ -97,6 +113,30 @@ def test_one_that_hangs_leaks_or_crashes_is_ended(
 
     assert raised.value.fault is fault
     assert not is_alive(poisoned.process_id)
+
+
+def test_one_that_does_not_take_its_batch_is_ended(poisoned: ForwardProcess) -> None:
+    # As one whose network keeps the interpreter's lock for itself; no socket holds so much.
+    os.kill(poisoned.process_id, signal.SIGSTOP)
+
+    with pytest.raises(ModelFault, match="took no batch within 3 s") as raised:
+        poisoned.predict(np.zeros((16, 512, 512), np.uint8))
+
+    assert raised.value.fault is Fault.HANGS
+    assert not is_alive(poisoned.process_id)
+
+
+def test_a_model_knows_nothing_of_the_workers_settings(
+    poisoned_by: Callable[[], ForwardProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COUNTERSIGN_DATABASE_URL", "COUNTERSIGN_BROKER_URL", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+    [environment] = poisoned_by().predict(picture(5))
+
+    assert "secret" not in environment.values()
+    assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
 
 def test_one_that_ended_while_nobody_asked_is_a_fault(poisoned: ForwardProcess) -> None:
