@@ -61,6 +61,7 @@ class Read:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
     refusal: str | None = None
+    distance: float | None = None
 
 
 def uncertain(batch: npt.NDArray[np.uint8]) -> Sequence[Read]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -21,11 +24,12 @@ from sqlalchemy import select, update
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.schema.ingest import conflict, instance, study
 from imaging_store.schema.results import result_object, shadow_result
-from inference_worker.forward_process import Fault, ModelFault
+from inference_worker.forward_process import USUAL_LIMITS, Fault, ForwardProcess, ModelFault
 from inference_worker.handlers import Worker
+from inference_worker.model_folder import ModelFolder
 from inference_worker.model_holder import ModelUnavailable
 from inference_worker.results import LoadedModel
-from inference_worker.served_model import ModelSetAside
+from inference_worker.served_model import MOST_FAULTS, ModelSetAside, ServedModel
 from message_contracts import catalogue
 from message_contracts.envelope import Envelope
 from message_contracts.inference import (
@@ -36,8 +40,12 @@ from message_contracts.inference import (
     Urgency,
 )
 from message_contracts.study_selection import StudySelection
+from message_contracts.topology import INFERENCE_ROUTINE, RetryPolicy
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
+from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging.consumer import Handling
+from service_runtime.messaging.embedded import EmbeddedConsumer
 from service_runtime.messaging.tables import message
 from service_runtime.telemetry import log
 from tests.readings import WEIGHTS_SHA256, a_model
@@ -54,6 +62,7 @@ class Seen:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
     refusal: str | None = None
+    distance: float | None = None
 
 
 class Held(dict[ModelReference, LoadedModel]):
@@ -272,8 +281,8 @@ def test_a_series_is_one_finding_with_the_slices_that_mattered(
     assert len(evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 15
 
 
-def test_a_model_that_was_set_aside_fails_with_the_reason(
-    worker: Worker, keep: Callable[..., None], database: Database
+def test_a_model_that_was_set_aside_is_a_dead_letter_with_the_reason(
+    worker: Worker, keep: Callable[..., None]
 ) -> None:
     def predict(_batch: Any) -> Sequence[Seen]:
         raise ModelSetAside("The model is set aside: 3 times in a row it hung.")
@@ -281,13 +290,8 @@ def test_a_model_that_was_set_aside_fails_with_the_reason(
     keep(an_instance())
     model = replace(worker.models.of(SHAPES), predict=predict)
 
-    answer = answer_of(
-        database,
-        replace(worker, models=Held({SHAPES: model})).on_inference_requested(a_request()),
-    )
-
-    assert isinstance(answer, InferenceFailed)
-    assert answer.reason == "The model is set aside: 3 times in a row it hung."
+    with pytest.raises(ModelSetAside, match="3 times in a row"):
+        replace(worker, models=Held({SHAPES: model})).on_inference_requested(a_request())
 
 
 def test_a_model_that_gives_no_answer_is_asked_again(
@@ -406,6 +410,11 @@ def test_an_instance_that_cannot_be_read_does_not_spoil_the_others(
 
     assert isinstance(answer, InferenceCompleted)
     assert answer.heatmap_sop_instance_uid == "2.25.103"
+    [missing] = answer.not_read
+    assert missing.sop_instance_uids == ("2.25.104",)
+    assert not missing.is_refusal
+    assert answer.given is not None
+    assert answer.given.picture_count == 1
 
 
 def test_truncated_pixels_are_a_failure_that_a_person_understands(
@@ -503,15 +512,11 @@ def test_results_of_a_contradicted_study_carry_the_patient_it_is_known_by(
         assert "PatientAge" not in made
 
 
-def test_a_model_that_is_not_there_is_a_failure_with_the_reason(
-    worker: Worker, database: Database
-) -> None:
+def test_a_model_that_is_not_there_is_a_dead_letter_with_the_reason(worker: Worker) -> None:
     forms = ModelReference(name="forms", version="2.0.0")
 
-    answer = answer_of(database, worker.on_inference_requested(a_request(model=forms)))
-
-    assert isinstance(answer, InferenceFailed)
-    assert answer.reason == "It is not here."
+    with pytest.raises(ModelUnavailable, match=r"It is not here\."):
+        worker.on_inference_requested(a_request(model=forms))
 
 
 def shadows_of(database: Database) -> list[Any]:
@@ -589,3 +594,92 @@ def test_nothing_of_the_patient_is_in_the_answer_or_the_log(
     told = answer.model_dump_json() + logged.getvalue()
     assert "inference.completed" in told
     assert [secret for secret in secrets if secret in told] == []
+
+
+def sent(database: Database, kind: type[Any]) -> list[Any]:
+    with database.reading() as connection:
+        bodies = connection.execute(select(message.c.body)).scalars().all()
+    return [each.body for each in map(catalogue.decode, bodies) if isinstance(each.body, kind)]
+
+
+def consume_until(database: Database, worker: Worker, is_done: Callable[[], bool]) -> None:
+    handling = Handling(
+        worker.on_inference_requested,
+        on_exhausted=worker.on_exhausted,
+        retry=RetryPolicy(first_delay_s=0.01, multiplier=1, cap_s=0.01, attempts=3),
+    )
+    consumer = EmbeddedConsumer(
+        database, {INFERENCE_ROUTINE: handling}, prefetch=1, handler_deadline_s=60
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=consumer.run, args=(stop,))
+    thread.start()
+    try:
+        until = time.monotonic() + 60
+        while not is_done():
+            assert time.monotonic() < until
+            stop.wait(0.02)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_model_that_hangs_is_set_aside_while_others_go_on_and_can_be_asked_again(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    forms = ModelReference(name="forms", version="2.0.0")
+    tries: list[int] = []
+
+    class Hanging:
+        memory_bytes = 0
+
+        def predict(self, _batch: Any) -> Sequence[Seen]:
+            tries.append(1)
+            raise ModelFault(Fault.HANGS, "gave no answer within 60 s")
+
+        def close(self) -> None:
+            pass
+
+    @contextmanager
+    def opened() -> Iterator[ModelFolder]:
+        yield ModelFolder(a_model(), Path("shapes"), Path("shapes/shapes.keras"), WEIGHTS_SHA256)
+
+    served = ServedModel(opened, USUAL_LIMITS, lambda *_: cast("ForwardProcess", Hanging()))
+    good = worker.models.of(SHAPES)
+    hanging = replace(good, predict=served.predict, reader=served.reader)
+    other = replace(good, description=a_model(name="forms", version="2.0.0"))
+    keep(an_instance())
+    with database.transaction() as transaction:
+        for number in range(1, 6):
+            for place, asked in enumerate((SHAPES, forms)):
+                request = a_request(model=asked, case_version=number)
+                unique = request.model_copy(update={"id": UUID(int=10 * number + place)})
+                outbox.send(transaction, unique)
+
+    consume_until(
+        database,
+        replace(worker, models=Held({SHAPES: hanging, forms: other})),
+        lambda: (
+            len(dead_letters.list_open(database)) == 5
+            and len(sent(database, InferenceCompleted)) == 5
+        ),
+    )
+    served.close()
+
+    assert len(tries) == MOST_FAULTS**2
+    assert {each.model for each in sent(database, InferenceCompleted)} == {forms}
+    failed = sent(database, InferenceFailed)
+    assert {each.model for each in failed} == {SHAPES}
+    assert "is set aside on this worker: 9 times in a row it gave no answer" in failed[-1].reason
+    letters = dead_letters.list_open(database)
+    with database.transaction() as transaction:
+        for letter in letters:
+            dead_letters.replay(transaction, letter.id, who="admin", why="it is back")
+
+    consume_until(
+        database,
+        replace(worker, models=Held({SHAPES: good, forms: other})),
+        lambda: len(sent(database, InferenceCompleted)) == 10,
+    )
+
+    assert dead_letters.list_open(database) == []
