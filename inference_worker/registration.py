@@ -1,7 +1,7 @@
 """Models as the database knows them: one row per version, written from the model folders.
 
-Weights and device UID of a registered version never change: cases and what lies in a PACS refer to
-it by name, version and device UID. Words and rules of its description may.
+A registered version never changes: cases, signatures and what lies in a PACS refer to it by name,
+version and device UID, and its thresholds, classes, rules and words are part of what was relied on.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import delete, select, update
 
 from imaging_store.model_registry import version_key
@@ -16,6 +17,7 @@ from imaging_store.schema.results import model as table
 from imaging_store.schema.results import refused_model
 from inference_worker.model_folder import ModelFolder, RefusedFolder
 from message_contracts.inference import ModelReference
+from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database, Transaction
 
 _LONGEST_REASON = 500
@@ -39,8 +41,9 @@ def register(
 ) -> Registered:
     """Enter every folder's model that is not known yet, and note which are refused.
 
-    A folder is set aside when its version is registered already with other weights, or its device
-    UID is another version's. A version that is entered again is not entered twice.
+    A folder is set aside when its version is registered already with other weights or another
+    description, or its device UID is another version's. A version that is entered again is not
+    entered twice.
 
     Of a name that is new, the newest version is asked from now on. Of one that is known, what was
     asked goes on being asked: another version waits until a person decides for it.
@@ -105,14 +108,36 @@ def _enter(transaction: Transaction, folder: ModelFolder, at: datetime) -> str |
         return f"version: {described.version} is registered with other weights; raise it"
     if known.device_uid != described.device_uid:
         return f"device_uid: {described.version} is registered with another one; raise the version"
-    # As JSON: what an earlier release entered need not be a description of this one.
+    changed = _changed(known.description, described)
+    if changed:
+        return (
+            f"{', '.join(changed)}: {described.version} is registered with another description; "
+            "raise the version"
+        )
     if known.description != described.model_dump(mode="json"):
+        # The same, as this release writes it down.
         transaction.connection.execute(
             update(table)
             .where(table.c.name == described.name, table.c.version == described.version)
             .values(description=described.model_dump(mode="json"))
         )
     return None
+
+
+def _changed(registered: object, described: ModelDescription) -> list[str]:
+    """Return the fields in which a description differs from the registered one.
+
+    What an earlier release entered need not be a description of this one: that tells nothing.
+    """
+    try:
+        before = ModelDescription.model_validate(registered)
+    except ValidationError:
+        return []
+    return [
+        name
+        for name in ModelDescription.model_fields
+        if getattr(before, name) != getattr(described, name)
+    ]
 
 
 def replace_missing(

@@ -188,9 +188,31 @@ def test_what_an_earlier_release_entered_stops_no_worker(database: Database) -> 
     assert ModelDescription.model_validate(rows(database)["1.2.3"].description) == a_model()
 
 
-def test_new_words_of_a_version_are_taken_over(database: Database) -> None:
+@pytest.mark.parametrize(
+    "change", [{"uncertain_below": 0.9}, {"intended_use": "Tests, still."}, {"limits": ("None.",)}]
+)
+def test_a_version_with_another_description_is_set_aside_by_the_field(
+    database: Database, change: dict[str, Any]
+) -> None:
     register(database, [a_folder()], [], NOON)
 
-    register(database, [a_folder(intended_use="Tests, still.")], [], NOON)
+    registered = register(database, [a_folder(**change)], [], NOON)
 
-    assert rows(database)["1.2.3"].description["intended_use"] == "Tests, still."
+    [field] = change
+    [refused] = registered.refused
+    assert refused.reason == (
+        f"shapes: {field}: 1.2.3 is registered with another description; raise the version"
+    )
+    assert ModelDescription.model_validate(rows(database)["1.2.3"].description) == a_model()
+
+
+def test_a_description_that_an_earlier_release_wrote_down_is_no_other(database: Database) -> None:
+    register(database, [a_folder()], [], NOON)
+    written = a_model().model_dump(mode="json", exclude_defaults=True)
+    with database.transaction() as transaction:
+        transaction.connection.execute(update(model).values(description=written))
+
+    registered = register(database, [a_folder()], [], NOON)
+
+    assert not registered.refused
+    assert rows(database)["1.2.3"].description == a_model().model_dump(mode="json")
