@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from message_contracts.applicability import InstanceAttributes
 from message_contracts.patient_age import age_in_years
+from message_contracts.view_code import view_of
 from service_runtime.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class NotAnInstance(PermanentError):
 
 _ASKED = [
     *("Modality", "BodyPartExamined", "SOPClassUID", "ViewPosition", "ImageType"),
-    *("ImageLaterality", "Laterality", "SeriesDescription"),
+    *("ImageLaterality", "Laterality", "SeriesDescription", "ViewCodeSequence"),
     *("PatientAge", "PatientBirthDate", "StudyDate"),
 ]
 
@@ -45,11 +46,15 @@ def attributes_of(file: Path, calling_ae_title: str | None = None) -> InstanceAt
         return str(read.get(keyword) or "")
 
     image_type = read.get("ImageType") or ()
+    views = read.get("ViewCodeSequence") or ()
     return InstanceAttributes(
         modality=text("Modality") or None,
         body_part_examined=text("BodyPartExamined") or None,
         sop_class_uid=text("SOPClassUID") or None,
         view_position=text("ViewPosition") or None,
+        view_code=next(
+            filter(None, (view_of(str(item.get("CodeValue") or "")) for item in views)), None
+        ),
         image_type=(image_type,) if isinstance(image_type, str) else tuple(image_type),
         laterality=text("ImageLaterality") or text("Laterality") or None,
         series_description=text("SeriesDescription") or None,

@@ -77,6 +77,7 @@ def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict
         series_description=header.series_description,
         body_part_examined=header.body_part_examined,
         view_position=header.view_position,
+        view_code=header.view_code,
         laterality=header.laterality,
         calling_ae_title=arrival.calling_ae_title,
         called_ae_title=arrival.called_ae_title,

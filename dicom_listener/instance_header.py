@@ -20,6 +20,7 @@ from dicom_listener.character_set import decode, encodings_of
 from dicom_listener.element_scan import scan
 from dicom_listener.sop_classes import BIG_ENDIAN, DEFLATED, IMPLICIT_VR, is_read_by_no_model
 from message_contracts.identifiers import is_uid
+from message_contracts.view_code import view_of
 from service_runtime.errors import PermanentError
 
 PREFIX_BYTES = 64 * 1024
@@ -67,7 +68,11 @@ _KEYWORDS = (
 )
 _WANTED = {tag_for_keyword(keyword) or 0: keyword for keyword in _KEYWORDS}
 _LAST_WANTED = max(_WANTED)
-_CONTRIBUTING_EQUIPMENT = tag_for_keyword("ContributingEquipmentSequence")
+# Far behind the rest: looked for where it matters, in radiographs, and not in every slice.
+_VIEW_CODE = {tag_for_keyword("ViewCodeSequence") or 0: "ViewCodeSequence"}
+_WANTED_OF_RADIOGRAPHS = _WANTED | _VIEW_CODE
+_RADIOGRAPHS = frozenset({"CR", "DX", "MG", "RG", "RF", "IO", "PX"})
+_SEQUENCES = frozenset({tag_for_keyword("ContributingEquipmentSequence"), *_VIEW_CODE})
 _Found = bytes | RawDataElement | DataElement
 """What was read of an element: of one that is plain only its value."""
 
@@ -86,6 +91,8 @@ class InstanceHeader(NamedTuple):
     modality: str
     body_part_examined: str
     view_position: str
+    view_code: str
+    """What View Code Sequence says, as the term of View Position that it stands for."""
     laterality: str
     image_type: tuple[str, ...]
     instance_number: int | None
@@ -133,7 +140,11 @@ def parse_header(
     """
     if transfer_syntax_uid in DEFLATED:
         file = inflated(file)
-    values, reached_end = _elements(file, transfer_syntax_uid)
+    start = file.tell()
+    values, reached_end = _elements(file, transfer_syntax_uid, _WANTED)
+    if reached_end and _is_radiograph(values):
+        file.seek(start)
+        values, reached_end = _elements(file, transfer_syntax_uid, _WANTED_OF_RADIOGRAPHS)
     if not reached_end and not whole:
         return None
     return _header(values, is_little_endian=transfer_syntax_uid not in BIG_ENDIAN)
@@ -151,8 +162,17 @@ def inflated(file: BinaryIO) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _elements(file: BinaryIO, transfer_syntax_uid: str) -> tuple[dict[str, _Found], bool]:
+def _is_radiograph(values: Mapping[str, _Found]) -> bool:
+    modality = values.get("Modality")
+    value = getattr(modality, "value", modality)
+    return isinstance(value, bytes) and value.decode("ascii", "replace").strip() in _RADIOGRAPHS
+
+
+def _elements(
+    file: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]
+) -> tuple[dict[str, _Found], bool]:
     """Return the wanted elements by keyword, and whether the place behind the last was reached."""
+    last = _LAST_WANTED if wanted is _WANTED else max(wanted)
     found: dict[str, _Found] = {}
     is_implicit, is_little = (
         transfer_syntax_uid in IMPLICIT_VR,
@@ -161,11 +181,11 @@ def _elements(file: BinaryIO, transfer_syntax_uid: str) -> tuple[dict[str, _Foun
     reached_end = False
     if is_little:
         start = file.tell()
-        scanned = scan(file.read(PREFIX_BYTES), _WANTED, _LAST_WANTED, is_implicit_vr=is_implicit)
+        scanned = scan(file.read(PREFIX_BYTES), wanted, last, is_implicit_vr=is_implicit)
         for tag, (vr, value) in scanned.values.items():
-            found[_WANTED[tag]] = (
+            found[wanted[tag]] = (
                 RawDataElement(Tag(tag), vr, len(value), value, 0, is_implicit, is_little)
-                if tag == _CONTRIBUTING_EQUIPMENT
+                if tag in _SEQUENCES
                 else value
             )
         if scanned.reached_end:
@@ -174,7 +194,7 @@ def _elements(file: BinaryIO, transfer_syntax_uid: str) -> tuple[dict[str, _Foun
 
     def stop(tag: int, _vr: str | None, _length: int) -> bool:
         nonlocal reached_end
-        reached_end = tag > _LAST_WANTED
+        reached_end = tag > last
         return reached_end
 
     try:
@@ -184,11 +204,11 @@ def _elements(file: BinaryIO, transfer_syntax_uid: str) -> tuple[dict[str, _Foun
             is_little,
             stop_when=stop,
             defer_size=_DEFER_BYTES,
-            specific_tags=list(_WANTED),
+            specific_tags=list(wanted),
         ):
             if isinstance(element, RawDataElement) and len(element.value or b"") != element.length:
                 break
-            found.setdefault(_WANTED[int(element.tag)], element)
+            found.setdefault(wanted[int(element.tag)], element)
     except Exception:  # noqa: BLE001 - whatever a malformed data set does to the parser
         return found, False
     return found, reached_end
@@ -201,6 +221,7 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
         if isinstance(value := getattr(element, "value", element), bytes)
     }
     raw.pop("ContributingEquipmentSequence", None)
+    raw.pop("ViewCodeSequence", None)
     number = raw.pop("InstanceNumber", None)
     uid = raw.pop("SOPInstanceUID", b"")
     is_short = sum(map(len, raw.values())) <= _REMEMBERED_BYTES
@@ -210,7 +231,12 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
         instance_number=None
         if number is None
         else _integer(decode(number, encodings_of(raw.get("SpecificCharacterSet")))),
-        contributing_device_uids=_device_uids(found.get("ContributingEquipmentSequence")),
+        contributing_device_uids=frozenset(
+            _of_items(found.get("ContributingEquipmentSequence"), "DeviceUID")
+        ),
+        view_code=next(
+            filter(None, map(view_of, _of_items(found.get("ViewCodeSequence"), "CodeValue"))), ""
+        ),
     )
 
 
@@ -238,6 +264,7 @@ def _of_series(
         modality=modality,
         body_part_examined=text("BodyPartExamined"),
         view_position=text("ViewPosition"),
+        view_code="",
         laterality=text("ImageLaterality") or text("Laterality"),
         image_type=tuple(part.strip() for part in text("ImageType").split("\\") if part.strip()),
         instance_number=None,
@@ -291,19 +318,19 @@ def _unsigned_short(value: bytes | None, *, is_little_endian: bool) -> int | Non
     return int.from_bytes(value[:_US_LENGTH], "little" if is_little_endian else "big")
 
 
-def _device_uids(element: _Found | None) -> frozenset[str]:
-    """Device UIDs of Contributing Equipment (PS3.3 §C.12.1); an unreadable sequence has none."""
+def _of_items(element: _Found | None, keyword: str) -> tuple[str, ...]:
+    """Return what the items of a sequence say by a keyword; an unreadable sequence says nothing."""
     if element is None or isinstance(element, bytes):
-        return frozenset()
+        return ()
     try:
         if isinstance(element, RawDataElement):
             element = convert_raw_data_element(element, ds=Dataset())
-        values = [item.get("DeviceUID") for item in element.value]
+        values = [item.get(keyword) for item in element.value]
     except Exception:  # noqa: BLE001 - whatever a malformed sequence does to the parser
-        return frozenset()
-    return frozenset(
-        str(uid)
+        return ()
+    return tuple(
+        str(each)
         for value in values
         if value
-        for uid in ([value] if isinstance(value, str) else value)
+        for each in ([value] if isinstance(value, str) else value)
     )

@@ -50,6 +50,8 @@ class InstanceAttributes(Declared):
     """Who sent it; a file has no sender."""
     patient_age_years: float | None = None
     """By (0010,1010), or else by birth and study date."""
+    view_code: str | None = None
+    """(0054,0220), as the term of View Position that it stands for."""
 
 
 class WhenAbsent(StrEnum):
@@ -157,6 +159,7 @@ class ApplicabilityRule(Declared):
     body_part_examined: AllowedCodes | None = None
     """``None``: any body part, also an absent one. Likewise below."""
     view_position: AllowedCodes | None = None
+    """Of View Position and of View Code Sequence: each that is present must be among them."""
     laterality: AllowedCodes | None = None
     series_description: AllowedTexts | None = None
     calling_ae_title: AllowedAETitles | None = None
@@ -180,7 +183,7 @@ class ApplicabilityRule(Declared):
         yield self.modality.verdict("Modality (0008,0060)", of.modality)
         for name, codes, value in (
             ("Body Part Examined (0018,0015)", self.body_part_examined, of.body_part_examined),
-            ("View Position (0018,5101)", self.view_position, of.view_position),
+            *self._views(of),
             ("Laterality (0020,0062)", self.laterality, of.laterality),
         ):
             if codes is not None:
@@ -196,6 +199,14 @@ class ApplicabilityRule(Declared):
         yield self._of_sop_class(of)
         if self.refused_image_types:
             yield self._of_image_type(of)
+
+    def _views(
+        self, of: InstanceAttributes
+    ) -> Iterator[tuple[str, AllowedCodes | None, str | None]]:
+        if of.view_position or not of.view_code:
+            yield "View Position (0018,5101)", self.view_position, of.view_position
+        if of.view_code:
+            yield "View Code Sequence (0054,0220)", self.view_position, of.view_code
 
     def _of_sop_class(self, of: InstanceAttributes) -> Verdict:
         fits = (of.sop_class_uid or "").strip() in self.sop_class_uid

@@ -68,6 +68,7 @@ def instances(
                 body_part_examined=row.body_part_examined or None,
                 sop_class_uid=row.sop_class_uid or None,
                 view_position=row.view_position or None,
+                view_code=row.view_code or None,
                 image_type=tuple(row.image_type),
                 laterality=row.laterality or None,
                 series_description=row.series_description or None,

@@ -72,6 +72,7 @@ def test_every_encoding_says_the_same(transfer_syntax_uid: str) -> None:
         modality="CT",
         body_part_examined="CHEST",
         view_position="PA",
+        view_code="",
         laterality="L",
         image_type=("ORIGINAL", "PRIMARY"),
         instance_number=3,
@@ -215,3 +216,44 @@ def test_a_long_header_is_read_and_not_remembered() -> None:
 
     assert {header.study_description for header in headers} == {"x" * 20_000}
     assert instance_header._of_series.cache_info().currsize == 0
+
+
+def a_radiograph(code_value: str, *, modality: str = "DX") -> Dataset:
+    ds = a_slice()
+    ds.Modality = modality
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = code_value, "SCT", "a view"
+    ds.ViewCodeSequence = [code]
+    return ds
+
+
+@pytest.mark.parametrize("transfer_syntax_uid", [IMPLICIT, EXPLICIT, BIG, DEFLATED])
+@pytest.mark.parametrize("is_undefined_length", [True, False])
+def test_the_coded_view_of_a_radiograph_is_found(
+    transfer_syntax_uid: str, is_undefined_length: bool
+) -> None:
+    ds = a_radiograph("399173006")
+    ds["ViewCodeSequence"].is_undefined_length = is_undefined_length
+
+    header = header_of(ds, transfer_syntax_uid)
+
+    assert header.view_code == "LL"
+    assert header == header_of(a_slice(), transfer_syntax_uid)._replace(
+        modality="DX", view_code="LL"
+    )
+
+
+def test_a_coded_view_that_is_not_known_tells_nothing() -> None:
+    assert header_of(a_radiograph("no such code")).view_code == ""
+
+
+def test_what_is_behind_the_last_element_of_other_pictures_is_not_waited_for() -> None:
+    assert header_of(a_radiograph("399173006", modality="CT")).view_code == ""
+
+
+def test_a_coded_view_behind_the_prefix_is_waited_for() -> None:
+    ds = a_radiograph("399173006")
+    data = encoded(ds, EXPLICIT)
+    cut = data.index(b"a view")
+
+    assert parse_header(BytesIO(data[:cut]), EXPLICIT, whole=False) is None

@@ -143,3 +143,34 @@ def test_the_rule_that_the_documentation_shows_is_one() -> None:
     rule = ApplicabilityRule.model_validate(yaml.safe_load(shown)["applies_to"])
 
     assert set(rule.model_fields_set) == set(ApplicabilityRule.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("position", "code", "fits"),
+    [
+        (None, None, True),
+        ("PA", None, True),
+        (None, "AP", True),
+        ("PA", "PA", True),
+        (None, "LL", False),
+        ("LL", None, False),
+        # What contradicts itself is not read.
+        ("PA", "LL", False),
+        ("LL", "PA", False),
+    ],
+)
+def test_a_view_is_told_by_term_or_by_code(
+    position: str | None, code: str | None, fits: bool
+) -> None:
+    rule = a_rule(view_position={"values": ["PA", "AP"], "absent": "match"})
+    shown = T1_OF_A_CHILD.model_copy(update={"view_position": position, "view_code": code})
+
+    assert (rule.mismatches(shown) == ()) is fits
+
+
+def test_where_the_code_tells_the_view_the_term_may_be_absent() -> None:
+    rule = a_rule(view_position={"values": ["PA"], "absent": "refuse"})
+
+    shown = T1_OF_A_CHILD.model_copy(update={"view_code": "PA"})
+
+    assert rule.mismatches(shown) == ()
