@@ -6,7 +6,7 @@ very bytes that pydicom would.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
@@ -23,8 +23,10 @@ _FILE_META_INFORMATION_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
 _ITEM = b"\xfe\xff\0\xe0"
 
 
-def part10_of(made: Dataset) -> bytes:
+def part10_of(made: Dataset, encoded: Mapping[int, bytes] | None = None) -> bytes:
     """Return a Part 10 file of a data set in ISO_IR 192, its File Meta Information complete.
+
+    ``encoded`` are further elements by their tags, as `element` and `sequence` return them.
 
     Raises
     ------
@@ -38,34 +40,61 @@ def part10_of(made: Dataset) -> bytes:
     group_2 = _data_set(meta)
     length = struct.pack("<I", len(group_2))
     return b"".join(
-        (_PREAMBLE, _FILE_META_INFORMATION_GROUP_LENGTH, length, group_2, _data_set(made))
+        (_PREAMBLE, _FILE_META_INFORMATION_GROUP_LENGTH, length, group_2, _whole(made, encoded))
     )
+
+
+def element(tag: int, vr: str, value: object) -> bytes:
+    """Return an element of one of the value representations that our objects have."""
+    if vr in _ASCII or vr in _UNICODE:
+        return _with_header(tag, vr, _text(value, vr))
+    if vr == "FD":
+        return _with_header(tag, vr, struct.pack("<d", value))
+    raise ValueError(f"no element of VR {vr} is written here")
+
+
+def sequence(tag: int, items: Iterable[bytes]) -> bytes:
+    """Return a sequence of what `item` returned."""
+    return _with_header(tag, "SQ", b"".join(items))
+
+
+def item(content: bytes) -> bytes:
+    """Return an item of a sequence; ``content`` are its elements, in the order of their tags."""
+    return _ITEM + struct.pack("<I", len(content)) + content
+
+
+def _whole(made: Dataset, encoded: Mapping[int, bytes] | None) -> bytes:
+    if not encoded:
+        return _data_set(made)
+    elements = {int(each.tag): _element(each) for each in made}
+    elements.update(encoded)
+    return b"".join(elements[tag] for tag in sorted(elements))
 
 
 def _data_set(dataset: Dataset) -> bytes:
     return b"".join(_element(dataset[tag]) for tag in sorted(dataset.keys()))
 
 
-def _element(element: DataElement) -> bytes:
-    vr = str(element.VR)
+def _element(found: DataElement) -> bytes:
+    vr = str(found.VR)
     if vr == "SQ":
-        value = b"".join(_item(_data_set(item)) for item in element.value or ())
+        value = b"".join(item(_data_set(each)) for each in found.value or ())
     elif vr in _ASCII or vr in _UNICODE:
-        value = _text(element.value, vr)
-    elif vr == "OB" and isinstance(element.value, bytes):
-        value = element.value + b"\0" * (len(element.value) % 2)
-    elif vr == "US" and isinstance(element.value, int):
-        value = struct.pack("<H", element.value)
+        value = _text(found.value, vr)
+    elif vr == "OB" and isinstance(found.value, bytes):
+        value = found.value + b"\0" * (len(found.value) % 2)
+    elif vr == "US" and isinstance(found.value, int):
+        value = struct.pack("<H", found.value)
     else:
-        return _as_pydicom_does(element)
-    tag = struct.pack("<HH", element.tag.group, element.tag.element)
+        return _as_pydicom_does(found)
+    return _with_header(found.tag, vr, value)
+
+
+def _with_header(tag: int, vr: str, value: bytes) -> bytes:
+    header = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
     if vr in _LONG_LENGTH:
-        return tag + vr.encode() + b"\0\0" + struct.pack("<I", len(value)) + value
-    return tag + vr.encode() + struct.pack("<H", len(value)) + value
-
-
-def _item(content: bytes) -> bytes:
-    return _ITEM + struct.pack("<I", len(content)) + content
+        return header + b"\0\0" + struct.pack("<I", len(value)) + value
+    return header + struct.pack("<H", len(value)) + value
 
 
 def _text(value: object, vr: str) -> bytes:

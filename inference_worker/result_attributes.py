@@ -122,10 +122,12 @@ def begin(
     return made, copied.left_out
 
 
-def finish(made: Dataset, left_out: tuple[str, ...]) -> ResultObject:
-    """Write the object down; the same object has the same bytes."""
+def finish(
+    made: Dataset, left_out: tuple[str, ...], encoded: Mapping[int, bytes] | None = None
+) -> ResultObject:
+    """Write the object down, with what of it is encoded already; the same has the same bytes."""
     return ResultObject(
-        content=part10_of(made),
+        content=part10_of(made, encoded),
         sop_class_uid=made.SOPClassUID,
         sop_instance_uid=made.SOPInstanceUID,
         series_instance_uid=made.SeriesInstanceUID,

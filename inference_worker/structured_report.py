@@ -6,27 +6,20 @@ stands in the report and never here.
 
 from collections.abc import Sequence
 
-from highdicom.sr import (
-    AlgorithmIdentification,
-    CodeContentItem,
-    DeviceObserverIdentifyingAttributes,
-    Measurement,
-    MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
-    ObservationContext,
-    ObserverContext,
-    RelationshipTypeValues,
-    SourceImageForMeasurement,
-    SourceImageForMeasurementGroup,
-    TrackingIdentifier,
-)
-from highdicom.sr.value_types import ContentSequence
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
 from imaging_pixels.decode import frame_count
+from inference_worker.content_items import (
+    Relationship,
+    code,
+    container,
+    image,
+    number,
+    root,
+    text,
+    uid_reference,
+)
 from inference_worker.copied_attributes import put
 from inference_worker.result_attributes import (
     MANUFACTURER,
@@ -39,11 +32,43 @@ from inference_worker.result_attributes import (
 )
 from message_contracts.coding import CodedConcept
 from message_contracts.inference import UNCERTAIN, ClassProbability
+from message_contracts.model_description import ModelDescription
 
-_IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
-_UNCERTAIN = Code("64957009", "SCT", UNCERTAIN)
-_PROBABILITY = Code("122157", "DCM", "Probability")
-_NO_UNITS = Code("1", "UCUM", "no units")
+
+def _dcm(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value=value, scheme_designator="DCM", meaning=meaning)
+
+
+# Of PS3.16 Annex D; the rows are of the templates that TID 1500 consists of.
+_REPORT = _dcm("126000", "Imaging Measurement Report")
+_LANGUAGE = _dcm("121049", "Language of Content Item and Descendants")
+_ENGLISH = CodedConcept(
+    value="en-US", scheme_designator="RFC5646", meaning="English (United States)"
+)
+_OBSERVER_TYPE = _dcm("121005", "Observer Type")
+_DEVICE = _dcm("121007", "Device")
+_DEVICE_UID = _dcm("121012", "Device Observer UID")
+_DEVICE_NAME = _dcm("121013", "Device Observer Name")
+_DEVICE_MANUFACTURER = _dcm("121014", "Device Observer Manufacturer")
+_DEVICE_MODEL_NAME = _dcm("121015", "Device Observer Model Name")
+_PROCEDURE_REPORTED = _dcm("121058", "Procedure reported")
+_MEASUREMENTS = _dcm("126010", "Imaging Measurements")
+_GROUP = _dcm("125007", "Measurement Group")
+_TRACKING = _dcm("112039", "Tracking Identifier")
+_TRACKING_UID = _dcm("112040", "Tracking Unique Identifier")
+_FINDING = _dcm("121071", "Finding")
+_ALGORITHM_NAME = _dcm("111001", "Algorithm Name")
+_ALGORITHM_VERSION = _dcm("111003", "Algorithm Version")
+_ALGORITHM_MANUFACTURER = _dcm("122405", "Algorithm Manufacturer")
+_ALGORITHM_PARAMETERS = _dcm("111002", "Algorithm Parameters")
+_PROBABILITY = _dcm("122157", "Probability")
+_SOURCE = _dcm("121112", "Source of Measurement")
+
+_IMAGING_PROCEDURE = CodedConcept(
+    value="363679005", scheme_designator="SCT", meaning="Imaging procedure"
+)
+_UNCERTAIN = CodedConcept(value="64957009", scheme_designator="SCT", meaning=UNCERTAIN)
+_NO_UNITS = CodedConcept(value="1", scheme_designator="UCUM", meaning="no units")
 
 
 def make(
@@ -77,97 +102,89 @@ def make(
     if len(referenced) < len(sources):
         left_out += ("CurrentRequestedProcedureEvidenceSequence",)
     inferred_from = [each for each in telling if can_be_referenced(each[0])]
-    [root] = _measurement_report(reading, referenced, inferred_from)
-    for element in root:
-        made.add(element)
-    return finish(made, left_out)
+    return finish(made, left_out, _measurement_report(reading, referenced, inferred_from))
 
 
 def _measurement_report(
     reading: Reading,
     referenced: Sequence[tuple[Dataset, Sequence[int]]],
     telling: Sequence[tuple[Dataset, int]],
-) -> MeasurementReport:
+) -> dict[int, bytes]:
+    """Return the content tree (TID 1500)."""
+    content = [
+        code(Relationship.HAS_CONCEPT_MOD, _LANGUAGE, _ENGLISH),
+        *_observer(reading.model),
+        code(Relationship.HAS_CONCEPT_MOD, _PROCEDURE_REPORTED, _IMAGING_PROCEDURE),
+        container(_MEASUREMENTS, [_group(reading, referenced, telling)]),
+    ]
+    return root(_REPORT, content, template="1500")
+
+
+def _observer(model: ModelDescription) -> list[bytes]:
+    """Return who observed: the device (TID 1004)."""
+    context = Relationship.HAS_OBS_CONTEXT
+    return [
+        code(context, _OBSERVER_TYPE, _DEVICE),
+        uid_reference(context, _DEVICE_UID, model.device_uid),
+        text(context, _DEVICE_NAME, model.name),
+        text(context, _DEVICE_MANUFACTURER, MANUFACTURER),
+        text(context, _DEVICE_MODEL_NAME, f"{model.name} {model.version}"),
+    ]
+
+
+def _group(
+    reading: Reading,
+    referenced: Sequence[tuple[Dataset, Sequence[int]]],
+    telling: Sequence[tuple[Dataset, int]],
+) -> bytes:
+    """Return the group of measurements (TID 1501)."""
     model = reading.model
-    observer = ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=model.device_uid,
-            name=model.name,
-            manufacturer_name=MANUFACTURER,
-            model_name=f"{model.name} {model.version}",
-        ),
-    )
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=reading.uid(Kind.STRUCTURED_REPORT, "tracking"),
-            identifier=f"{model.name} {model.version}",
-        ),
-        finding_type=_finding(reading),
-        algorithm_id=AlgorithmIdentification(
-            name=model.name,
-            version=model.version,
-            manufacturer=MANUFACTURER,
-            parameters=[
-                f"weights_sha256={reading.weights_sha256}",
-                f"uncertain_below={model.uncertain_below:g}",
-            ],
-        ),
-        measurements=[
+    tracking_uid = reading.uid(Kind.STRUCTURED_REPORT, "tracking")
+    finding = _UNCERTAIN if reading.uncertain else reading.probabilities[0].code
+    content = [
+        text(Relationship.HAS_OBS_CONTEXT, _TRACKING, f"{model.name} {model.version}"),
+        uid_reference(Relationship.HAS_OBS_CONTEXT, _TRACKING_UID, tracking_uid),
+        code(Relationship.CONTAINS, _FINDING, finding),
+        *_algorithm(reading),
+        *(
             _probability(each, () if place else telling)
             for place, each in enumerate(reading.probabilities)
-        ],
-        source_images=[_source_image(source, frames) for source, frames in referenced],
-    )
-    return MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=observer),
-        procedure_reported=_IMAGING_PROCEDURE,
-        imaging_measurements=[group],
-    )
-
-
-def _finding(reading: Reading) -> Code:
-    return _UNCERTAIN if reading.uncertain else _code(reading.probabilities[0].code)
-
-
-def _code(concept: CodedConcept) -> Code:
-    return Code(concept.value, concept.scheme_designator, concept.meaning)
-
-
-def _probability(
-    of_class: ClassProbability, inferred_from: Sequence[tuple[Dataset, int]]
-) -> Measurement:
-    """Return a class's probability (TID 300), with the class as a modifier of its name."""
-    images = [
-        SourceImageForMeasurement(
-            referenced_sop_class_uid=str(source.SOPClassUID),
-            referenced_sop_instance_uid=str(source.SOPInstanceUID),
-            referenced_frame_numbers=[frame + 1] if frame_count(source) > 1 else None,
-        )
-        for source, frame in inferred_from
+        ),
+        *(_image(Relationship.CONTAINS, source, frames) for source, frames in referenced),
     ]
-    measurement = Measurement(
-        name=_PROBABILITY,
-        value=round(of_class.probability, 6),
-        unit=_NO_UNITS,
-        referenced_images=images or None,
-    )
-    modifier = CodeContentItem(
-        name=codes.DCM.Finding,
-        value=_code(of_class.code),
-        relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD,
-    )
-    [item] = measurement
-    item.ContentSequence = ContentSequence([modifier, *item.get("ContentSequence", [])])
-    return measurement
+    return container(_GROUP, content, template="1501")
 
 
-def _source_image(source: Dataset, frames: Sequence[int]) -> SourceImageForMeasurementGroup:
+def _algorithm(reading: Reading) -> list[bytes]:
+    """Return which algorithm it was (TID 4019)."""
+    model = reading.model
+    modifier = Relationship.HAS_CONCEPT_MOD
+    return [
+        text(modifier, _ALGORITHM_NAME, model.name),
+        text(modifier, _ALGORITHM_VERSION, model.version),
+        text(modifier, _ALGORITHM_MANUFACTURER, MANUFACTURER),
+        text(modifier, _ALGORITHM_PARAMETERS, f"weights_sha256={reading.weights_sha256}"),
+        text(modifier, _ALGORITHM_PARAMETERS, f"uncertain_below={model.uncertain_below:g}"),
+    ]
+
+
+def _probability(of_class: ClassProbability, inferred_from: Sequence[tuple[Dataset, int]]) -> bytes:
+    """Return a class's probability (TID 300), with the class as a modifier of its name."""
+    content = [
+        code(Relationship.HAS_CONCEPT_MOD, _FINDING, of_class.code),
+        *(_image(Relationship.INFERRED_FROM, source, [frame]) for source, frame in inferred_from),
+    ]
+    return number(_PROBABILITY, round(of_class.probability, 6), _NO_UNITS, content)
+
+
+def _image(relationship: Relationship, source: Dataset, frames: Sequence[int]) -> bytes:
+    """Return a reference to an instance, or to frames of it, counted from 0."""
     is_part = frame_count(source) > 1
-    return SourceImageForMeasurementGroup(
-        referenced_sop_class_uid=str(source.SOPClassUID),
-        referenced_sop_instance_uid=str(source.SOPInstanceUID),
-        referenced_frame_numbers=[frame + 1 for frame in frames] if is_part else None,
+    return image(
+        relationship,
+        _SOURCE,
+        (str(source.SOPClassUID), str(source.SOPInstanceUID)),
+        [frame + 1 for frame in frames] if is_part else (),
     )
 
 

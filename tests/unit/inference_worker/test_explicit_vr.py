@@ -18,10 +18,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from inference_worker import result_attributes, secondary_capture, structured_report
+from inference_worker import secondary_capture, structured_report
 from inference_worker.explicit_vr import part10_of
 from tests.readings import a_reading
-from tests.synthetic_images import an_image
+from tests.synthetic_images import an_image, read
 
 
 def as_pydicom_writes_it(dataset: Dataset) -> bytes:
@@ -47,18 +47,16 @@ def an_object(**attributes: Any) -> Dataset:
     return made
 
 
+def with_values_read(content: bytes) -> Dataset:
+    """Read an object such that nothing of it is written as it was read."""
+    dataset = read(content)
+    for _ in (*dataset.file_meta.iterall(), *dataset.iterall()):
+        pass
+    return dataset
+
+
 @pytest.mark.parametrize("frames", [1, 3])
-def test_results_are_written_as_pydicom_writes_them(
-    frames: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Dataset] = []
-    written = result_attributes.part10_of
-
-    def noted(dataset: Dataset) -> bytes:
-        made.append(dataset)
-        return written(dataset)
-
-    monkeypatch.setattr(result_attributes, "part10_of", noted)
+def test_results_are_written_as_pydicom_writes_them(frames: int) -> None:
     stored = np.zeros((frames, 9, 7), np.uint8) if frames > 1 else np.zeros((9, 7), np.uint8)
     source = an_image(
         stored,
@@ -77,7 +75,8 @@ def test_results_are_written_as_pydicom_writes_them(
         structured_report.make([source], a_reading(), [tuple(range(frames))], [(source, 0)]),
     ]
 
-    assert [each.content for each in results] == [as_pydicom_writes_it(each) for each in made]
+    for each in results:
+        assert each.content == as_pydicom_writes_it(with_values_read(each.content))
 
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",), exclude_characters="\\=^"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import highdicom
@@ -11,6 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from inference_worker.structured_report import make
+from tests.highdicom_report import content_tree
 from tests.readings import WEIGHTS_SHA256, a_reading
 from tests.synthetic_images import a_gradient, an_image, read
 
@@ -127,6 +129,36 @@ def test_it_names_the_frames_that_were_read() -> None:
 
     [item] = items(report, "Source of Measurement")
     assert list(item.ReferencedSOPSequence[0].ReferencedFrameNumber) == [2, 4]
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("uncertain", [True, False])
+@pytest.mark.parametrize("probabilities", [(0.7, 0.2, 0.1), (1.0, 1e-7, 0.0), (1 / 3, 1 / 3, 2e-5)])
+def test_the_content_tree_is_as_highdicom_makes_it(
+    frames: int, uncertain: bool, probabilities: tuple[float, ...]
+) -> None:
+    stored = np.zeros((frames, 8, 8), "u2") if frames > 1 else a_gradient().astype("u2")
+    source = an_image(stored, frames=frames > 1)
+    other = an_image(stored, frames=frames > 1, SOPInstanceUID="2.25.104")
+    reading = a_reading(uncertain=uncertain)
+    reading = replace(
+        reading,
+        probabilities=tuple(
+            each.model_copy(update={"probability": probability})
+            for each, probability in zip(reading.probabilities, probabilities, strict=True)
+        ),
+    )
+    read_frames = [list(range(frames)), [0]]
+
+    report = read(make([source, other], reading, read_frames, [(other, 0)]).content)
+
+    expected = content_tree(
+        reading, list(zip([source, other], read_frames, strict=True)), [(other, [0])]
+    )
+    tree = Dataset()
+    for element in expected:
+        tree.add(report[element.tag])
+    assert tree.to_json_dict() == Dataset(expected).to_json_dict()
 
 
 def test_a_tracking_identifier_follows_the_reading() -> None:
