@@ -3,8 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inference_worker.input_quality import LEAST_SIDE, quality_fault
+from inference_worker.input_quality import LEAST_SIDE, _percentiles, quality_fault
 
 Picture = npt.NDArray[np.uint8]
 
@@ -77,3 +79,10 @@ def test_a_picture_of_black_and_white_alone_is_saturated() -> None:
 
     assert fault is not None
     assert "saturated" in fault
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=300))
+def test_percentiles_of_counts_are_those_of_the_pixels(levels: list[int]) -> None:
+    counts = np.bincount(levels, minlength=256).astype(np.float32)
+
+    assert _percentiles(counts, (1, 99)) == pytest.approx(np.percentile(levels, (1, 99)))
