@@ -1,16 +1,19 @@
 """The heat map that a person sees: what spoke for the class, drawn over the source.
 
-The picture keeps the source's geometry, enlarged or reduced by one factor for both axes; a strip
-with the legend is added below, so that nothing of the source is covered by text. The source alone
-is drawn at the same size, to be shown beside it.
+The picture keeps the source's pixels, enlarged or reduced by one factor, and by another for the
+rows where they are not square; a strip with the legend is added below, so that nothing of the
+source is covered by text. The source alone is drawn at the same size, to be shown beside it.
 """
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inference_worker.cell_grid import CellGrid
+from inference_worker.png import png_of
 from inference_worker.preprocessing import Picture
 
 AI_DISCLAIMER = "AI - not for primary diagnosis"
@@ -38,7 +41,7 @@ class Legend:
     finding: str
     """The class, or ``Uncertain``."""
     explained_class: str
-    """The most probable class: the one that the colors explain, also where it is uncertain."""
+    """The class that the colors explain; the most probable one, unless another was asked for."""
     probability: float
     """Of the explained class, 0 to 1."""
     model: str
@@ -47,64 +50,114 @@ class Legend:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Two pictures of the same size, 8-bit RGB ``[rows, columns, 3]``."""
+    """A source, its heat map, and one over the other; 8-bit RGB ``[rows, columns, 3]``."""
 
-    overlay: Picture
-    source: Picture
+    shown: Picture
+    """The source in the size in which it is drawn."""
+    colors: Picture
+    """The heat map alone."""
+    blended: Picture
+    """The heat map over the source."""
+    legend: Legend
+
+    @cached_property
+    def overlay(self) -> Picture:
+        """The heat map over the source, with its legend below."""
+        return np.vstack([_widened(self.blended, self._width), self._legend_strip])
+
+    @cached_property
+    def source(self) -> Picture:
+        """The source, of the overlay's size."""
+        plain = _strip(self._width)
+        # Without a color: a gray source is kept as a gray picture, a third as large.
+        _write(plain, 0, AI_DISCLAIMER, WHITE)
+        _write(plain, 1, "Source as the model was given it", WHITE)
+        return np.vstack([_widened(self.shown, self._width), plain])
+
+    @cached_property
+    def capture(self) -> Picture:
+        """The overlay with, to the right of it, source and heat map alone, half as large.
+
+        The overlay lies at the top left, where every pixel of it is where it is in the source.
+        """
+        rows, width = len(self.shown), self._width
+        half = -(-self.shown.shape[1] // 2)
+        strip = self._legend_strip
+        whole = np.zeros((rows + len(strip), width + half, 3), dtype=np.uint8)
+        whole[:rows, : self.shown.shape[1]] = self.blended
+        whole[rows:, :width] = strip
+        for part, top, bottom in ((self.shown, 0, rows // 2), (self.colors, rows // 2, rows)):
+            if bottom > top:
+                size = (half, bottom - top)
+                whole[top:bottom, width:] = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        aside = whole[rows:, width:]
+        _write(aside, 0, "Above: the source,", DIM)
+        _write(aside, 1, "and the heat map alone", DIM)
+        return whole
+
+    @cached_property
+    def _legend_strip(self) -> Picture:
+        return _legend_strip(self._width, self.legend)
+
+    @property
+    def _width(self) -> int:
+        return max(int(self.shown.shape[1]), LEAST_COLUMNS)
 
 
-def cam_over_source(cam: Float32Array, rows: int, columns: int) -> Float32Array:
-    """Bring a class activation map to the source's geometry, 0 to 1.
+def draw_heatmap(
+    source: Picture,
+    cam: Float32Array,
+    legend: Legend,
+    grid: CellGrid | None = None,
+    pixel_aspect: float = 1.0,
+) -> Heatmap:
+    """Draw a class activation map over an 8-bit gray or RGB source, with its legend below.
 
-    The network was given the whole source, resized, so the map's cells divide the source evenly;
-    cell centers fall where ``to_network_geometry`` took them from.
-    """
-    resized = cv2.resize(cam.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(np.clip(resized, 0.0, 1.0), dtype=np.float32)
-
-
-def draw_heatmap(source: Picture, cam: Float32Array, legend: Legend) -> Heatmap:
-    """Draw the map over an 8-bit gray or RGB source, with its legend below.
+    ``grid`` says where the cells of the map lie in the source; without it they divide it evenly.
+    ``pixel_aspect`` is the height of a pixel of the source over its width; what is drawn has
+    square ones, so that every viewer, page and report shows the patient's proportions.
 
     The class label, a bar and the number of its probability, the scale of the colors, the model,
     and the words of ``AI_DISCLAIMER`` become part of the pixels.
     """
-    shown = _as_rgb(_at_readable_size(source))
+    shown = _as_rgb(_at_readable_size(source, pixel_aspect))
     rows, columns = shown.shape[:2]
-    strength = cam_over_source(cam, rows, columns)
-    tint = STRONGEST_TINT * strength
-    tinted = np.asarray(cv2.blendLinear(_color_of(strength), shown, tint, 1.0 - tint), np.uint8)
-    width = max(columns, LEAST_COLUMNS)
-    plain = _strip(width)
-    # Without a color: a gray source is kept as a gray picture, a third as large.
-    _write(plain, 0, AI_DISCLAIMER, WHITE)
-    _write(plain, 1, "Source as the model was given it", WHITE)
+    strength = (grid or CellGrid.even(*cam.shape)).over(cam, rows, columns)
+    level = cv2.convertScaleAbs(strength, alpha=255.0)
+    colors, tints, through = (cv2.applyColorMap(level, table) for table in _color_tables())
+    left = cv2.multiply(shown, through, scale=1 / 255)
     return Heatmap(
-        overlay=np.vstack([_widened(tinted, width), _legend_strip(width, legend)]),
-        source=np.vstack([_widened(shown, width), plain]),
+        shown=shown,
+        colors=np.asarray(colors, np.uint8),
+        blended=np.asarray(cv2.add(left, tints), np.uint8),
+        legend=legend,
     )
 
 
 def heatmap_png(heatmap: Heatmap) -> bytes:
     """Encode the overlay as PNG."""
-    return _png(heatmap.overlay)
+    return png_of(heatmap.overlay)
 
 
 def source_png(heatmap: Heatmap) -> bytes:
     """Encode the source, at the overlay's size, as PNG."""
     red, green, blue = cv2.split(heatmap.source)
     is_gray = np.array_equal(red, green) and np.array_equal(red, blue)
-    return _png(red if is_gray else heatmap.source)
+    return png_of(red if is_gray else heatmap.source)
 
 
-def _at_readable_size(source: Picture) -> Picture:
-    rows, columns = source.shape[:2]
+def _at_readable_size(source: Picture, pixel_aspect: float) -> Picture:
+    rows, columns = (
+        source.shape[0] * max(pixel_aspect, 1.0),
+        source.shape[1] / min(pixel_aspect, 1.0),
+    )
     factor = max(1.0, LEAST_COLUMNS / columns)
     factor = min(factor, MOST_SIDE / max(rows, columns))
-    if factor == 1.0:
-        return source
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    if size == source.shape[1::-1]:
+        return source
+    shrinks = size[0] <= source.shape[1] and size[1] <= source.shape[0]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(source, size, interpolation=how), dtype=np.uint8)
 
 
@@ -121,11 +174,15 @@ def _as_rgb(picture: Picture) -> Picture:
     return picture
 
 
-def _color_of(strength: Float32Array) -> Picture:
-    """Return the color of 0 to 1 as RGB; OpenCV's maps are BGR."""
-    level = cv2.convertScaleAbs(strength, alpha=255.0)
-    colors = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)
-    return np.asarray(cv2.cvtColor(colors, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+@cache
+def _color_tables() -> tuple[Picture, Picture, Picture]:
+    """Return, for 0 to 255, the color in RGB, its share of a blend, and what it leaves of 255."""
+    level = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+    colors = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    tint = STRONGEST_TINT * level[..., np.newaxis] / 255
+    tints = np.rint(tint * colors).astype(np.uint8)
+    through = np.rint(255 * (1 - tint)).astype(np.uint8).repeat(3, axis=2)
+    return np.asarray(colors, np.uint8), tints, through
 
 
 def _strip(columns: int) -> Picture:
@@ -146,14 +203,14 @@ def _legend_strip(columns: int, legend: Legend) -> Picture:
     bar = np.full(columns // 3, WHITE[0], dtype=np.uint8)
     bar[round(len(bar) * legend.probability) :] = WHITE[0] // 5
     _bar(strip, 2, np.repeat(bar[:, np.newaxis], 3, axis=1), f"{legend.probability:.1%}")
-    scale = np.linspace(0, 1, columns // 3, dtype=np.float32)[np.newaxis]
-    _bar(strip, 3, _color_of(scale)[0], f"Grad-CAM 0 to 1, {legend.model}")
+    scale = np.linspace(0, 255, columns // 3).round().astype(np.intp)
+    _bar(strip, 3, _color_tables()[0][scale, 0], f"Grad-CAM 0 to 1, {legend.model}")
     return strip
 
 
 def _bar(strip: Picture, line: int, colors: Picture, text: str) -> None:
     """Draw a row of colors as a bar on a line of the strip, and words to the right of it."""
-    height = _line_rows(strip.shape[1])
+    height = len(strip) // LEGEND_LINES
     left = height // 2
     top = line * height + height // 4
     strip[top : top + height // 2, left : left + len(colors)] = colors
@@ -164,7 +221,7 @@ def _write(
     strip: Picture, line: int, text: str, color: tuple[int, int, int], left: int = 0
 ) -> None:
     """Write plain ASCII on a line of the strip, as large as the line, smaller where it is long."""
-    height = _line_rows(strip.shape[1])
+    height = len(strip) // LEGEND_LINES
     left += height // 2
     plain = text.encode("ascii", "replace").decode("ascii")
     (wide, high), _ = cv2.getTextSize(plain, FONT, 1.0, 1)
@@ -173,12 +230,3 @@ def _write(
     thickness = max(1, round(1.6 * size))
     baseline = round((line + 0.78) * height)
     cv2.putText(strip, plain, (left, baseline), FONT, size, color, thickness, cv2.LINE_AA)
-
-
-def _png(picture: Picture) -> bytes:
-    if picture.ndim == RGB_DIMENSIONS:
-        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
-    done, encoded = cv2.imencode(".png", picture)
-    if not done:
-        raise RuntimeError("OpenCV could not encode a PNG")
-    return bytes(encoded.tobytes())

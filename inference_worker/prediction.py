@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from inference_worker.cell_grid import CellGrid
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -13,9 +15,11 @@ class Prediction:
     probabilities: tuple[float, ...]
     """In the order of the model's classes; their sum is 1."""
     cam: npt.NDArray[np.float32]
-    """Grad-CAM of the most probable class over the feature map's ``[rows, columns]``, 0 to 1;
-    all zero where nothing speaks for that class."""
+    """Grad-CAM of the most probable class, or of the one that was asked for, over the feature
+    map's ``[rows, columns]``, 0 to 1; all zero where nothing speaks for that class."""
     refusal: str | None = None
     """Why the picture is not what the network learned from; ``None`` where it is."""
     distance: float | None = None
     """From what the network learned from; ``None`` where the model has no domain."""
+    grid: CellGrid | None = None
+    """Where the cells of ``cam`` lie in the picture; ``None``: they divide it evenly."""

@@ -3,6 +3,7 @@
 The only module of the worker that imports TensorFlow.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from inference_worker.domain import load_domain
+from inference_worker.domain import Domain, load_domain
 from inference_worker.model_folder import InvalidModelFolder, ModelFolder
 from inference_worker.prediction import Prediction
 from inference_worker.preprocessing import Picture
+from inference_worker.receptive_fields import cell_grid_of
 
 FEATURE_MAP_DIMENSIONS = 4
 """[n, rows, columns, channels]."""
@@ -43,12 +45,8 @@ class Predictor:
         self._description = folder.description
         self._domain = load_domain(folder)
         backbone, head = _cut(_load(folder), folder)
-        compared_channels = int(backbone.output_shape[1][-1])
-        if self._domain is not None and self._domain.reference.channels != compared_channels:
-            raise InvalidModelFolder(
-                f"{folder.path.name}: domain.layer: it has {compared_channels} channels, "
-                f"domain.file {self._domain.reference.channels}"
-            )
+        self._grid = cell_grid_of(backbone)
+        _check_domain(self._domain, int(backbone.output_shape[1][-1]), folder)
         channels = self._description.input.channels
         multiply, add = self._description.input.multiply, self._description.input.add
 
@@ -67,12 +65,19 @@ class Predictor:
 
         @tf.function  # type: ignore[untyped-decorator]
         def explain(batch: Any) -> Any:
+            return explained(batch, lambda scores: tf.reduce_max(scores, axis=-1))
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def explain_class(batch: Any, place: Any) -> Any:
+            return explained(batch, lambda scores: scores[:, place])
+
+        def explained(batch: Any, score_of: Callable[[Any], Any]) -> Any:
             features, compared = features_of(batch)
             with tf.GradientTape() as tape:
                 tape.watch(features)
                 scores = head(features, training=False)
-                top = tf.reduce_max(scores, axis=-1)
-            gradient = tape.gradient(top, features)
+                score = score_of(scores)
+            gradient = tape.gradient(score, features)
             weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
             cam = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
             peak = tf.reduce_max(cam, axis=(1, 2), keepdims=True)
@@ -84,6 +89,8 @@ class Predictor:
             shapes.append(tf.TensorSpec((None, rows, columns, RGB), tf.uint8))
         self._classify = {len(s.shape): classify.get_concrete_function(s) for s in shapes}
         self._explain = {len(s.shape): explain.get_concrete_function(s) for s in shapes}
+        # Asked for now and then by a person: traced when it is.
+        self._explain_class = explain_class
         for shape in shapes:
             self.predict(np.zeros((1, *shape.shape[1:]), dtype=np.uint8))
 
@@ -95,11 +102,24 @@ class Predictor:
         ValueError
             The batch has not the type or geometry of the model's input.
         """
-        found = self._explain[self._rank_of(batch)](tf.constant(batch))
+        return self._predictions(self._explain[self._rank_of(batch)](tf.constant(batch)))
+
+    def explain(self, batch: Picture, place: int) -> list[Prediction]:
+        """Explain the class at a place of the network's output; takes and raises as ``predict``."""
+        self._rank_of(batch)
+        return self._predictions(self._explain_class(tf.constant(batch), tf.constant(place)))
+
+    def _predictions(self, found: Any) -> list[Prediction]:
         probabilities, cams, compared = (each.numpy() for each in found)
         distances = self._distances(compared)
         return [
-            Prediction(tuple(float(each) for each in row), cam, self._refusal(distance), distance)
+            Prediction(
+                tuple(float(each) for each in row),
+                cam,
+                self._refusal(distance),
+                distance,
+                self._grid,
+            )
             for row, cam, distance in zip(_normalized(probabilities), cams, distances, strict=True)
         ]
 
@@ -215,6 +235,14 @@ def _compared(layers: dict[str, Any], cut: Any, folder: ModelFolder) -> Any:
             "feature map [rows, columns, channels]"
         )
     return keras.layers.GlobalAveragePooling2D()(layer.output)
+
+
+def _check_domain(domain: Domain | None, compared_channels: int, folder: ModelFolder) -> None:
+    if domain is not None and domain.reference.channels != compared_channels:
+        raise InvalidModelFolder(
+            f"{folder.path.name}: domain.layer: it has {compared_channels} channels, "
+            f"domain.file {domain.reference.channels}"
+        )
 
 
 def _as_graph(network: Any) -> Any:

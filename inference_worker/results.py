@@ -10,6 +10,7 @@ from imaging_pixels.render import render
 from inference_worker import secondary_capture, structured_report
 from inference_worker.decoding import parse
 from inference_worker.heatmap import Heatmap, Legend, draw_heatmap
+from inference_worker.plane_geometry import pixel_aspect
 from inference_worker.result_attributes import Reading, ResultObject
 from inference_worker.study_reading import Predict, ReadFrame, StudyReading
 from message_contracts.inference import UNCERTAIN, ClassProbability, InferenceRequested
@@ -96,9 +97,11 @@ def _captures(
                 probability=study.probabilities[explained.foremost],
                 model=f"{reading.model.name} {reading.model.version}",
             ),
+            explained.prediction.grid,
+            pixel_aspect(source, explained.frame),
         )
         captures.append(
-            secondary_capture.make(source, heatmap.overlay, reading, explained.frame, number, label)
+            secondary_capture.make(source, heatmap.capture, reading, explained.frame, number, label)
         )
         first = first or (source, heatmap)
     if first is None:

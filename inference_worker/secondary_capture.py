@@ -9,6 +9,7 @@ from pydicom.uid import UID, SecondaryCaptureImageStorage
 from imaging_pixels.decode import frame_count
 from imaging_pixels.transcode import LOSSY_METHODS
 from inference_worker.copied_attributes import put, valid_values
+from inference_worker.plane_geometry import patient_orientation
 from inference_worker.result_attributes import (
     NOT_FOR_PRIMARY_DIAGNOSIS,
     Kind,
@@ -31,13 +32,13 @@ _BLENDED = CodedConcept(value="113042", scheme_designator="DCM", meaning="Pixel 
 
 def make(
     source: Dataset,
-    overlay_rgb: npt.NDArray[np.uint8],
+    picture_rgb: npt.NDArray[np.uint8],
     reading: Reading,
     frame: int = 0,
     number: int = 1,
     explained_class: str | None = None,
 ) -> ResultObject:
-    """Return the overlay ``[rows, columns, 3]``, legend drawn in, as an object of the same study.
+    """Return a drawn heat map ``[rows, columns, 3]``, legend and all, as an object of the study.
 
     ``source`` is the instance that was explained and ``frame`` counts its frames from 0. Captures
     of one reading are numbered from 1, the most telling first. ``explained_class`` is the label of
@@ -56,11 +57,11 @@ def make(
         "blended over the source."
     )
     _describe_compression(made, source)
-    _describe_place(made, source)
+    _describe_place(made, source, frame)
     # A legend is no patient data; whether the picture below it has some, only the source knows.
     is_clean = valid_values(source, "BurnedInAnnotation") == ("NO",)
     made.BurnedInAnnotation = "NO" if is_clean else "YES"
-    _set_pixels(made, overlay_rgb)
+    _set_pixels(made, picture_rgb)
     return finish(made, left_out)
 
 
@@ -106,15 +107,17 @@ def _ratio(source: Dataset) -> str:
     return f"{cells * source.BitsAllocated / 8 / max(coded, 1):.2f}"
 
 
-def _describe_place(made: Dataset, source: Dataset) -> None:
+def _describe_place(made: Dataset, source: Dataset, frame: int) -> None:
     """Say which side, as far as the source knows it; empty otherwise (Type 2C, PS3.3 §C.7.3.1).
 
-    Body Part Examined is not taken over: beside an unpaired one, Laterality may not be present.
+    Rows and columns run as they do in the source: nothing is turned upright. Body Part Examined is
+    not taken over: beside an unpaired one, Laterality may not be present.
     """
     sides = [valid_values(source, keyword) for keyword in ("Laterality", "ImageLaterality")]
     known = next((side for side in sides if side in {("R",), ("L",)}), ())
     put(made, "Laterality", known)
-    put(made, "PatientOrientation", valid_values(source, "PatientOrientation"))
+    stated = valid_values(source, "PatientOrientation")
+    put(made, "PatientOrientation", stated or patient_orientation(source, frame) or ())
 
 
 def _set_pixels(made: Dataset, rgb: npt.NDArray[np.uint8]) -> None:

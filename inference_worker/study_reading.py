@@ -10,6 +10,7 @@ from pydicom import Dataset
 
 from imaging_pixels.render import Picture
 from inference_worker.aggregation import aggregate
+from inference_worker.cell_grid import CellGrid
 from inference_worker.decoding import KeptInstance, Piece, Unreadable, decoded
 from inference_worker.heatmap import Float32Array
 from inference_worker.input_quality import Refused
@@ -41,6 +42,10 @@ class FramePrediction(Protocol):
     @property
     def cam(self) -> Float32Array:
         """Grad-CAM of the most probable class, ``[rows, columns]``, 0 to 1."""
+
+    @property
+    def grid(self) -> CellGrid | None:
+        """Where the cells of ``cam`` lie in the picture; ``None``: they divide it evenly."""
 
     @property
     def refusal(self) -> str | None:

@@ -55,7 +55,7 @@ def draw_gallery(
         )
         channels = 3 if data.pictures.ndim == 4 else 1  # noqa: PLR2004 -- [n, rows, columns, 3]
         source = read_picture(data.rows[row].path, channels)
-        tiles.append(_fitted(draw_heatmap(source, prediction.cam, legend).overlay))
+        tiles.append(_fitted(draw_heatmap(source, prediction.cam, legend, prediction.grid).overlay))
     blank = np.zeros((*TILE, 3), dtype=np.uint8)
     tiles += [blank] * (-len(tiles) % COLUMNS)
     rows = [np.hstack(tiles[start : start + COLUMNS]) for start in range(0, len(tiles), COLUMNS)]

@@ -16,6 +16,7 @@ import pytest
 from imaging_pixels.decode import UndecodablePixels, decode, frame_count
 from imaging_pixels.render import render
 from inference_worker import decoding
+from inference_worker.cell_grid import CellGrid
 from inference_worker.decoding import KeptInstance, parse
 from inference_worker.study_reading import UnreadableStudy, read_study
 from tests.peers.pixel_readers import as_dcmtk_shows_it, native_copy, run, stored_values
@@ -61,6 +62,7 @@ class Read:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
     refusal: str | None = None
+    grid: CellGrid | None = None
     distance: float | None = None
 
 

@@ -50,9 +50,9 @@ def errors_of(result: ResultObject, folder: Path) -> list[str]:
 def results_of(source: Dataset, picture: Any, **changes: Any) -> list[ResultObject]:
     reading = a_reading(study_instance_uid=str(source.StudyInstanceUID), **changes)
     cam = np.linspace(0, 1, 49, dtype=np.float32).reshape(7, 7)
-    overlay = draw_heatmap(picture, cam, Legend("Star", "Star", 0.7, "shapes 1.2.3")).overlay
+    picture = draw_heatmap(picture, cam, Legend("Star", "Star", 0.7, "shapes 1.2.3")).capture
     return [
-        secondary_capture.make(source, overlay, reading),
+        secondary_capture.make(source, picture, reading),
         structured_report.make([source], reading, [[0]]),
     ]
 

@@ -2,12 +2,12 @@ import cv2
 import numpy as np
 import pytest
 
+from inference_worker.cell_grid import Axis, CellGrid
 from inference_worker.heatmap import (
     AI_DISCLAIMER,
     LEAST_COLUMNS,
     MOST_SIDE,
     Legend,
-    cam_over_source,
     draw_heatmap,
     heatmap_png,
     source_png,
@@ -26,27 +26,6 @@ def a_cam(row: int, column: int) -> np.ndarray:
     return cam
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(700, 1400), (1400, 700), (71, 64)])
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 3), (5, 1), (6, 6)])
-def test_a_cell_comes_back_to_its_place_in_the_source(
-    rows: int, columns: int, row: int, column: int
-) -> None:
-    over = cam_over_source(a_cam(row, column), rows, columns)
-
-    down, right = np.unravel_index(over.argmax(), over.shape)
-    assert over.shape == (rows, columns)
-    assert down * 7 // rows == row
-    assert right * 7 // columns == column
-    assert over.min() >= 0
-    assert over.max() <= 1
-
-
-def test_the_map_is_symmetric_about_the_cell_it_comes_from() -> None:
-    over = cam_over_source(a_cam(3, 3), 700, 700)
-
-    np.testing.assert_allclose(over, over[::-1, ::-1], atol=1e-5)
-
-
 def test_overlay_and_source_have_the_same_size_and_the_picture_keeps_its_place() -> None:
     heatmap = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND)
 
@@ -62,6 +41,45 @@ def test_where_nothing_spoke_for_the_class_nothing_is_colored() -> None:
     heatmap = draw_heatmap(a_source(600, 800), np.zeros((7, 7), dtype=np.float32), LEGEND)
 
     assert (heatmap.overlay[:600] == 100).all()
+
+
+def test_the_capture_has_overlay_source_and_heat_map_and_the_legend() -> None:
+    heatmap = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND)
+
+    capture = heatmap.capture
+    rows, columns = heatmap.overlay.shape[:2]
+    assert capture.shape == (rows, columns + 400, 3)
+    assert (capture[:rows, :columns] == heatmap.overlay).all()
+    assert (capture[:300, columns:] == 100).all()
+    assert capture[450, columns + 200].tolist() == heatmap.colors[300, 400].tolist()
+    assert (capture[600:, columns:].max(axis=2) > 100).sum() > 100
+
+
+def test_where_the_map_is_strongest_the_source_still_shows_through() -> None:
+    source = a_source(600, 800)
+    source[:, ::2] = 160
+
+    heatmap = draw_heatmap(source, np.ones((7, 7), dtype=np.float32), LEGEND)
+
+    difference = heatmap.blended[300, 400].astype(int) - heatmap.blended[300, 401]
+    assert difference.tolist() == pytest.approx([27, 27, 27], abs=1)
+
+
+def test_pixels_that_are_not_square_are_drawn_square() -> None:
+    tall = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND, pixel_aspect=1.5)
+    wide = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND, pixel_aspect=0.8)
+
+    assert tall.shown.shape == (900, 800, 3)
+    assert wide.shown.shape == (600, 1000, 3)
+
+
+def test_the_cells_are_drawn_where_they_lie() -> None:
+    corner = CellGrid(Axis(0.5, 0.05), Axis(0.25, 0.05))
+
+    colors = draw_heatmap(a_source(1000, 1000), a_cam(0, 0), LEGEND, corner).colors
+    even = draw_heatmap(a_source(1000, 1000), a_cam(0, 0), LEGEND).colors
+
+    assert colors[490, 240].tolist() == even[60, 60].tolist() != even[490, 240].tolist()
 
 
 def test_a_small_source_is_enlarged_until_the_legend_can_be_read() -> None:

@@ -170,6 +170,21 @@ def test_laterality_is_there_and_empty_where_unknown(
     assert (capture.Laterality or None) == laterality
 
 
+@pytest.mark.parametrize(
+    ("attributes", "orientation"),
+    [
+        ({"PatientOrientation": ["A", "F"]}, ["A", "F"]),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, ["P", "F"]),
+        ({}, None),
+    ],
+    ids=["as stated", "as the direction cosines have it", "unknown"],
+)
+def test_its_rows_and_columns_run_as_those_of_the_source(
+    attributes: dict[str, Any], orientation: list[str] | None
+) -> None:
+    assert made(a_source(**attributes)).PatientOrientation == orientation
+
+
 def test_its_time_is_that_of_the_request_in_the_zone_of_the_site() -> None:
     capture = made()
 

@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
 from inference_worker import decoding
+from inference_worker.cell_grid import CellGrid
 from inference_worker.decoding import MOST_AHEAD, MOST_BYTES_AHEAD, KeptInstance, decoded
 from inference_worker.input_quality import Refused
 from inference_worker.study_reading import (
@@ -38,6 +39,7 @@ class Seen:
     probabilities: tuple[float, ...]
     cam: npt.NDArray[np.float32]
     refusal: str | None = None
+    grid: CellGrid | None = None
     distance: float | None = None
 
 
