@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from imaging_store.instances import FileInstanceStore, open_instance_store
 from imaging_store.schema.ingest import instance, study
@@ -200,6 +202,11 @@ def has_one_result_set_of_each(ward: Ward, studies: int) -> None:
         assert hashlib.sha256(ward.store.read(row.key)).hexdigest() == row.sha256
 
 
+def result_objects(ward: Ward) -> int:
+    with ward.database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(result_object)).scalar_one()
+
+
 @pytest.mark.slow
 def test_killed_workers_leave_one_result_set_per_study(ward: Ward) -> None:
     kill_workers_while_they_read(ward, studies=20, kills=3)
@@ -209,6 +216,20 @@ def test_killed_workers_leave_one_result_set_per_study(ward: Ward) -> None:
 
 @pytest.mark.soak
 def test_many_killed_workers_leave_one_result_set_per_study(ward: Ward) -> None:
+    began_s = time.monotonic()
+
     kill_workers_while_they_read(ward, studies=200, kills=40)
 
     has_one_result_set_of_each(ward, 200)
+    answered = ward.answered()
+    figures = {
+        "soak": "killed workers",
+        "kills": 40,
+        "studies": len(answered),
+        "answers": answered.total(),
+        "result_objects": result_objects(ward),
+        "seconds": round(time.monotonic() - began_s),
+        "seed": os.environ.get("COUNTERSIGN_TEST_SEED"),
+    }
+    # On a line of its own, which pytest's dots would begin.
+    print("\n" + json.dumps(figures))  # noqa: T201 - the figures are what a soak is run for
