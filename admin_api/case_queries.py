@@ -130,11 +130,14 @@ def _summary(
         for result in results
         if result.completed is not None
     ]
+    failed = next((result for result in results if result.failure), None)
     return {
         **{name: getattr(row, name) for name in _AS_THEY_ARE},
         "findings": [finding for each in completed for finding in _findings(each)],
         "uncertain": bool(completed) and all(each.uncertain for each in completed),
-        "failure": next((result.failure for result in results if result.failure), None),
+        "failure": failed and failed.failure,
+        "refused": failed is not None and failed.refused,
+        "partly_read": any(each.not_read for each in completed),
         "delivery": {each.destination: DeliveryState(each.state) for each in deliveries},
     }
 
@@ -232,6 +235,8 @@ def _reading(row: Row[Any]) -> ModelReading:
         weights_sha256=completed.get("weights_sha256"),
         device_uid=completed.get("device_uid"),
         failure=row.failure,
+        refused=row.refused,
+        not_read=completed.get("not_read", []),
     )
 
 

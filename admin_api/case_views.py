@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from message_contracts.case import CaseStatus, DeliveryState, Stage
 from message_contracts.coding import CodedConcept
+from message_contracts.inference import NotRead
 
 
 class Finding(BaseModel):
@@ -41,6 +42,10 @@ class CaseSummary(BaseModel):
     """No class reaches the model's threshold: there is nothing to agree with."""
     failure: str | None
     """Why a model could not or would not read it."""
+    refused: bool
+    """It would not: the model judges it as none of its business, or too poor."""
+    partly_read: bool
+    """Some finding does not rest on all that its model was asked about; see its reading."""
     on_hold: bool
     hold_reason: str | None
     reason_code: str | None
@@ -94,6 +99,10 @@ class ModelReading(BaseModel):
     weights_sha256: str | None
     device_uid: str | None
     failure: str | None
+    refused: bool
+    """``failure`` says why the model would not; otherwise, why it could not."""
+    not_read: list[NotRead]
+    """What the finding does not rest on, with the reason for each."""
 
 
 class SignatureView(BaseModel):

@@ -1,12 +1,12 @@
 """The registry of models: what is installed, which version is asked, and what rules would do."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Connection, select
 
 from admin_api import model_comparison, model_decisions
@@ -27,7 +27,7 @@ from imaging_store.model_registry import (
 from imaging_store.schema.results import refused_model
 from message_contracts.inference import ModelReference
 from service_runtime.problem_details import Problem
-from workflow_engine.commands import Explanation, explain_study
+from workflow_engine.commands import Explanation, ModelReport, explain_study, report_on_model
 
 router = APIRouter(prefix="/models", tags=["models"])
 log = structlog.get_logger()
@@ -125,6 +125,7 @@ class DryRun(BaseModel):
 
 
 _MOST_UIDS = 10
+_WATCHED = timedelta(days=30)
 
 NamePath = Annotated[str, Path(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 VersionPath = Annotated[str, Path(max_length=16, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
@@ -186,6 +187,29 @@ def compare_model(
     with api.database.reading() as connection:
         found = _registered(connection, name, version)
         return model_comparison.compare(connection, found.reference)
+
+
+@router.get("/{name}/versions/{version}/monitoring")
+def monitor_model(
+    name: NamePath,
+    version: VersionPath,
+    api: ApiDependency,
+    _user: SignedInAdmin,
+    since: Annotated[AwareDatetime | None, Query()] = None,
+    until: Annotated[AwareDatetime | None, Query()] = None,
+) -> ModelReport:
+    """Get how a version did: volume, findings, refusals, agreement with doctors, drift of inputs.
+
+    Of what it answered from ``since`` on and before ``until``: without these, in the last 30 days.
+    """
+    until = until or api.clock()
+    since = since or until - _WATCHED
+    if since >= until:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "no-time-between", "since must be before until"
+        )
+    with api.database.reading() as connection:
+        return report_on_model(connection, _registered(connection, name, version), since, until)
 
 
 @router.post("/{name}/versions/{version}/activate")

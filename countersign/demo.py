@@ -192,7 +192,7 @@ def _summary(case: dict[str, Any]) -> str:
     if case["status"] == "NO_MODEL":
         text += " (kept and listed; no model's rule fits it)"
     if case.get("failure"):
-        text += f": {case['failure']}"
+        text += f": {'refused: ' if case.get('refused') else ''}{case['failure']}"
     return text
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from countersign import model_registry_commands
+from countersign import model_registry_commands, model_report
 from countersign.installation import DataOption, NoDatabase, open_database, use
 from service_runtime.errors import PermanentError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Models: which are installed, and which are asked.", no_args_is_help=True)
 model_registry_commands.add_to(app)
+model_report.add_to(app)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
 _T = TypeVar("_T")

@@ -28,6 +28,8 @@ from workflow_engine.findings import Reading, agreed_label, findings_digest
 from workflow_engine.history import Entry
 from workflow_engine.hold_commands import decide_conflict, release_hold
 from workflow_engine.holds import decision_id
+from workflow_engine.model_monitoring import ModelReport
+from workflow_engine.model_monitoring import report as report_on_model
 from workflow_engine.reasons import (
     MEANINGS,
     CompletionRequestReason,
@@ -35,6 +37,7 @@ from workflow_engine.reasons import (
     HoldReleaseReason,
     RejectionReason,
     ReturnReason,
+    UrgencyReason,
 )
 from workflow_engine.refusals import (
     AlreadyDecided,
@@ -59,6 +62,7 @@ from workflow_engine.signing import (
     Signer,
     signature_digest,
 )
+from workflow_engine.urgency_commands import expedite
 
 __all__ = [
     "COMMAND_LINE",
@@ -71,6 +75,7 @@ __all__ = [
     "Explanation",
     "HoldReleaseReason",
     "IllegalTransition",
+    "ModelReport",
     "NothingToAgreeWith",
     "OnHold",
     "Refusal",
@@ -83,17 +88,20 @@ __all__ = [
     "UndecidedConflict",
     "UnknownCase",
     "UnknownConflict",
+    "UrgencyReason",
     "Verification",
     "Words",
     "WrongRole",
     "approve",
     "decide_conflict",
     "decision_id",
+    "expedite",
     "explain_study",
     "force_completion",
     "meaning",
     "reject",
     "release_hold",
+    "report_on_model",
     "review_as_pharmacist",
     "send_back",
     "verify_as_doctor",

@@ -10,6 +10,7 @@ from sqlalchemy import insert, select, update
 from imaging_store.schema.administration import model_decision
 from imaging_store.schema.results import model, refused_model, shadow_result
 from message_contracts.identifiers import case_id_of
+from message_contracts.inference import NotRead
 from message_contracts.model_description import ModelDescription
 from tests.integration.admin_api.conftest import Hospital
 from tests.workflow_journey import NOON, a_model
@@ -205,3 +206,48 @@ def test_a_case_is_uncertain_where_no_model_is_certain(hospital: Hospital) -> No
     assert case["status"] == "AI_ANALYZED"
     assert case["uncertain"] is False
     assert {each["model"] for each in case["findings"]} == {"bones", "chest"}
+
+
+def test_how_a_version_does_is_an_admins_to_see(hospital: Hospital) -> None:
+    hospital.analyzed(UID)
+    admin, doctor = hospital.hire("admin"), hospital.hire("doctor")
+    where = "/api/v1/models/chest/versions/1.0.0/monitoring"
+
+    found = admin.get(where).json()
+
+    assert (found["read"], found["refused"]) == (1, 0)
+    assert found["findings"]["Bacterial pneumonia"] == 1
+    assert admin.get(where, params={"until": "2020-01-01T00:00:00Z"}).json()["answered"] == 0
+    backwards = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
+    assert admin.get(where, params=backwards).status_code == 422
+    assert admin.get(where, params={"since": "2026-01-02T00:00:00"}).status_code == 422
+    assert admin.get(where.replace("1.0.0", "9.0.0")).status_code == 404
+    assert doctor.get(where).status_code == 403
+
+
+def test_a_refusal_and_what_was_not_read_are_shown_with_the_case(hospital: Hospital) -> None:
+    doctor = hospital.hire("doctor")
+    for uid in (f"{UID}.1", f"{UID}.2"):
+        hospital.receive(uid)
+        hospital.opened(uid)
+        hospital.complete(uid)
+    refusal = {"is_refusal": True, "reason": "Not a chest."}
+    hospital.deliver(hospital.failed(f"{UID}.1").model_copy(update=refusal))
+    missing = NotRead(
+        reason="truncated", is_refusal=False, instance_count=1, sop_instance_uids=("2.25.4",)
+    )
+    hospital.deliver(hospital.completed(f"{UID}.2").model_copy(update={"not_read": (missing,)}))
+
+    refused = doctor.get(f"/api/v1/cases/{case_id_of(f'{UID}.1')}").json()
+    partly = doctor.get(f"/api/v1/cases/{case_id_of(f'{UID}.2')}").json()
+
+    assert (refused["status"], refused["failure"], refused["refused"]) == (
+        "AI_FAILED",
+        "Not a chest.",
+        True,
+    )
+    assert refused["readings"][0]["refused"]
+    assert (partly["refused"], partly["partly_read"]) == (False, True)
+    assert partly["readings"][0]["not_read"] == [missing.model_dump(mode="json")]
+    items = doctor.get(f"/api/v1/cases/{case_id_of(f'{UID}.1')}/history").json()["items"]
+    assert items[-1]["details"]["answer"] == "refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from inference_worker.model_folder import ModelFolder, write_description
 from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database
 from tests.tiny_model import DESCRIPTION, TINY_NAME
-from tests.workflow_journey import Ward
+from tests.workflow_journey import Ward, a_model
 
 WEIGHTS = b"weights that nobody loads"
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
@@ -156,3 +157,22 @@ def test_a_stored_study_is_matched_with_the_reason_for_each_part(
     assert "fits  View Position (0018,5101) is PA or AP." in output
     assert "not   Modality (0008,0060) is not DX or CR." in output
     assert run("match", "1.2.3.4")[0] == 1
+
+
+def test_a_report_tells_how_each_version_does(database: Database) -> None:
+    ward = Ward(database)
+    ward.register(a_model())
+    uid = f"{UID}.7"
+    ward.analyzed(uid)
+    ward.verified(uid)
+    between = ("--since", "2026-03-01", "--until", "2026-03-02")
+
+    told = CliRunner().invoke(app, ["models", "report", "chest", *between])
+    as_json = CliRunner().invoke(app, ["models", "report", "chest@1.0.0", "--json", *between])
+    unknown = CliRunner().invoke(app, ["models", "report", "chest@9.0.0"])
+
+    assert told.exit_code == 0, told.output
+    assert "answered 1: read 1 (0 uncertain), refused 0, failed 0" in told.output
+    assert "signed by a doctor 1; they agree: 100.0% (1 of 1;" in told.output
+    assert json.loads(as_json.output)["findings"]["Bacterial pneumonia"] == 1
+    assert unknown.exit_code != 0

@@ -1,0 +1,112 @@
+"""Figures of every model as metrics, renewed every few minutes from what is stored.
+
+Several processes of an installation say the same: take the greatest of a series, not the sum.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Gauge
+from typing_extensions import override
+
+from imaging_store.model_registry import registered_models
+from service_runtime.background import Background
+from service_runtime.database import Database
+from service_runtime.errors import TransientError
+from service_runtime.telemetry import log
+from workflow_engine.model_monitoring import ModelReport, report
+
+EVERY_S = 300.0
+WINDOW = timedelta(days=30)
+
+_MODEL = ("model", "version")
+
+
+def _gauge(name: str, says: str, *labels: str) -> Gauge:
+    return Gauge(
+        f"countersign_model_{name}", says, [*_MODEL, *labels], multiprocess_mode="mostrecent"
+    )
+
+
+RESULTS = _gauge("results", "Answers of the last 30 days.", "outcome")
+FINDINGS = _gauge("findings", "Readings of the last 30 days.", "label")
+CONFIDENCE = _gauge(
+    "confidence", "Readings by the probability of the most probable class, cumulative.", "at_most"
+)
+SIGNED = _gauge("signed", "What doctors made of findings of the last 30 days.", "label", "verdict")
+DRIFT = _gauge("input_psi", "Population stability index of inputs, of the last 30 days.")
+DRIFT_BY_CHANCE = _gauge(
+    "input_psi_by_chance", "95th percentile of what it would be without any drift."
+)
+
+Sample = tuple[Gauge, tuple[str, ...], float]
+
+_LOG = structlog.get_logger()
+
+
+class Watching(Background):
+    """Renews the metrics until it is told to stop."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        super().__init__("model monitoring", wait_s=1.0)
+        self._database = database
+        self._now = now
+        self._told: set[tuple[Gauge, tuple[str, ...]]] = set()
+
+    @override
+    def work(self, stopping: threading.Event) -> None:
+        """Renew at once, and every few minutes."""
+        while not stopping.is_set():
+            try:
+                self.renew()
+            except TransientError as error:
+                _LOG.warning("models.not_looked_at", error=log.describe(error))
+            stopping.wait(EVERY_S)
+
+    def renew(self) -> None:
+        """Set every metric to what is stored now; of what is stored no more, to 0.
+
+        Raises
+        ------
+        TransientError
+            The database is away: the metrics stay.
+        """
+        until = self._now()
+        with self._database.reading() as connection:
+            reports = [
+                report(connection, each, until - WINDOW, until)
+                for each in registered_models(connection)
+            ]
+        found = {
+            (gauge, labels): value
+            for each in reports
+            if each.answered
+            for gauge, labels, value in samples(each)
+        }
+        for gauge, labels in self._told | found.keys():
+            gauge.labels(*labels).set(found.get((gauge, labels), 0))
+        self._told |= found.keys()
+
+
+def samples(of: ModelReport) -> Iterator[Sample]:
+    """Return a report as values of metrics: labels are the model's, and bounded."""
+    model = (of.model, of.version)
+    outcomes = {"finding": of.read - of.uncertain, "uncertain": of.uncertain}
+    outcomes |= {"refused": of.refused, "failed": of.failed}
+    for outcome, count in outcomes.items():
+        yield RESULTS, (*model, outcome), count
+    for label, count in of.findings.items():
+        yield FINDINGS, (*model, label), count
+    parts = len(of.confidence)
+    for place in range(parts):
+        at_most = f"{(place + 1) / parts:g}"
+        yield CONFIDENCE, (*model, at_most), sum(of.confidence[: place + 1])
+    for each in of.by_class:
+        yield SIGNED, (*model, each.label, "accepted"), each.accepted
+        yield SIGNED, (*model, each.label, "overridden"), each.overridden
+        yield SIGNED, (*model, each.label, "uninterpretable"), each.uninterpretable
+    if of.drift is not None:
+        yield DRIFT, model, of.drift.psi
+        yield DRIFT_BY_CHANCE, model, of.drift.psi_by_chance
