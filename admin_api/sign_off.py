@@ -33,6 +33,7 @@ from workflow_engine.commands import (
     RejectionReason,
     ReturnReason,
     Signer,
+    UrgencyReason,
     Verification,
     Words,
 )
@@ -135,6 +136,13 @@ class CompletionRequest(Act):
     notes: NotesNeeded
 
 
+class UrgencyRequest(Act):
+    """Why a study is to be read before others."""
+
+    reason_code: UrgencyReason
+    notes: NotesNeeded
+
+
 class ReasonCode(BaseModel):
     """A coded reason and what it means."""
 
@@ -150,6 +158,7 @@ def list_reason_codes(_user: SignedIn) -> dict[str, list[ReasonCode]]:
         "rejection": RejectionReason,
         "hold_release": HoldReleaseReason,
         "completion": CompletionRequestReason,
+        "urgency": UrgencyReason,
         "conflict_decision": DecisionReason,
     }
     return {
@@ -222,6 +231,16 @@ def complete(
     request = request_of(api, user, case_id, body, Stage.ADMIN)
     words = Words(body.reason_code, body.notes)
     return answer(api, commands.force_completion(api.desk, request, words), user)
+
+
+@router.post("/cases/{case_id}/urgency", status_code=HTTPStatus.ACCEPTED)
+def expedite(
+    user: SignedIn, api: ApiDependency, case_id: CaseId, body: UrgencyRequest
+) -> CaseDetail:
+    """Have a study read before others, also where a model has been asked about it already."""
+    request = request_of(api, user, case_id, body)
+    words = Words(body.reason_code, body.notes)
+    return answer(api, commands.expedite(api.desk, request, words), user)
 
 
 async def on_refusal(_request: Request, error: Exception) -> JSONResponse:

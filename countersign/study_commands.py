@@ -12,11 +12,6 @@ from countersign.why import said
 app = typer.Typer(help="Studies that arrive.", no_args_is_help=True)
 
 
-@app.callback()
-def studies() -> None:
-    """Keep the name of the one command that there is."""
-
-
 @app.command()
 def complete(
     study_instance_uid: Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")],
@@ -48,3 +43,32 @@ def complete(
     with open_database(data) as database:
         force_completion(Desk(database), request, words)
     typer.echo(f"{study_instance_uid} is taken as complete")
+
+
+@app.command()
+def expedite(
+    study_instance_uid: Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")],
+    why: Annotated[str, typer.Option(help="Kept with the case.", callback=said)],
+    reason: Annotated[
+        str,
+        typer.Option(help="patient_in_danger, ordered_as_urgent, patient_waits or other."),
+    ] = "other",
+    data: DataOption = None,
+) -> None:
+    """Have a study read before others, also where it waits in the queue already."""
+    from datetime import UTC, datetime
+
+    from countersign.shell_user import shell_user
+    from message_contracts.identifiers import case_id_of
+    from workflow_engine.commands import Desk, Request, UrgencyReason, Words
+    from workflow_engine.commands import expedite as make_urgent
+
+    try:
+        words = Words(UrgencyReason(reason), why)
+    except ValueError:
+        known = ", ".join(UrgencyReason)
+        raise typer.BadParameter(f"one of {known}", param_hint="--reason") from None
+    request = Request(case_id_of(study_instance_uid), shell_user(), datetime.now(UTC))
+    with open_database(data) as database:
+        make_urgent(Desk(database), request, words)
+    typer.echo(f"{study_instance_uid} is read before others")

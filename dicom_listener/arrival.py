@@ -30,6 +30,8 @@ class Arrival(NamedTuple):
     """Over which it came; none where that says nothing of what is still to come."""
     rejected_studies: tuple[str, ...] = ()
     """Of whose instances it says that they are not to be used."""
+    is_urgent: bool = False
+    """It was sent with DIMSE priority HIGH."""
 
 
 def study_row(arrival: Arrival) -> dict[str, Any]:
@@ -94,6 +96,7 @@ def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict
         "study_version": version,
         "size_bytes": kept.size_bytes,
         "received_at": arrival.at,
+        "urgent": arrival.is_urgent,
     }
 
 

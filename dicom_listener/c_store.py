@@ -16,6 +16,7 @@ _AFFECTED_SOP_CLASS_UID = 0x0002
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
 _MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+_PRIORITY = 0x0700
 _COMMAND_DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
@@ -23,6 +24,7 @@ _AFFECTED_SOP_INSTANCE_UID = 0x1000
 
 _ELEMENT = struct.Struct("<HHL")
 _US_LENGTH = 2
+_HIGH = b"\x01\x00"
 _RESPONSE = struct.Struct("<" + 4 * "HHLH")
 _P_DATA_TF = 0x04
 _COMMAND, _LAST = 0x01, 0x02
@@ -43,6 +45,8 @@ class StoreRequest:
     affected_sop_class_uid: str
     affected_sop_instance_uid: str
     has_data_set: bool
+    is_urgent: bool = False
+    """Its Priority, (0000,0700), is HIGH."""
 
 
 def command_elements(command_set: bytes) -> dict[int, bytes]:
@@ -90,6 +94,7 @@ def decode_request(elements: dict[int, bytes]) -> StoreRequest:
         affected_sop_class_uid=_ui(elements, _AFFECTED_SOP_CLASS_UID),
         affected_sop_instance_uid=_ui(elements, _AFFECTED_SOP_INSTANCE_UID),
         has_data_set=has_data_set(elements),
+        is_urgent=elements.get(_PRIORITY) == _HIGH,
     )
 
 

@@ -174,6 +174,7 @@ class InstanceReception:
                 quiet_period=sender.peer.quiet_period,
                 association=sender.association,
                 rejected_studies=self._rejected_studies(header, kept),
+                is_urgent=self._request.is_urgent,
             )
         )
         if outcome is Outcome.PURGED and not put_back(

@@ -38,10 +38,13 @@ from message_contracts.inference import (
     ModelReference,
     Urgency,
 )
+from message_contracts.overtaking import overtaking_id
+from message_contracts.topology import INFERENCE_URGENT
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
 from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Effect
+from service_runtime.messaging.hastening import is_handled
 
 SOURCE = "inference_worker"
 MOST_REASON = 500
@@ -92,6 +95,8 @@ class Worker:
     def on_inference_requested(self, envelope: Envelope) -> Effect:
         """Have the model read the study; done again, it makes the same objects again."""
         request = envelope.data(InferenceRequested)
+        if self._is_overtaken(envelope, request):
+            return lambda _: None
         try:
             model = self.models.of(request.model)
             study = read_study(
@@ -142,6 +147,13 @@ class Worker:
             INFERENCES.labels(request.model.name, "completed").inc()
 
         return effect
+
+    def _is_overtaken(self, envelope: Envelope, request: InferenceRequested) -> bool:
+        """Tell whether a person had this read in the urgent lane, while it waited in the other."""
+        if request.urgency is Urgency.URGENT:
+            return False
+        with self.database.reading() as connection:
+            return is_handled(connection, INFERENCE_URGENT, overtaking_id(envelope.id))
 
     def on_exhausted(self, envelope: Envelope, reason: str) -> Effect:
         """Tell that tries are used up; the dead letter can be replayed."""

@@ -46,6 +46,8 @@ class Trigger(StrEnum):
     """It could not be: a person decides anew."""
     COMPLETION_REQUESTED = "completion_requested"
     """A person says that what has arrived of the study is all of it."""
+    MADE_URGENT = "made_urgent"
+    """A person says that its study is to be read before others."""
     DELIVERY_REQUESTED = "delivery_requested"
     DELIVERY_ANSWERED = "delivery_answered"
     REJECTION_REQUESTED = "rejection_requested"

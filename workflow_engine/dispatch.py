@@ -10,7 +10,7 @@ from message_contracts.delivery import EHR, AttachmentRequested, ReportRequested
 from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import derived_id
-from message_contracts.inference import InferenceRequested, Urgency
+from message_contracts.inference import InferenceRequested, ModelReference, Urgency
 from message_contracts.message import Message
 from service_runtime.database import Transaction
 from service_runtime.messaging import outbox
@@ -52,12 +52,17 @@ def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occa
             urgency=how_soon,
             shadow=route.shadow,
         ),
-        derived_id(
-            InferenceRequested.TYPE,
-            *(case.id, case.version, route.model.name, route.model.version),
-            *(["shadow"] if route.shadow else []),
-        ),
+        inference_request_id(case, route.model, shadow=route.shadow),
         occasion,
+    )
+
+
+def inference_request_id(case: Case, model: ModelReference, *, shadow: bool = False) -> UUID:
+    """Return the id of the message that asks a model about the version under way."""
+    return derived_id(
+        InferenceRequested.TYPE,
+        *(case.id, case.version, model.name, model.version),
+        *(["shadow"] if shadow else []),
     )
 
 

@@ -56,6 +56,15 @@ class CompletionRequestReason(StrEnum):
     OTHER = "other"
 
 
+class UrgencyReason(StrEnum):
+    """Why a study is to be read before others."""
+
+    PATIENT_IN_DANGER = "patient_in_danger"
+    ORDERED_AS_URGENT = "ordered_as_urgent"
+    PATIENT_WAITS = "patient_waits"
+    OTHER = "other"
+
+
 MEANINGS: dict[StrEnum, str] = {
     ReturnReason.FINDING_QUESTIONED: "The finding does not fit the images or the patient.",
     ReturnReason.NOTES_INCOMPLETE: "The notes lack something that the next stage needs.",
@@ -85,5 +94,9 @@ MEANINGS: dict[StrEnum, str] = {
     CompletionRequestReason.REST_WILL_NOT_COME: "What is missing will not be sent.",
     CompletionRequestReason.CANNOT_WAIT: "The report cannot wait for the rest.",
     CompletionRequestReason.OTHER: "Another reason; the notes say which.",
+    UrgencyReason.PATIENT_IN_DANGER: "The patient's state does not let it wait.",
+    UrgencyReason.ORDERED_AS_URGENT: "The order says so.",
+    UrgencyReason.PATIENT_WAITS: "The patient, or a treatment, waits for the finding.",
+    UrgencyReason.OTHER: "Another reason; the notes say which.",
 }
 """What each code means, as pages show it. Equal codes of two acts mean the same."""

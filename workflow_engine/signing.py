@@ -77,6 +77,8 @@ class Act(StrEnum):
     """About a conflict."""
     COMPLETION = "completion"
     """That what has arrived of a study is all of it."""
+    URGENCY = "urgency"
+    """That its study is to be read before others."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     String,
     Table,
     Uuid,
+    false,
     text,
 )
 
@@ -96,6 +97,8 @@ instance = Table(
     # Of the data set as it came, without File Meta Information.
     Column("digest", String(64), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
+    # Its sender gave it DIMSE priority HIGH.
+    Column("urgent", Boolean, nullable=False, server_default=false()),
     # A person said that it does not belong to its study: no model reads it.
     Column("excluded_at", UtcDateTime),
     # Its bytes are gone, because its case had ended long enough ago.

@@ -1,12 +1,13 @@
-"""Has what waits to be tried again tried now, because what it waited for has come."""
+"""Has what waits come sooner, because what it waited for has come, or because it is urgent."""
 
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from service_runtime.database import Transaction
-from service_runtime.messaging.tables import delivery
+from service_runtime.messaging.tables import delivery, inbox, message
 
 
 def hasten(transaction: Transaction, message_ids: Sequence[str]) -> None:
@@ -19,6 +20,22 @@ def hasten(transaction: Transaction, message_ids: Sequence[str]) -> None:
 def hasten_queue(transaction: Transaction, queue: str) -> None:
     """Have all that waits in a queue, or a branch of one, be due."""
     _hasten(transaction, delivery.c.queue == queue)
+
+
+def body_of(connection: Connection, message_id: UUID) -> bytes | None:
+    """Return a message that was sent, to be sent in another lane; ``None``: not, or long ago."""
+    body = connection.execute(
+        select(message.c.body).where(message.c.id == str(message_id))
+    ).scalar()
+    return None if body is None else bytes(body)
+
+
+def is_handled(connection: Connection, queue: str, message_id: UUID) -> bool:
+    """Tell whether a message was handled in a queue."""
+    found = connection.execute(
+        select(inbox.c.at).where(inbox.c.queue == queue, inbox.c.message_id == str(message_id))
+    ).first()
+    return found is not None
 
 
 def _hasten(transaction: Transaction, which: ColumnElement[bool]) -> None:

@@ -268,6 +268,23 @@ def test_a_study_that_is_waited_for_is_taken_as_complete(analyzed: Hospital) -> 
     assert CompletionRequested(study_instance_uid=UID) in [each.body for each in analyzed.sent()]
 
 
+def test_a_study_that_waits_for_its_model_is_made_urgent(hospital: Hospital) -> None:
+    hospital.receive(UID)
+    hospital.opened(UID)
+    hospital.complete(UID)
+    doctor = hospital.hire("doctor")
+    code = doctor.get("/api/v1/reason-codes").json()["urgency"][0]["code"]
+    body = REVIEW | {"reason_code": code}
+
+    accepted = doctor.post(f"{CASE}/urgency", json=body)
+    again = doctor.post(f"{CASE}/urgency", json=body)
+
+    assert accepted.status_code == 202
+    assert accepted.json()["interventions"][-1]["act"] == "urgency"
+    assert [each.urgency for each in hospital.requested_models()] == ["routine", "urgent"]
+    problem(again, 409, "wrong-state")
+
+
 def test_a_case_is_returned_rejected_and_released(analyzed: Hospital) -> None:
     doctor, pharmacist, admin = map(analyzed.hire, ["doctor", "pharmacist", "admin"])
     codes = doctor.get("/api/v1/reason-codes").json()

@@ -176,13 +176,13 @@ def associate(port: int, *contexts: tuple[str, str], ae_title: str = "MODALITY")
     return association
 
 
-def store(association: Association, sent: Sendable) -> C_STORE | None:
+def store(association: Association, sent: Sendable, priority: int = 2) -> C_STORE | None:
     """Send the bytes as they are; return the response, or None where none came."""
     request = C_STORE()
     request.MessageID = 1
     request.AffectedSOPClassUID = UID(sent.sop_class_uid)
     request.AffectedSOPInstanceUID = UID(sent.sop_instance_uid)
-    request.Priority = 2
+    request.Priority = priority
     request.DataSet = BytesIO(sent.data)
     context = next(
         context

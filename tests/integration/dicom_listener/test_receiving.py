@@ -131,6 +131,19 @@ def test_storescu_is_answered_and_the_file_is_a_part_10_file(
     assert (row.calling_ae_title, row.called_ae_title) == ("CT1", "COUNTERSIGN")
 
 
+@pytest.mark.parametrize(("priority", "is_urgent"), [(0, False), (1, True), (2, False)])
+def test_what_is_sent_with_high_priority_is_urgent(
+    priority: int, is_urgent: bool, listener: Listener
+) -> None:
+    sent = sendable(a_slice())
+    association = associate(listener.port, (sent.sop_class_uid, sent.transfer_syntax_uid))
+
+    store(association, sent, priority)
+    association.release()
+
+    assert [row.urgent for row in listener.rows(instance)] == [is_urgent]
+
+
 def test_the_index_says_what_the_data_set_says(listener: Listener) -> None:
     ds = a_slice(
         PatientName="Wang^XiaoDong=王^小東", IssuerOfPatientID="", TimezoneOffsetFromUTC="+0530"

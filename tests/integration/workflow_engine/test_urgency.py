@@ -35,6 +35,19 @@ def test_the_senders_entry_says_how_soon_a_study_is_read(ward: Ward, urgency: Ur
     assert [each.urgency for each in ward.requested_models()] == [urgency]
 
 
+def test_an_image_that_was_sent_with_high_priority_makes_a_study_urgent(ward: Ward) -> None:
+    ward.receive(UID)
+    urgent = ward.receive(UID)
+    with ward.database.transaction() as transaction:
+        transaction.connection.execute(
+            update(instance).where(instance.c.sop_instance_uid == urgent).values(urgent=True)
+        )
+
+    ward.complete(UID)
+
+    assert [each.urgency for each in ward.requested_models()] == [Urgency.URGENT]
+
+
 def test_an_unlisted_sender_is_routine(ward: Ward) -> None:
     ward.receive(UID)
     ward.complete(UID)

@@ -54,7 +54,9 @@ def test_a_request_that_pynetdicom_encodes_is_decoded(
     elements = command_elements(theirs(message))
 
     assert command_field(elements) == 0x0001
-    assert decode_request(elements) == StoreRequest(message_id, sop_class, instance, True)
+    assert decode_request(elements) == StoreRequest(
+        message_id, sop_class, instance, True, is_urgent=priority == 1
+    )
 
 
 @given(message_id=message_ids, sop_class=uids, instance=uids, answer=answers)
