@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_worker.model_folder import sha256_of
-from model_training.architectures import BACKBONES
 from model_training.checkpoint import Checkpoint, Epoch, Progress
 from model_training.data_set import DataSet
 from model_training.fitting import (
@@ -58,11 +57,8 @@ class Trained:
 
 def untrained(run: Run) -> Any:
     """Return the network as it is before the first step; raises as ``build_backbone``."""
-    how = run.recipe.fine_tuning
     keras.utils.set_random_seed(run.seed)
-    return build_network(
-        BACKBONES[how.backbone], how.side, len(run.recipe.classes), run.backbone_weights
-    )
+    return build_network(run.recipe.fine_tuning, len(run.recipe.classes), run.backbone_weights)
 
 
 def trained(run: Run, learned: DataSet, validation: DataSet | None, name: str) -> Trained:

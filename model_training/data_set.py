@@ -25,6 +25,7 @@ from model_training.splitting import (
     part_of,
 )
 
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TextArray = npt.NDArray[np.str_]
 
@@ -37,6 +38,8 @@ class DataSet:
     pictures: Picture
     """``[n, side, side]`` gray or ``[n, side, side, 3]`` RGB."""
     labels: IntArray
+    features: FloatArray | None = None
+    """``[n, channels]`` of the backbone as it came; ``None`` where it came with no weights."""
 
     @property
     def groups(self) -> TextArray:
@@ -51,7 +54,8 @@ class DataSet:
     def only(self, rows: IntArray) -> "DataSet":
         """Return some of the rows."""
         chosen = tuple(self.rows[row] for row in rows)
-        return DataSet(chosen, self.pictures[rows], self.labels[rows])
+        features = None if self.features is None else self.features[rows]
+        return DataSet(chosen, self.pictures[rows], self.labels[rows], features)
 
     def digest(self) -> str:
         """Return the SHA-256 of pictures and labels: whatever else changes does not matter."""

@@ -16,9 +16,9 @@ from inference_worker.preprocessing import Picture
 from model_training.augmentation import augment
 from model_training.checkpoint import Arrays, Checkpoint, Epoch, Progress
 from model_training.data_set import DataSet
-from model_training.linear_head import softmax
+from model_training.linear_head import fit_linear_head, softmax
 from model_training.networks import SCORES_LAYER, pooled_features_of, scores_of
-from model_training.optimizing import optimizer_of
+from model_training.optimizing import learning_rate_at, optimizer_of
 from model_training.progress import Reporter
 from model_training.recipe import FineTuning
 
@@ -26,6 +26,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 PREDICTION_BATCH = 64
 GRAY_BATCH_DIMENSIONS = 3
+HEAD_PENALTY = 0.3
+"""Of the linear head that a training begins with."""
 CHECKPOINT_EVERY_S = 60.0
 """And after each epoch. It changes nothing in the result, only how much is done again."""
 
@@ -98,8 +100,8 @@ def _compiled(part: Any) -> Any:
 def fine_tune(fitting: Fitting) -> list[Epoch]:
     """Fine-tune the network in place and return what every epoch came to.
 
-    The dense layer starts at zero, so that at first it alone learns: the backbone's gradient grows
-    with the head's kernel and does not wash its features out. With ``patience`` the network ends as
+    A dense layer that starts at zero learns alone at first: the backbone's gradient grows with the
+    head's kernel and does not wash its features out. With ``patience`` the network ends as
     the version with the lowest validation loss.
 
     Raises
@@ -120,18 +122,17 @@ class _Training:
 
     def __init__(self, fitting: Fitting) -> None:
         network, how, labels = fitting.network, fitting.how, fitting.learned.labels
-        head = network.get_layer(SCORES_LAYER)
-        head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
         self._fitting = fitting
         self._steps = int(np.ceil(len(labels) / how.batch))
         self._class_weights = class_weights(labels, network.output_shape[-1], how.class_balance)
-        optimizer = optimizer_of(how, how.epochs * self._steps)
-        self._step = _training_step(network, optimizer, how)
+        self._optimizer = optimizer_of(how)
+        self._step = _training_step(network, self._optimizer, how)
         self._validated = _compiled(scores_of(network))
-        self._variables = [*network.variables, *optimizer.variables]
+        self._variables = [*network.variables, *self._optimizer.variables]
         self._best: Arrays = []
         self.progress = Progress()
-        self._restore()
+        if not self._restore():
+            self._start_head()
 
     def is_over(self) -> bool:
         """Tell whether all epochs are done, or the last ones were no better."""
@@ -211,16 +212,32 @@ class _Training:
         labels = fitting.learned.labels[chosen]
         weighed = fitting.how.balance_by == "loss"
         weight = self._class_weights[labels] if weighed else np.ones(len(labels))
+        done = progress.epoch * self._steps + progress.step
+        self._optimizer.learning_rate = learning_rate_at(
+            fitting.how, done, fitting.how.epochs * self._steps
+        )
         return float(self._step(to_input(pictures), labels, weight.astype(np.float32)))
 
     def _save(self) -> None:
         values = [variable.numpy() for variable in self._variables]
         self._fitting.checkpoint.save(self.progress, values, self._best)
 
-    def _restore(self) -> None:
+    def _start_head(self) -> None:
+        fitting = self._fitting
+        head = fitting.network.get_layer(SCORES_LAYER)
+        if fitting.how.head_start == "zero":
+            head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+            return
+        features, labels = fitting.learned.features, fitting.learned.labels
+        if features is None:
+            raise ValueError("a linear start needs the features of the backbone")
+        fitted = fit_linear_head(features, labels, self._class_weights, HEAD_PENALTY)
+        head.set_weights([fitted.kernel, fitted.bias])
+
+    def _restore(self) -> bool:
         saved = self._fitting.checkpoint.read()
         if saved is None or len(saved[1]) != len(self._variables):
-            return
+            return False
         self.progress, values, self._best = saved
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
@@ -228,14 +245,21 @@ class _Training:
             f"{self._fitting.name}: goes on at epoch {self.progress.epoch + 1},"
             f" step {self.progress.step + 1}"
         )
+        return True
 
 
 def _training_step(network: Any, optimizer: Any, how: FineTuning) -> Any:
     learner = scores_of(network)
     optimizer.build(learner.trainable_variables)
     class_count = int(network.output_shape[-1])
+    signature = [
+        tf.TensorSpec((None, *network.input_shape[1:]), tf.float32),
+        tf.TensorSpec((None,), tf.int64),
+        tf.TensorSpec((None,), tf.float32),
+    ]
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    # Traced once; else the last batch of an epoch, which is smaller, would have it traced again.
+    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
     def step(batch: Any, labels: Any, weight: Any) -> Any:
         target = tf.one_hot(labels, class_count)
         target = target * (1 - how.label_smoothing) + how.label_smoothing / class_count

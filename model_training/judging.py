@@ -12,7 +12,6 @@ from model_training.calibration import best_temperature, calibrated_out_of_fold,
 from model_training.comparison import Inputs, compare, source_confound
 from model_training.cross_validation import (
     Run,
-    frozen_backbone_features,
     out_of_fold_scores,
 )
 from model_training.data_set import DataSet, TextArray
@@ -120,7 +119,7 @@ def _worth(
     """Compare with baselines, on the folds and on the part that judges."""
     run.reporter.line("comparing with a thumbnail and with frozen features")
     data = parted.data
-    features = frozen_backbone_features(run, data) if run.backbone_weights else None
+    features = data.features
     small = thumbnails(data.pictures)
 
     def inputs(rows: IntArray, folds: IntArray, model: FloatArray) -> Inputs:

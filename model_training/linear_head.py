@@ -8,6 +8,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 ITERATIONS = 600
+FLAT = 1e-6
+"""A slope of the loss at which nothing is left to gain."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,12 @@ def fit_linear_head(
     ahead = kernel
     for iteration in range(ITERATIONS):
         miss = (softmax(inputs @ ahead) - target) * each[:, np.newaxis]
-        after = ahead - (inputs.T @ miss + penalty * ahead) / curvature
+        slope = inputs.T @ miss + penalty * ahead
+        after = ahead - slope / curvature
         ahead = after + iteration / (iteration + 3) * (after - kernel)
         kernel = after
+        if np.abs(slope).max() < FLAT:
+            break
     scaled = kernel[:-1] / deviation[:, np.newaxis]
     return LinearHead(kernel=scaled, bias=kernel[-1] - mean @ scaled)
 

@@ -1,7 +1,7 @@
 """From labeled pictures to a model folder: train, judge, describe, and try it as a worker would."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,13 @@ from inference_worker.predictor import Predictor
 from message_contracts.identifiers import derived_uid
 from message_contracts.model_description import ModelDescription, NetworkInput, TrainingData
 from model_training.architectures import BACKBONES
-from model_training.cross_validation import Run, Trained, trained, untrained
+from model_training.cross_validation import (
+    Run,
+    Trained,
+    frozen_backbone_features,
+    trained,
+    untrained,
+)
 from model_training.data_set import load, parts_of, usable_rows
 from model_training.error_gallery import ERRORS, draw_gallery, worst_errors, write_gallery
 from model_training.judging import (
@@ -61,10 +67,15 @@ def make_model_folder(run: Run, asked: Asked) -> None:
     """
     recipe = run.recipe
     describe(recipe, NO_DIGEST, 1, {}, 0.5)  # so that nobody trains for a day and hears it then
+    if recipe.fine_tuning.head_start == "linear" and run.backbone_weights is None:
+        raise InvalidRecipe("fine_tuning.head_start: linear needs --backbone-weights")
     run.work_dir.mkdir(parents=True, exist_ok=True)
     kept, left_out = usable_rows(asked.data, asked.exclude_licence)
     parts, given = parts_of(kept, recipe.data_names, run.seed)
-    parted = _parted(run, asked.folds, load(kept, recipe), parts)
+    data = load(kept, recipe)
+    if run.backbone_weights:
+        data = replace(data, features=frozen_backbone_features(run, data))
+    parted = _parted(run, asked.folds, data, parts)
     counts = {part: int(np.sum(parts == part)) for part in Part}
     run.reporter.line(
         f"{counts[Part.TRAIN]} pictures to learn from, {counts[Part.VALIDATION]} to validate and"
