@@ -17,9 +17,15 @@ from fhir.resources.R4B.identifier import Identifier
 from fhir.resources.R4B.resource import Resource
 
 from fhir_bridge.matching import event_tag, search_by, search_by_tag
-from fhir_bridge.provenance import READ, SIGNED, reading_provenance, report_provenance
+from fhir_bridge.provenance import SIGNED, read_event, reading_provenance, report_provenance
 from fhir_bridge.references import Site, full_url
-from fhir_bridge.report_resources import diagnostic_report, document_reference, observation
+from fhir_bridge.report_resources import (
+    diagnostic_report,
+    document_reference,
+    finding_by_doctor,
+    findings_by_models,
+    withdrawn_finding,
+)
 from fhir_bridge.signed_report import SignedReport
 from fhir_bridge.study_resources import device, imaging_study, patient
 
@@ -39,7 +45,11 @@ class SentBundle:
 def transaction(
     report: SignedReport, site: Site, pdf: bytes, patient_id_systems: dict[str, str]
 ) -> SentBundle:
-    """Return the Bundle of a signed report, at most eight entries."""
+    """Return the Bundle of a signed report.
+
+    It has at most eight entries, unless the doctor agreed with several models: each more brings
+    its Device, Observation and Provenance. See ``splitting`` for engines that take no more.
+    """
     bundle = Bundle(
         type="transaction",
         timestamp=report.admin.signed_at.astimezone(UTC).isoformat(timespec="milliseconds"),
@@ -54,31 +64,34 @@ def _entries(
 ) -> Iterator[BundleEntry]:
     yield _created_once(report, patient(report, patient_id_systems))
     yield _created_once(report, imaging_study(report))
-    reading = report.agreed_reading
-    if reading is not None:
-        yield _created_once(report, device(reading))
-    yield _kept_current(report, observation(report))
+    for reading in report.agreed_readings:
+        yield _created_once(report, device(reading), report.part_of(reading))
+    for part, finding in findings_by_models(report) or (("", finding_by_doctor(report)),):
+        yield _kept_current(report, finding, part)
+    for name in report.withdrawn:
+        yield _kept_current(report, withdrawn_finding(report, name), name)
     yield _kept_current(report, diagnostic_report(report, site, pdf))
     yield _kept_current(report, document_reference(report, site, pdf))
-    if reading is not None:
-        yield _event(report, READ, reading_provenance(report, reading))
+    for reading in report.agreed_readings:
+        event = read_event(report.part_of(reading))
+        yield _event(report, event, reading_provenance(report, reading))
     yield _event(report, SIGNED, report_provenance(report, site))
 
 
-def _created_once(report: SignedReport, resource: Resource) -> BundleEntry:
+def _created_once(report: SignedReport, resource: Resource, part: str = "") -> BundleEntry:
     kind = resource.get_resource_type()
     request = BundleEntryRequest(
         method="POST", url=kind, ifNoneExist=search_by(_first_identifier(resource))
     )
-    return BundleEntry(fullUrl=full_url(report, kind), resource=resource, request=request)
+    return BundleEntry(fullUrl=full_url(report, kind, part), resource=resource, request=request)
 
 
-def _kept_current(report: SignedReport, resource: Resource) -> BundleEntry:
+def _kept_current(report: SignedReport, resource: Resource, part: str = "") -> BundleEntry:
     kind = resource.get_resource_type()
     request = BundleEntryRequest(
         method="PUT", url=f"{kind}?{search_by(_first_identifier(resource))}"
     )
-    return BundleEntry(fullUrl=full_url(report, kind), resource=resource, request=request)
+    return BundleEntry(fullUrl=full_url(report, kind, part), resource=resource, request=request)
 
 
 def _event(report: SignedReport, event: str, resource: Resource) -> BundleEntry:

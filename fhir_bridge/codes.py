@@ -34,7 +34,8 @@ def own_system(name: str) -> str:
 REPORT_SYSTEM = own_system("report")
 """Value: the case id. Every version of a case's report bears it."""
 OBSERVATION_SYSTEM = own_system("observation")
-"""Value: the case id. The one finding that a case's report stands on."""
+"""Value: the case id, of the finding that a case's report stands on. Where a doctor agrees with
+several models, the findings of the others have ``<case id>.<model name>``."""
 DOCUMENT_SYSTEM = own_system("document")
 """Value: the case id."""
 USER_SYSTEM = own_system("user")

@@ -11,6 +11,7 @@ from fhir_bridge.bundle import SentBundle
 from fhir_bridge.client import EhrRefused, EhrUnavailable, FhirClient
 from fhir_bridge.codes import VERSION_TAG_SYSTEM
 from fhir_bridge.signed_report import SignedReport
+from fhir_bridge.splitting import located, split
 from message_contracts.delivery import ResourceOutcome
 
 Resource = dict[str, Any]
@@ -37,7 +38,7 @@ def to_server(
     [entry] = [it for it in bundle.resource["entry"] if _kind(it) == "DiagnosticReport"]
     found = _only(client, _condition(entry))
     if found is None:
-        return client.transact(bundle.resource)
+        return _transact(client, bundle.resource)
     there = _newest_version(found, report)
     if there > report.version:
         status = f"200 superseded by version {there}"
@@ -47,7 +48,27 @@ def to_server(
         return (outcome,)
     if there == report.version and (held := _held(client, report, bundle)):
         return held
-    return client.transact(_replacing(bundle.resource, entry, found))
+    return _transact(client, _replacing(bundle.resource, entry, found))
+
+
+def _transact(client: FhirClient, bundle: Resource) -> tuple[ResourceOutcome, ...]:
+    """Have the EHR take a Bundle, the report last where it is too large for one transaction."""
+    before, last = split(bundle)
+    outcomes: list[ResourceOutcome] = []
+    places: dict[str, str] = {}
+    for finding, part in before.items():
+        became = client.transact(part)
+        outcomes += became
+        [place] = [
+            f"Observation/{each.server_id}" if each.server_id else _condition(entry)
+            for each, entry in zip(became, part["entry"], strict=True)
+            if entry["fullUrl"] == finding
+        ]
+        places[finding] = place
+    outcomes += client.transact(located(last, places))
+    # Patient and study are in every part: told once, as they became there first.
+    once = {(each.resource_type, each.server_id): each for each in reversed(outcomes)}
+    return tuple(each for each in outcomes if each is once[each.resource_type, each.server_id])
 
 
 def _kind(entry: Entry) -> str:
@@ -96,7 +117,7 @@ def _held(
     What is only created where it is missing (Patient, ImagingStudy, Device) is known by the
     references to it: a patient's identifier does not belong into a URL.
     """
-    ids: dict[str, str] = {}
+    referred: set[tuple[str, str]] = set()
     outcomes = []
     for entry in bundle.resource["entry"]:
         if _kind(entry) in {"Patient", "ImagingStudy", "Device"}:
@@ -104,10 +125,9 @@ def _held(
         found = _only(client, _condition(entry))
         if found is None or _newest_version(found, report) != report.version:
             return ()
-        ids |= dict(_references(found))
+        referred |= set(_references(found))
         outcomes.append(_outcome(_kind(entry), str(found["id"])))
-    created = [_outcome(kind, ids[kind]) for kind in sorted(ids) if kind != "Observation"]
-    return (*created, *outcomes)
+    return (*(_outcome(*each) for each in sorted(referred)), *outcomes)
 
 
 def _outcome(kind: str, server_id: str) -> ResourceOutcome:

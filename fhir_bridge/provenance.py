@@ -17,17 +17,29 @@ READ = "read"
 SIGNED = "signed"
 
 
+def read_event(part: str) -> str:
+    """Return what the event is called that a reading's Provenance tells of."""
+    return f"{READ} {part}".rstrip()
+
+
 def reading_provenance(report: SignedReport, reading: Reading) -> Provenance:
-    """Return that the model is the author of the Observation."""
+    """Return that the model is the author of its Observation."""
+    part = report.part_of(reading)
     return Provenance(
-        meta=tagged(event_tag(report, READ), version_tag(report), security=codes.asserted_by_ai()),
-        target=[entry_reference(report, "Observation")],
+        meta=tagged(
+            event_tag(report, read_event(part)),
+            version_tag(report),
+            security=codes.asserted_by_ai(),
+        ),
+        target=[entry_reference(report, "Observation", part)],
         occurredDateTime=_instant(reading.read_at),
         recorded=_instant(reading.read_at),
         reason=[CodeableConcept(coding=[codes.asserted_by_ai()])],
         activity=codes.concept(f"{codes.TERMINOLOGY}/v3-DataOperation", "CREATE", "create"),
         agent=[
-            ProvenanceAgent(type=codes.participant("author"), who=entry_reference(report, "Device"))
+            ProvenanceAgent(
+                type=codes.participant("author"), who=entry_reference(report, "Device", part)
+            )
         ],
         entity=[_source(report)],
     )
@@ -38,7 +50,7 @@ def report_provenance(report: SignedReport, site: Site) -> Provenance:
 
     The doctor is the author, also of the Observation where that is the doctor's own.
     """
-    own = [] if report.agreed_reading else [entry_reference(report, "Observation")]
+    own = [] if report.agreed_readings else [entry_reference(report, "Observation")]
     return Provenance(
         meta=tagged(event_tag(report, SIGNED), version_tag(report)),
         target=[

@@ -1,6 +1,6 @@
 """Load what was signed out of the tables. Reads only: other packages write them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -70,7 +70,7 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
     return SignedReport(
         case_id=case_id,
         version=version,
-        amends=_was_approved_before(connection, case_id, version),
+        amends=bool(_approved_before(connection, case_id, version)),
         patient=PatientIdentity(
             patient_id=found.patient_id,
             issuer=found.issuer_of_patient_id,
@@ -87,10 +87,29 @@ def load(connection: Connection, case_id: UUID, version: int) -> SignedReport:
         ),
         reading=readings[0] if readings else None,
         others=readings[1:],
+        withdrawn=_withdrawn(connection, case_id, version, _further(signed, readings)),
         doctor=signed[Stage.DOCTOR],
         pharmacist=signed[Stage.PHARMACIST],
         admin=signed[Stage.ADMIN],
     )
+
+
+def _further(signed: Mapping[Stage, Signature], readings: Sequence[Reading]) -> set[str]:
+    """Return the models whose findings are filed beside the first, because the doctor agreed."""
+    if signed.keys() != set(Stage) or signed[Stage.DOCTOR].decision is not Decision.AGREE:
+        return set()
+    return {each.model_name for each in readings[1:] if not each.uncertain}
+
+
+def _withdrawn(
+    connection: Connection, case_id: UUID, version: int, still: set[str]
+) -> tuple[str, ...]:
+    """Return the models whose findings earlier reports have filed, and that are no more so."""
+    filed: set[str] = set()
+    for earlier in _approved_before(connection, case_id, version):
+        signed = _signatures(connection, case_id, earlier)
+        filed |= _further(signed, _readings(connection, case_id, earlier))
+    return tuple(sorted(filed - still))
 
 
 def _signatures(connection: Connection, case_id: UUID, version: int) -> dict[Stage, Signature]:
@@ -128,13 +147,13 @@ def _in_force_at(rows: Sequence[Row[tuple[object, ...]]], at: datetime) -> dict[
     }
 
 
-def _was_approved_before(connection: Connection, case_id: UUID, version: int) -> bool:
-    earlier = select(signature.c.id).where(
+def _approved_before(connection: Connection, case_id: UUID, version: int) -> Sequence[int]:
+    earlier = select(signature.c.case_version).where(
         signature.c.case_id == case_id,
         signature.c.case_version < version,
         signature.c.stage == Stage.ADMIN,
     )
-    return connection.execute(earlier).first() is not None
+    return connection.execute(earlier.distinct()).scalars().all()
 
 
 def _modalities(connection: Connection, study_instance_uid: str, version: int) -> tuple[str, ...]:

@@ -30,9 +30,9 @@ def full_url(report: SignedReport, resource_type: str, part: str = "") -> str:
     return f"urn:uuid:{derived_id('fhir', report.case_id, report.version, resource_type, part)}"
 
 
-def entry_reference(report: SignedReport, resource_type: str) -> Reference:
+def entry_reference(report: SignedReport, resource_type: str, part: str = "") -> Reference:
     """Return a reference to another entry of the same Bundle."""
-    return Reference(reference=full_url(report, resource_type), type=resource_type)
+    return Reference(reference=full_url(report, resource_type, part), type=resource_type)
 
 
 def signer(signature: Signature) -> Reference:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from datetime import UTC
+from typing import Any
 
 from fhir.resources.R4B.annotation import Annotation
 from fhir.resources.R4B.attachment import Attachment
@@ -27,15 +28,36 @@ NOT_FOR_PRIMARY_DIAGNOSIS = "AI - not for primary diagnosis"
 """What every word and picture of a model bears."""
 
 
-def observation(report: SignedReport) -> Observation:
-    """Return the finding: the model's where the doctor agreed with it, else the doctor's own.
+def findings_by_models(report: SignedReport) -> tuple[tuple[str, Observation], ...]:
+    """Return what models found and the doctor agreed with, each after what tells it from others.
 
-    Both are one resource to the EHR: when an amended report says something else, the earlier
-    finding is replaced and does not stay in the chart beside it.
+    The first is the same resource to the EHR as a doctor's own: when an amended report says
+    something else, the earlier finding is replaced and does not stay in the chart beside it.
     """
-    agreed = report.agreed_reading
-    common = {
-        "identifier": [Identifier(system=codes.OBSERVATION_SYSTEM, value=str(report.case_id))],
+    return tuple(
+        (part, Observation(**_common(report, part), **_by_model(report, reading, part)))
+        for reading in report.agreed_readings
+        for part in [report.part_of(reading)]
+    )
+
+
+def finding_by_doctor(report: SignedReport) -> Observation:
+    """Return the doctor's own finding."""
+    return Observation(**_common(report, ""), **_by_doctor(report))
+
+
+def withdrawn_finding(report: SignedReport, model_name: str) -> Observation:
+    """Return a finding that an earlier report has filed, as one that is not to be used any more."""
+    return Observation(
+        **_common(report, model_name) | {"status": "entered-in-error"},
+        meta=tagged(version_tag(report), security=codes.asserted_by_ai()),
+    )
+
+
+def _common(report: SignedReport, part: str) -> dict[str, Any]:
+    value = f"{report.case_id}.{part}" if part else str(report.case_id)
+    return {
+        "identifier": [Identifier(system=codes.OBSERVATION_SYSTEM, value=value)],
         "status": status(report),
         "category": [codes.imaging()],
         "code": codes.imaging_finding(),
@@ -44,17 +66,14 @@ def observation(report: SignedReport) -> Observation:
         "issued": _issued(report),
         "partOf": [entry_reference(report, "ImagingStudy")],
     }
-    if agreed is not None:
-        return Observation(**common, **_by_model(report, agreed))
-    return Observation(**common, **_by_doctor(report))
 
 
-def _by_model(report: SignedReport, reading: Reading) -> dict[str, object]:
+def _by_model(report: SignedReport, reading: Reading, part: str) -> dict[str, Any]:
     finding = reading.finding
     note = f"{NOT_FOR_PRIMARY_DIAGNOSIS}. Asserted by {reading.model_name} {reading.model_version}."
     return {
         "meta": tagged(version_tag(report), security=codes.asserted_by_ai()),
-        "device": entry_reference(report, "Device"),
+        "device": entry_reference(report, "Device", part),
         "valueCodeableConcept": codes.dicom_concept(finding.code, finding.label),
         "note": [Annotation(text=note)],
         "component": [
@@ -67,9 +86,9 @@ def _by_model(report: SignedReport, reading: Reading) -> dict[str, object]:
     }
 
 
-def _by_doctor(report: SignedReport) -> dict[str, object]:
+def _by_doctor(report: SignedReport) -> dict[str, Any]:
     finding = report.finding
-    by_doctor: dict[str, object] = {
+    by_doctor: dict[str, Any] = {
         "meta": tagged(version_tag(report)),
         "performer": [signer(report.doctor)],
     }
@@ -98,7 +117,10 @@ def diagnostic_report(report: SignedReport, site: Site, pdf: bytes) -> Diagnosti
         issued=_issued(report),
         performer=[department(site)],
         resultsInterpreter=[signer(report.doctor)],
-        result=[entry_reference(report, "Observation")],
+        result=[
+            entry_reference(report, "Observation", part)
+            for part in [report.part_of(each) for each in report.agreed_readings] or [""]
+        ],
         imagingStudy=[entry_reference(report, "ImagingStudy")],
         conclusion=printable(report.conclusion),
         conclusionCode=_conclusion_code(report),

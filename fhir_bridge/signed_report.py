@@ -128,6 +128,9 @@ class SignedReport:
     admin: Signature
     others: tuple[Reading, ...] = ()
     """What other models have read of the same version."""
+    withdrawn: tuple[str, ...] = ()
+    """Models whose findings an earlier report of the case has filed beside the first, and that this
+    one does not stand behind."""
 
     def __post_init__(self) -> None:
         _require_signatures(self)
@@ -145,9 +148,23 @@ class SignedReport:
         return self.doctor.decision
 
     @property
-    def agreed_reading(self) -> Reading | None:
-        """The model's reading where the doctor agreed with it, else None."""
-        return self.reading if self.decision is Decision.AGREE else None
+    def agreed_readings(self) -> tuple[Reading, ...]:
+        """What models have found where the doctor agreed; empty where the finding is their own."""
+        if self.decision is not Decision.AGREE or self.reading is None:
+            return ()
+        return (self.reading, *self.further_findings)
+
+    @property
+    def further_findings(self) -> tuple[Reading, ...]:
+        """What other models have found: agreeing, a doctor agrees with all of them."""
+        return tuple(each for each in self.others if not each.uncertain)
+
+    def part_of(self, reading: Reading) -> str:
+        """Return what tells the resources of a reading from those of others; the first's is empty.
+
+        The first is what the case's finding is known by, whichever model's it is, or the doctor's.
+        """
+        return "" if reading is self.reading else reading.model_name
 
     @property
     def finding(self) -> Finding | None:
@@ -157,11 +174,10 @@ class SignedReport:
         """
         if self.decision is Decision.UNINTERPRETABLE:
             return None
-        if (agreed := self.agreed_reading) is not None:
-            found = [agreed, *(each for each in self.others if not each.uncertain)]
-            labels = dict.fromkeys(each.finding.label for each in found)
+        if agreed := self.agreed_readings:
+            labels = dict.fromkeys(each.finding.label for each in agreed)
             # One code cannot say what several models found.
-            return Finding("; ".join(labels), agreed.finding.code if len(labels) == 1 else None)
+            return Finding("; ".join(labels), agreed[0].finding.code if len(labels) == 1 else None)
         own = printable(self.doctor.finding)
         classes = () if self.reading is None else self.reading.probabilities
         codes = (it.code for it in classes if it.label.casefold() == own.casefold())

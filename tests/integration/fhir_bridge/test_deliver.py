@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fhir_bridge.signed_report import SignedReport
 from message_contracts.delivery import ResourceOutcome
 from tests.peers.fhir import FhirServer
 from tests.peers.processes import free_port
-from tests.unit.fhir_bridge.reports import PATIENT, SITE, SYSTEMS, a_report, an_override
+from tests.unit.fhir_bridge.reports import PATIENT, READING, SITE, SYSTEMS, a_report, an_override
 
 PDF = b"%PDF-1.7 a report"
 KINDS = {
@@ -325,3 +326,34 @@ def test_a_folder_that_cannot_be_written_to_is_tried_again(tmp_path: Path) -> No
 
     with pytest.raises(EhrUnavailable, match="ehr-outbox"):
         to_folder(tmp_path / "ehr-outbox", a_report(), bundle_of(a_report()), PDF)
+
+
+BONES = replace(READING, model_name="bones", device_uid="2.25.9")
+
+
+def test_the_findings_of_several_models_are_one_report(ehr: FhirServer, client: FhirClient) -> None:
+    report = replace(a_report(), others=(BONES,))
+
+    outcomes = deliver(client, report)
+    again = deliver(client, report)
+
+    expected = KINDS | {"Device": 2, "Observation": 2, "Provenance": 3}
+    assert held_by(ehr) == expected
+    assert Counter(it.resource_type for it in outcomes) == expected
+    assert Counter(it.resource_type for it in again) == expected
+    results = [it["reference"] for it in the_report(ehr)["result"]]
+    assert set(results) == {f"Observation/{it['id']}" for it in ehr.search("Observation")}
+
+
+def test_a_finding_that_is_stood_behind_no_more_does_not_stay(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    deliver(client, replace(a_report(), others=(BONES,)))
+
+    deliver(client, replace(an_override(), version=2, amends=True, withdrawn=("bones",)))
+
+    held = {it["status"]: it for it in ehr.search("Observation")}
+    assert held.keys() == {"amended", "entered-in-error"}
+    assert "valueCodeableConcept" not in held["entered-in-error"]
+    [result] = the_report(ehr)["result"]
+    assert result["reference"] == f"Observation/{held['amended']['id']}"

@@ -144,3 +144,19 @@ def test_the_stages_are_told_apart(database: Database) -> None:
     with database.reading() as connection:
         stages = [it.stage for it in load(connection, CASE_ID, 1).signatures]
     assert stages == [Stage.DOCTOR, Stage.PHARMACIST, Stage.ADMIN]
+
+
+def test_what_an_earlier_report_filed_of_other_models_is_known(database: Database) -> None:
+    chest = a_report().reading
+    assert chest is not None
+    others = (replace(chest, model_name="y-model"), replace(chest, model_name="z-model"))
+    keep_case(database, replace(a_report(), others=others))
+    # Of two, one stays.
+    second = replace(a_report(version=2, amends=True), others=others[:1])
+    keep_case(database, second)
+    keep_case(database, replace(an_override(), version=3, amends=True))
+
+    with database.reading() as connection:
+        assert load(connection, CASE_ID, 1).withdrawn == ()
+        assert load(connection, CASE_ID, 2).withdrawn == ("z-model",)
+        assert load(connection, CASE_ID, 3).withdrawn == ("y-model", "z-model")

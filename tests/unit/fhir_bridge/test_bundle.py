@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from fhir_bridge.bundle import transaction
 from fhir_bridge.signed_report import Decision, SignedReport
+from fhir_bridge.splitting import MOST_ENTRIES, located, split
 from tests.unit.fhir_bridge.reports import (
     ADMIN,
     PATIENT,
@@ -251,3 +252,80 @@ def test_uninterpretable_has_no_conclusion_code() -> None:
     report = a_report(doctor(Decision.UNINTERPRETABLE, notes="Motion."))
 
     assert "conclusionCode" not in one(report, "DiagnosticReport")
+
+
+BONES = replace(
+    READING,
+    model_name="bones",
+    device_uid="2.25.9",
+    probabilities=tuple(reversed(READING.probabilities)),
+)
+UNSURE = replace(READING, model_name="unsure", device_uid="2.25.8", uncertain=True)
+
+
+def with_several(**changes: Any) -> SignedReport:
+    return replace(a_report(), others=(BONES, UNSURE), **changes)
+
+
+def test_each_finding_that_the_doctor_agrees_with_is_an_observation_of_its_own() -> None:
+    report = with_several()
+
+    first, second = resources(report, "Observation")
+
+    assert [it["identifier"][0]["value"] for it in (first, second)] == [
+        str(report.case_id),
+        f"{report.case_id}.bones",
+    ]
+    assert second["valueCodeableConcept"]["text"] == BONES.finding.label
+    by_url = {it["fullUrl"]: it["resource"] for it in bundle_of(report)["entry"]}
+    devices = [by_url[it["device"]["reference"]] for it in (first, second)]
+    assert [it["deviceName"][0]["name"] for it in devices] == [READING.model_name, "bones"]
+    results = one(report, "DiagnosticReport")["result"]
+    assert [by_url[it["reference"]] for it in results] == [first, second]
+    authors = resources(report, "Provenance")[:2]
+    assert [by_url[it["target"][0]["reference"]] for it in authors] == [first, second]
+    assert [by_url[it["agent"][0]["who"]["reference"]] for it in authors] == devices
+    assert "unsure" not in json.dumps(bundle_of(report))
+
+
+def test_where_the_doctor_overrides_no_model_has_an_observation() -> None:
+    report = replace(an_override("Lung abscess"), others=(BONES,))
+
+    assert "performer" in one(report, "Observation")
+    assert "bones" not in json.dumps(bundle_of(report))
+
+
+def test_a_finding_that_is_stood_behind_no_more_is_withdrawn() -> None:
+    report = replace(an_override("Lung abscess"), amends=True, version=2, withdrawn=("bones",))
+
+    own, withdrawn = resources(report, "Observation")
+
+    assert withdrawn["identifier"][0]["value"] == f"{report.case_id}.bones"
+    assert withdrawn["status"] == "entered-in-error"
+    assert "valueCodeableConcept" not in withdrawn
+    assert len(one(report, "DiagnosticReport")["result"]) == 1
+    assert own["status"] == "amended"
+
+
+def test_a_bundle_of_several_findings_is_split_so_that_every_part_is_small() -> None:
+    bundle = bundle_of(with_several(withdrawn=("brain",)))
+
+    before, last = split(bundle)
+
+    findings = [it for it in bundle["entry"] if it["resource"]["resourceType"] == "Observation"]
+    assert list(before) == [it["fullUrl"] for it in findings[1:]]
+    parts = [*before.values(), last]
+    assert all(len(part["entry"]) <= MOST_ENTRIES for part in parts)
+    sent = {it["fullUrl"] for part in parts for it in part["entry"]}
+    assert sent == {it["fullUrl"] for it in bundle["entry"]}
+    for part in before.values():
+        assert set(references_in(part["entry"])) <= {it["fullUrl"] for it in part["entry"]}
+    places = {url: f"Observation/{number}" for number, url in enumerate(before)}
+    known = {it["fullUrl"] for it in last["entry"]} | set(places.values())
+    assert set(references_in(located(last, places)["entry"])) <= known
+
+
+def test_a_bundle_of_one_finding_is_sent_as_it_is() -> None:
+    bundle = bundle_of(a_report())
+
+    assert split(bundle) == ({}, bundle)

@@ -47,7 +47,7 @@ def test_where_the_doctor_overrides_the_finding_is_the_doctors() -> None:
     assert report.finding is not None
     assert report.finding.text == "Lung abscess"
     assert report.finding.code is None
-    assert report.agreed_reading is None
+    assert report.agreed_readings == ()
     assert "Viral" not in report.conclusion
 
 
