@@ -63,6 +63,7 @@ _ALGORITHM_MANUFACTURER = _dcm("122405", "Algorithm Manufacturer")
 _ALGORITHM_PARAMETERS = _dcm("111002", "Algorithm Parameters")
 _PROBABILITY = _dcm("122157", "Probability")
 _SOURCE = _dcm("121112", "Source of Measurement")
+_COMMENT = _dcm("121106", "Comment")
 
 _IMAGING_PROCEDURE = CodedConcept(
     value="363679005", scheme_designator="SCT", meaning="Imaging procedure"
@@ -76,11 +77,13 @@ def make(
     reading: Reading,
     read_frames: Sequence[Sequence[int]],
     telling: Sequence[tuple[Dataset, int]] = (),
+    remark: str | None = None,
 ) -> ResultObject:
     """Return the report of a reading of ``sources``, the first of which names the patient.
 
     ``read_frames`` has, for each source, the frames that the model read, counted from 0. The
     probability of the foremost class is inferred from the ``telling`` frames before all others.
+    ``remark`` says in words what else a reader must know, such as what could not be read.
     """
     made, left_out = begin(sources[0], reading, Kind.STRUCTURED_REPORT, Comprehensive3DSRStorage)
     made.Modality = "SR"
@@ -102,20 +105,21 @@ def make(
     if len(referenced) < len(sources):
         left_out += ("CurrentRequestedProcedureEvidenceSequence",)
     inferred_from = [each for each in telling if can_be_referenced(each[0])]
-    return finish(made, left_out, _measurement_report(reading, referenced, inferred_from))
+    return finish(made, left_out, _measurement_report(reading, referenced, inferred_from, remark))
 
 
 def _measurement_report(
     reading: Reading,
     referenced: Sequence[tuple[Dataset, Sequence[int]]],
     telling: Sequence[tuple[Dataset, int]],
+    remark: str | None,
 ) -> dict[int, bytes]:
     """Return the content tree (TID 1500)."""
     content = [
         code(Relationship.HAS_CONCEPT_MOD, _LANGUAGE, _ENGLISH),
         *_observer(reading.model),
         code(Relationship.HAS_CONCEPT_MOD, _PROCEDURE_REPORTED, _IMAGING_PROCEDURE),
-        container(_MEASUREMENTS, [_group(reading, referenced, telling)]),
+        container(_MEASUREMENTS, [_group(reading, referenced, telling, remark)]),
     ]
     return root(_REPORT, content, template="1500")
 
@@ -136,8 +140,9 @@ def _group(
     reading: Reading,
     referenced: Sequence[tuple[Dataset, Sequence[int]]],
     telling: Sequence[tuple[Dataset, int]],
+    remark: str | None,
 ) -> bytes:
-    """Return the group of measurements (TID 1501)."""
+    """Return the group of measurements (TID 1501, which is extensible: hence the comment)."""
     model = reading.model
     tracking_uid = reading.uid(Kind.STRUCTURED_REPORT, "tracking")
     finding = _UNCERTAIN if reading.uncertain else reading.probabilities[0].code
@@ -151,6 +156,7 @@ def _group(
             for place, each in enumerate(reading.probabilities)
         ),
         *(_image(Relationship.CONTAINS, source, frames) for source, frames in referenced),
+        *([] if remark is None else [text(Relationship.CONTAINS, _COMMENT, remark)]),
     ]
     return container(_GROUP, content, template="1501")
 
