@@ -96,7 +96,8 @@ def root(
     found = {
         _VALUE_TYPE: element(_VALUE_TYPE, "CS", "CONTAINER"),
         _CONCEPT_NAME_CODE_SEQUENCE: _code_sequence(_CONCEPT_NAME_CODE_SEQUENCE, name),
-        _CONTINUITY_OF_CONTENT: element(_CONTINUITY_OF_CONTENT, "CS", "CONTINUOUS"),
+        # Else a reader may leave out what a number is, and show its digits alone: DCMTK does.
+        _CONTINUITY_OF_CONTENT: element(_CONTINUITY_OF_CONTENT, "CS", "SEPARATE"),
     }
     if template is not None:
         identified = element(0x00080105, "CS", "DCMR") + element(0x0040DB00, "CS", template)

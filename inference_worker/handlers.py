@@ -125,6 +125,8 @@ class Worker:
         for number, capture in enumerate(made.captures[1:], start=2):
             results[f"SC-{number}.dcm"] = capture
         results["SR.dcm"] = made.report
+        if made.parametric_map is not None:
+            results["PM.dcm"] = made.parametric_map
         contents = {name: result.content for name, result in results.items()}
         contents["heatmap.png"] = heatmap_png(made.heatmap)
         contents["source.png"] = source_png(made.heatmap)
@@ -246,7 +248,9 @@ def _completed(
         heatmap_sop_instance_uid=study.explained.instance.sop_instance_uid,
         heatmap_frame_number=_frame_number(study),
         result_sop_instance_uids=tuple(
-            each.sop_instance_uid for each in (*made.captures, made.report)
+            each.sop_instance_uid
+            for each in (*made.captures, made.report, made.parametric_map)
+            if each is not None
         ),
         heatmap_key=f"{folder}/heatmap.png",
         source_key=f"{folder}/source.png",

@@ -1,4 +1,4 @@
-"""What the Secondary Capture and the Structured Report of one reading have in common."""
+"""What all objects made of one reading have in common."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ MANUFACTURER = "Countersign"
 IMPLEMENTATION_CLASS_UID = derived_uid("implementation", "inference_worker")
 IMPLEMENTATION_VERSION_NAME = "COUNTERSIGN_0_1"
 
+FIRST_SERIES_NUMBER = 9001
+"""Far above what modalities count to: workstations list results after the pictures."""
+
 _LONG_STRING = 64
 
 
@@ -37,6 +40,9 @@ class Kind(StrEnum):
 
     SECONDARY_CAPTURE = "secondary_capture"
     STRUCTURED_REPORT = "structured_report"
+    PARAMETRIC_MAP = "parametric_map"
+    EXPLANATION = "explanation"
+    """A Secondary Capture about another class, which a person has asked for."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,7 @@ def begin(
     made.SOPClassUID = sop_class_uid
     made.SOPInstanceUID = reading.instance_uid(kind, number)
     made.SeriesInstanceUID = reading.uid(kind, "series")
-    # Far above what modalities count to: workstations list results after the pictures.
-    made.SeriesNumber = 9001 if kind is Kind.SECONDARY_CAPTURE else 9002
+    made.SeriesNumber = FIRST_SERIES_NUMBER + tuple(Kind).index(kind)
     made.InstanceNumber = number
     made.InstanceCreationDate = made.SeriesDate = made.ContentDate = date
     made.InstanceCreationTime = made.SeriesTime = made.ContentTime = time
@@ -143,6 +148,15 @@ def can_be_referenced(source: Dataset) -> bool:
     """
     uids = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
     return all(len(valid_values(source, keyword)) == 1 for keyword in uids)
+
+
+def put_laterality(made: Dataset, source: Dataset) -> None:
+    """Say which side, as far as the source knows it; empty otherwise (Type 2C, PS3.3 §C.7.3.1).
+
+    Body Part Examined is not taken over: beside an unpaired one, Laterality may not be present.
+    """
+    sides = [valid_values(source, keyword) for keyword in ("Laterality", "ImageLaterality")]
+    put(made, "Laterality", next((side for side in sides if side in {("R",), ("L",)}), ()))
 
 
 def code_item(concept: CodedConcept) -> Dataset:

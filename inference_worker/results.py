@@ -7,9 +7,11 @@ from datetime import datetime, tzinfo
 from pydicom import Dataset
 
 from imaging_pixels.render import render
-from inference_worker import secondary_capture, structured_report
+from inference_worker import parametric_map, secondary_capture, structured_report
 from inference_worker.decoding import parse
 from inference_worker.heatmap import Heatmap, Legend, draw_heatmap
+from inference_worker.parametric_map import MappedFrame
+from inference_worker.partial_reading import not_read, statement
 from inference_worker.plane_geometry import pixel_aspect
 from inference_worker.result_attributes import Reading, ResultObject
 from inference_worker.study_reading import Predict, ReadFrame, StudyReading
@@ -49,6 +51,9 @@ class Results:
     captures: tuple[ResultObject, ...]
     """Of the frames that matter, the one that tells most first."""
     report: ResultObject
+    parametric_map: ResultObject | None
+    """Of the frames that matter; ``None`` where it is not wanted, or they do not say where they
+    lie."""
 
 
 def make_results(
@@ -64,49 +69,78 @@ def make_results(
     ``known_as`` are the patient and the order by keyword, where the sources do not agree on them.
     """
     reading = replace(_reading(request, requested_at, time_zone, model, study), known_as=known_as)
-    header, heatmap, captures = _captures(reading, study)
+    drawn = _draw(reading, study, mapped=request.parametric_map)
     telling = [(_source_of(study, explained), explained.frame) for explained in study.telling]
-    sources, read_frames = _first_the_explained(study, header)
+    sources, read_frames = _first_the_explained(study, drawn.source)
     return Results(
         reading,
-        heatmap,
-        captures,
-        structured_report.make(sources, reading, read_frames, telling),
+        drawn.heatmap,
+        tuple(drawn.captures),
+        structured_report.make(
+            sources,
+            reading,
+            read_frames,
+            telling,
+            statement(not_read(study.unreadable, study.refused)),
+        ),
+        _parametric_map(reading, study, drawn),
     )
 
 
-def _captures(
-    reading: Reading, study: StudyReading
-) -> tuple[Dataset, Heatmap, tuple[ResultObject, ...]]:
-    """Return the instance that tells most, its heat map, and the captures of all that matter."""
+@dataclass
+class _Drawn:
+    """What was drawn of the frames that matter."""
+
+    source: Dataset
+    """The instance that tells most."""
+    heatmap: Heatmap
+    """Its heat map."""
+    captures: list[ResultObject]
+    mapped: list[MappedFrame | None]
+    """Empty where they are not wanted."""
+
+
+def _draw(reading: Reading, study: StudyReading, *, mapped: bool) -> _Drawn:
     classes = reading.model.classes
-    captures, first = [], None
+    drawn: _Drawn | None = None
     held: tuple[str, Dataset] | None = None
     for number, explained in enumerate(study.telling, start=1):
         uid = explained.instance.sop_instance_uid
         if held is None or held[0] != uid:
             held = (uid, parse(explained.instance.read()))
-        source = held[1]
+        source, frame, prediction = held[1], explained.frame, explained.prediction
         label = classes[explained.foremost].label
         heatmap = draw_heatmap(
-            render(source, explained.frame),
-            explained.prediction.cam,
+            render(source, frame),
+            prediction.cam,
             Legend(
                 finding=UNCERTAIN if reading.uncertain else reading.probabilities[0].label,
                 explained_class=label,
                 probability=study.probabilities[explained.foremost],
                 model=f"{reading.model.name} {reading.model.version}",
             ),
-            explained.prediction.grid,
-            pixel_aspect(source, explained.frame),
+            prediction.grid,
+            pixel_aspect(source, frame),
         )
-        captures.append(
-            secondary_capture.make(source, heatmap.capture, reading, explained.frame, number, label)
+        drawn = drawn or _Drawn(source, heatmap, [], [])
+        drawn.captures.append(
+            secondary_capture.make(source, heatmap.capture, reading, frame, number, label)
         )
-        first = first or (source, heatmap)
-    if first is None:
+        if mapped:
+            drawn.mapped.append(
+                parametric_map.mapped_frame(source, frame, prediction.cam, prediction.grid)
+            )
+    if drawn is None:
         raise ValueError("a reading rests on one frame at least")
-    return *first, tuple(captures)
+    return drawn
+
+
+def _parametric_map(reading: Reading, study: StudyReading, drawn: _Drawn) -> ResultObject | None:
+    frames = [each for each in drawn.mapped if each is not None]
+    if not frames or drawn.mapped[0] is None:
+        return None
+    explained = reading.model.classes[study.explained.foremost]
+    return parametric_map.make(drawn.source, frames, reading, explained)
 
 
 def _source_of(study: StudyReading, explained: ReadFrame) -> Dataset:

@@ -3,12 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.encaps import generate_fragments
-from pydicom.uid import UID, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from imaging_pixels.decode import frame_count
-from imaging_pixels.transcode import LOSSY_METHODS
 from inference_worker.copied_attributes import put, valid_values
+from inference_worker.lossy_compression import describe_compression
 from inference_worker.plane_geometry import patient_orientation
 from inference_worker.result_attributes import (
     NOT_FOR_PRIMARY_DIAGNOSIS,
@@ -19,6 +18,7 @@ from inference_worker.result_attributes import (
     can_be_referenced,
     code_item,
     finish,
+    put_laterality,
 )
 from message_contracts.coding import CodedConcept
 
@@ -56,8 +56,9 @@ def make(
         f"{reading.model.version} for {explained_class or reading.probabilities[0].label}, "
         "blended over the source."
     )
-    _describe_compression(made, source)
-    _describe_place(made, source, frame)
+    describe_compression(made, source)
+    put_laterality(made, source)
+    _describe_orientation(made, source, frame)
     # A legend is no patient data; whether the picture below it has some, only the source knows.
     is_clean = valid_values(source, "BurnedInAnnotation") == ("NO",)
     made.BurnedInAnnotation = "NO" if is_clean else "YES"
@@ -79,43 +80,8 @@ def _describe_derivation(made: Dataset, source: Dataset, frame: int) -> tuple[st
     return ()
 
 
-def _describe_compression(made: Dataset, source: Dataset) -> None:
-    """Once lossy, always lossy (PS3.3 §C.7.6.1.1.5)."""
-    transfer_syntax_uid = UID(source.file_meta.get("TransferSyntaxUID", ""))
-    declared = valid_values(source, "LossyImageCompression")
-    if declared == ("01",) or transfer_syntax_uid in LOSSY_METHODS:
-        made.LossyImageCompression = "01"
-    elif declared == ("00",):
-        made.LossyImageCompression = "00"
-        return
-    else:
-        return
-    ratios = valid_values(source, "LossyImageCompressionRatio")
-    methods = valid_values(source, "LossyImageCompressionMethod")
-    if transfer_syntax_uid in LOSSY_METHODS and not (ratios and len(ratios) == len(methods)):
-        ratios, methods = (_ratio(source),), (LOSSY_METHODS[transfer_syntax_uid],)
-    if ratios and len(ratios) == len(methods):
-        put(made, "LossyImageCompressionRatio", ratios)
-        put(made, "LossyImageCompressionMethod", methods)
-
-
-def _ratio(source: Dataset) -> str:
-    """Return the size of the pixels in the form that we read them, over their size as kept."""
-    coded = sum(len(fragment) for fragment in generate_fragments(source.PixelData))
-    samples = int(source.get("SamplesPerPixel") or 1)
-    cells = source.Rows * source.Columns * samples * frame_count(source)
-    return f"{cells * source.BitsAllocated / 8 / max(coded, 1):.2f}"
-
-
-def _describe_place(made: Dataset, source: Dataset, frame: int) -> None:
-    """Say which side, as far as the source knows it; empty otherwise (Type 2C, PS3.3 §C.7.3.1).
-
-    Rows and columns run as they do in the source: nothing is turned upright. Body Part Examined is
-    not taken over: beside an unpaired one, Laterality may not be present.
-    """
-    sides = [valid_values(source, keyword) for keyword in ("Laterality", "ImageLaterality")]
-    known = next((side for side in sides if side in {("R",), ("L",)}), ())
-    put(made, "Laterality", known)
+def _describe_orientation(made: Dataset, source: Dataset, frame: int) -> None:
+    """Say how rows and columns run: as they do in the source, for nothing is turned upright."""
     stated = valid_values(source, "PatientOrientation")
     put(made, "PatientOrientation", stated or patient_orientation(source, frame) or ())
 

@@ -85,5 +85,8 @@ class PacsDestination(BaseModel):
     """When it may be sent to, in the site's time zone; ``None``: at any time."""
 
     retry: DestinationRetry = DestinationRetry()
+    parametric_map: bool = False
+    """Send the heat map of CT and MR as a Parametric Map too (PS3.3 §A.75)."""
+
     commitment: bool = False
     """Ask for Storage Commitment (PS3.4 Annex J) of what it has taken."""

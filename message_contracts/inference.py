@@ -92,6 +92,9 @@ class InferenceRequested(Message):
     shadow: bool = False
     """The reading is recorded for comparison and nothing else: no result objects, no answer."""
 
+    parametric_map: bool = False
+    """Where the images say where they lie, the heat map is wanted as a Parametric Map too."""
+
     @property
     @override
     def routing_key(self) -> str:
@@ -127,8 +130,8 @@ class InferenceCompleted(Message):
     """Which of its frames, counted from 1, where it is multi-frame."""
 
     result_sop_instance_uids: tuple[DicomUid, ...] = Field(min_length=1)
-    """(0008,0018) of the Secondary Captures, that of the heat map first, and of the Structured
-    Report."""
+    """(0008,0018) of the Secondary Captures, that of the heat map first, of the Structured Report,
+    and of the Parametric Map where there is one."""
 
     heatmap_key: str
     """Where the instance store keeps the overlay, a PNG."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import Connection, select
+
+from imaging_store.schema.results import result_object
 from message_contracts.case import Stage
 from message_contracts.delivery import EHR, AttachmentRequested, ReportRequested
 from message_contracts.destination import PacsDestination
@@ -22,6 +25,8 @@ from workflow_engine.routing import Route
 from workflow_engine.signing import Decision
 
 SOURCE = "workflow_engine"
+PARAMETRIC_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.30"
+"""SOP Class UID, PS3.6."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,13 @@ class Occasion:
     cause: Envelope | None = None
 
 
-def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occasion) -> None:
+def ask_model(
+    transaction: Transaction,
+    case: Case,
+    route: Route,
+    destinations: Sequence[PacsDestination],
+    occasion: Occasion,
+) -> None:
     """Have a model read the version under way; of one in shadow the case knows nothing.
 
     A shadow reading is never urgent: nobody waits for it.
@@ -51,6 +62,7 @@ def ask_model(transaction: Transaction, case: Case, route: Route, occasion: Occa
             sop_instance_uids=route.sop_instance_uids,
             urgency=how_soon,
             shadow=route.shadow,
+            parametric_map=any(each.parametric_map for each in destinations),
         ),
         inference_request_id(case, route.model, shadow=route.shadow),
         occasion,
@@ -94,7 +106,9 @@ def release_results(
         and not (added and each.rejected_at is None)
     ]
     due = releases.due(case, releases.Results(uids, decision), destinations, requested)
+    maps = _parametric_maps(connection, uids)
     for destination in due:
+        sent = [uid for uid in uids if destination.parametric_map or uid not in maps]
         delivery = deliveries.request(
             connection, case, destination.name, deliveries.PACS, occasion.at
         )
@@ -105,7 +119,7 @@ def release_results(
             Entry(
                 Trigger.DELIVERY_REQUESTED,
                 occasion.at,
-                details={"destination": destination.name, "sop_instance_uids": list(uids)},
+                details={"destination": destination.name, "sop_instance_uids": sent},
             ),
         )
         send(
@@ -115,13 +129,25 @@ def release_results(
                 case_version=case.version,
                 study_instance_uid=case.study_instance_uid,
                 destination=destination.name,
-                sop_instance_uids=uids,
+                sop_instance_uids=tuple(sent),
             ),
             deliveries.message_id(AttachmentRequested.TYPE, case.id, delivery),
             occasion,
         )
     if not case.on_hold:
         hasten(transaction, _waiting(transaction, case))
+
+
+def _parametric_maps(connection: Connection, uids: Sequence[str]) -> frozenset[str]:
+    """Return which of the results go only to who asks for them."""
+    made = result_object.c
+    return frozenset(
+        connection.execute(
+            select(made.sop_instance_uid).where(
+                made.sop_instance_uid.in_(uids), made.sop_class_uid == PARAMETRIC_MAP_STORAGE
+            )
+        ).scalars()
+    )
 
 
 def _waiting(transaction: Transaction, case: Case) -> list[str]:

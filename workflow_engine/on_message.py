@@ -67,7 +67,7 @@ class WorkflowHandler:
             case StudyOpened() as body:
                 effect = partial(_study_opened, body, occasion)
             case StudyReceived() | StudyUpdated() as body:
-                effect = partial(_study_complete, body, occasion)
+                effect = partial(self._study_complete, body, occasion)
             case StudyConflicted() as body:
                 effect = partial(_study_conflicted, body, occasion)
             case ConflictSettled() as body:
@@ -81,6 +81,33 @@ class WorkflowHandler:
             case Message() as body:
                 raise NotAskedFor(f"{body.TYPE}: the workflow does not read it")
         return effect
+
+    def _study_complete(
+        self, body: StudyReceived, occasion: Occasion, transaction: Transaction
+    ) -> None:
+        connection = transaction.connection
+        case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
+        if not is_news(case, body.study_version):
+            return
+        routing = route(
+            routable.models(connection),
+            routable.instances(connection, body.study_instance_uid, body.study_version),
+        )
+        trigger = completion(case, model_asked=bool(routing.routes))
+        begun = begin_version(case, body.study_version, trigger, occasion.at)
+        voided = cases.void(connection, cases.unfinished_signatures(connection, case), occasion.at)
+        if holds.end_reached(connection, begun, occasion.at):
+            begun = holds.as_held(connection, begun, occasion.at)
+        details = {
+            **_routing_details(routing),
+            "completion": str(body.reason),
+            "instance_count": body.instance_count,
+            "voided": voided,
+            "on_hold": begun.on_hold,
+        }
+        cases.change(connection, case, begun, Entry(trigger, occasion.at, details=details))
+        for each in (*routing.routes, *routing.shadows):
+            dispatch.ask_model(transaction, begun, each, self.destinations, occasion)
 
     def _inference_answered(
         self,
@@ -118,32 +145,6 @@ class WorkflowHandler:
 
 def _study_opened(body: StudyOpened, occasion: Occasion, transaction: Transaction) -> None:
     cases.find_or_open(transaction.connection, body.study_instance_uid, occasion.at)
-
-
-def _study_complete(body: StudyReceived, occasion: Occasion, transaction: Transaction) -> None:
-    connection = transaction.connection
-    case = cases.find_or_open(connection, body.study_instance_uid, occasion.at)
-    if not is_news(case, body.study_version):
-        return
-    routing = route(
-        routable.models(connection),
-        routable.instances(connection, body.study_instance_uid, body.study_version),
-    )
-    trigger = completion(case, model_asked=bool(routing.routes))
-    begun = begin_version(case, body.study_version, trigger, occasion.at)
-    voided = cases.void(connection, cases.unfinished_signatures(connection, case), occasion.at)
-    if holds.end_reached(connection, begun, occasion.at):
-        begun = holds.as_held(connection, begun, occasion.at)
-    details = {
-        **_routing_details(routing),
-        "completion": str(body.reason),
-        "instance_count": body.instance_count,
-        "voided": voided,
-        "on_hold": begun.on_hold,
-    }
-    cases.change(connection, case, begun, Entry(trigger, occasion.at, details=details))
-    for each in (*routing.routes, *routing.shadows):
-        dispatch.ask_model(transaction, begun, each, occasion)
 
 
 def _routing_details(routing: Routing) -> dict[str, object]:

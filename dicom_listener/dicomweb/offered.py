@@ -13,6 +13,7 @@ from typing import Any
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    ParametricMapStorage,
     SecondaryCaptureImageStorage,
 )
 from sqlalchemy import (
@@ -44,7 +45,10 @@ _MAY_SIGN = frozenset(Stage)
 """Roles that may sign, and so may see what is not signed yet: every role that there is."""
 
 _AGREED = "agree"
-_MODALITIES = {"SR": Comprehensive3DSRStorage, "OT": SecondaryCaptureImageStorage}
+_MODALITIES = {
+    "SR": (Comprehensive3DSRStorage,),
+    "OT": (SecondaryCaptureImageStorage, ParametricMapStorage),
+}
 
 
 def instances_offered() -> ColumnElement[bool]:
@@ -74,7 +78,7 @@ def results_offered(role: str) -> ColumnElement[bool]:
 
 def results_of_modalities(modalities: Sequence[str]) -> ColumnElement[bool]:
     """Return what holds of a row of ``result_object`` whose modality is one of these."""
-    classes = [_MODALITIES[modality] for modality in modalities if modality in _MODALITIES]
+    classes = [uid for modality in modalities for uid in _MODALITIES.get(modality, ())]
     return result_object.c.sop_class_uid.in_(classes)
 
 
@@ -86,7 +90,7 @@ def offered(role: str) -> Subquery:
     received, made = instance.c, result_object.c
     no_number: ColumnElement[Any] = cast(null(), Integer)
     modality = case(
-        *((made.sop_class_uid == uid, name) for name, uid in _MODALITIES.items()), else_="OT"
+        *((made.sop_class_uid.in_(uids), name) for name, uids in _MODALITIES.items()), else_="OT"
     )
     return union_all(
         select(

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import Dataset
+from pydicom.uid import ParametricMapStorage
 from sqlalchemy import select, update
 
 from imaging_store.instances import FileInstanceStore, open_instance_store
@@ -157,6 +158,7 @@ def a_request(
     case_version: int = 1,
     shadow: bool = False,
     urgency: Urgency = Urgency.ROUTINE,
+    parametric_map: bool = False,
 ) -> Envelope:
     return Envelope.of(
         InferenceRequested(
@@ -167,6 +169,7 @@ def a_request(
             sop_instance_uids=uids or ("2.25.103",),
             shadow=shadow,
             urgency=urgency,
+            parametric_map=parametric_map,
         ),
         source="workflow_engine",
         time=NOON,
@@ -355,6 +358,42 @@ def test_the_pictures_are_those_of_the_capture(
     np.testing.assert_array_equal(capture.pixel_array[:rows, :columns], heatmap[..., ::-1])
     assert source.shape == heatmap.shape
     assert not np.array_equal(source, heatmap)
+
+
+PLACED = {
+    "Modality": "CT",
+    "FrameOfReferenceUID": "2.25.9",
+    "ImagePositionPatient": [0, 0, 5],
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "PixelSpacing": [0.5, 0.5],
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "attributes", "maps"), [(True, PLACED, 1), (False, PLACED, 0), (True, {}, 0)]
+)
+def test_a_map_is_made_where_it_is_wanted_and_the_images_say_where_they_lie(
+    worker: Worker,
+    keep: Callable[..., None],
+    database: Database,
+    wanted: bool,
+    attributes: dict[str, Any],
+    maps: int,
+) -> None:
+    keep(an_instance(**attributes))
+
+    answer = answer_of(database, worker.on_inference_requested(a_request(parametric_map=wanted)))
+
+    with database.reading() as connection:
+        made = connection.execute(
+            select(result_object).where(result_object.c.sop_class_uid == ParametricMapStorage)
+        ).all()
+    assert len(made) == maps
+    assert len(answer.result_sop_instance_uids) == 2 + maps
+    for row in made:
+        found = read(worker.store.read(row.key))
+        assert found.SOPInstanceUID == row.sop_instance_uid == answer.result_sop_instance_uids[-1]
+        assert found.pixel_array.shape == (96, 80)
 
 
 def test_below_the_threshold_the_finding_is_uncertain(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.uid import ParametricMapStorage, SecondaryCaptureImageStorage
 
 from imaging_pixels.decode import UndecodablePixels
 from imaging_pixels.render import render
-from inference_worker import secondary_capture, structured_report
+from inference_worker import parametric_map, secondary_capture, structured_report
 from inference_worker.heatmap import Legend, draw_heatmap
 from inference_worker.result_attributes import ResultObject
 from tests.peers.processes import find_program, require
@@ -38,7 +40,7 @@ def errors_of(result: ResultObject, folder: Path) -> list[str]:
     program = require(find_program("dciodvfy"), "dciodvfy", "dicom3tools")
     output = subprocess.run([program, file], capture_output=True, text=True, check=False)
     lines = (output.stdout + output.stderr).splitlines()
-    assert any("SCImage" in line or "Comprehensive3DSR" in line for line in lines)
+    assert {"SCImage", "Comprehensive3DSR", "ParametricMap"} & set(lines)
     errors = [line for line in lines if line.startswith("Error")]
     allowed = [line for line in errors if any(tag in line for tag in KEPT_THOUGH_WRONG)]
     # The validator's summary of values that break their VR says nothing beside those.
@@ -51,15 +53,19 @@ def results_of(source: Dataset, picture: Any, **changes: Any) -> list[ResultObje
     reading = a_reading(study_instance_uid=str(source.StudyInstanceUID), **changes)
     cam = np.linspace(0, 1, 49, dtype=np.float32).reshape(7, 7)
     picture = draw_heatmap(picture, cam, Legend("Star", "Star", 0.7, "shapes 1.2.3")).capture
-    return [
+    results = [
         secondary_capture.make(source, picture, reading),
         structured_report.make([source], reading, [[0]]),
     ]
+    mapped = parametric_map.mapped_frame(source, 0, cam, None)
+    if mapped is not None:
+        results.append(parametric_map.make(source, [mapped], reading, reading.model.classes[2]))
+    return results
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 def test_results_of_real_instances_are_valid(test_data: Path, tmp_path: Path) -> None:
-    checked, faults = 0, {}
+    checked, faults = Counter[str](), {}
     for file in sorted((test_data / "dicom").rglob("*.dcm")):
         try:
             source = pydicom.dcmread(file, force=True)
@@ -70,13 +76,14 @@ def test_results_of_real_instances_are_valid(test_data: Path, tmp_path: Path) ->
         if not source.get("StudyInstanceUID"):
             continue
         for result in results_of(source, picture):
-            checked += 1
+            checked[result.sop_class_uid] += 1
             errors = errors_of(result, tmp_path)
             if errors:
                 faults[f"{file.name}: {result.sop_class_uid}"] = errors
 
     assert faults == {}
-    assert checked >= 80
+    assert checked[SecondaryCaptureImageStorage] >= 40
+    assert checked[ParametricMapStorage] >= 20
 
 
 @pytest.mark.parametrize("uncertain", [True, False])

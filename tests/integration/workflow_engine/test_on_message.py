@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
-from imaging_store.schema.results import model
+from imaging_store.schema.results import model, result_object
 from imaging_store.schema.workflow import destination_delivery, history, inference_result
 from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.delivery import AttachmentDelivered, AttachmentFailed
@@ -225,6 +225,45 @@ def an_answer(**extra: str) -> dict[str, object]:
 def test_a_reading_room_gets_results_as_soon_as_there_are_any(reading_room: Ward) -> None:
     assert reading_room.attached() == [("READING", 1)]
     assert the_delivery(reading_room) == ("PENDING", None)
+
+
+def test_a_map_is_asked_for_and_sent_only_where_a_destination_wants_it(
+    database: Database,
+) -> None:
+    workstation = READING_ROOM.model_copy(update={"name": "3D", "parametric_map": True})
+    ward = Ward(database, (READING_ROOM, workstation))
+    ward.register(a_model())
+    ward.receive(UID)
+    ward.complete(UID)
+    answer = ward.completed(UID)
+    map_uid = f"{UID}.1.903"
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            insert(result_object),
+            {
+                "sop_instance_uid": map_uid,
+                "sop_class_uid": "1.2.840.10008.5.1.4.1.1.30",
+                "study_instance_uid": UID,
+                "series_instance_uid": f"{UID}.3",
+                "case_id": answer.case_id,
+                "case_version": 1,
+                "model_name": "chest",
+                "model_version": "1.0.0",
+                "key": "results/PM.dcm",
+                "sha256": "0" * 64,
+                "made_at": ward.now,
+            },
+        )
+
+    with_map = (*answer.result_sop_instance_uids, map_uid)
+    ward.deliver(answer.model_copy(update={"result_sop_instance_uids": with_map}))
+
+    asked, *sent = [each.body for each in ward.sent()]
+    assert asked.parametric_map
+    assert {each.destination: each.sop_instance_uids for each in sent} == {
+        "READING": answer.result_sop_instance_uids,
+        "3D": with_map,
+    }
 
 
 def test_what_a_destination_answers_stands_beside_the_case(reading_room: Ward) -> None:

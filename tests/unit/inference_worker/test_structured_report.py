@@ -8,7 +8,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from inference_worker.structured_report import make
@@ -155,10 +155,21 @@ def test_the_content_tree_is_as_highdicom_makes_it(
     expected = content_tree(
         reading, list(zip([source, other], read_frames, strict=True)), [(other, [0])]
     )
+    for element in expected:
+        _separate(element)
     tree = Dataset()
     for element in expected:
         tree.add(report[element.tag])
     assert tree.to_json_dict() == Dataset(expected).to_json_dict()
+
+
+def _separate(element: DataElement) -> None:
+    """Say of every container that its items stand by themselves, which highdicom does not."""
+    if element.keyword == "ContinuityOfContent":
+        element.value = "SEPARATE"
+    for item in element.value if element.VR == "SQ" else ():
+        for inner in item:
+            _separate(inner)
 
 
 def test_a_tracking_identifier_follows_the_reading() -> None:
