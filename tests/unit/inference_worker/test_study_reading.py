@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from inference_worker.study_reading import (
     read_study,
 )
 from message_contracts.model_description import NetworkInput
-from message_contracts.study_selection import StudySelection
+from message_contracts.study_selection import Reads, StudySelection
 from tests.readings import a_model
 from tests.synthetic_images import an_image, part10
 
@@ -370,3 +371,29 @@ def test_a_distance_that_is_no_number_is_not_told() -> None:
 
     assert given is not None
     assert given.domain_distance is None
+
+
+def most_held_bytes(slices: int) -> int:
+    """Return the most memory that reading a series of 128 x 128 slices of 16 bits took."""
+    content = part10(an_image(np.tile(np.arange(128, dtype="u2") << 3, (128, 1))))
+    model = MODEL.model_copy(update={"reads": StudySelection(what=Reads.SLICES)})
+    # As a store reads them: bytes of its own each time.
+    instances = (
+        KeptInstance(f"2.25.{number}", lambda: bytes(bytearray(content)), size_bytes=len(content))
+        for number in range(slices)
+    )
+    tracemalloc.start()
+    try:
+        read = read_study(instances, model, by_brightness, POOL)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        assert sum(map(len, read.read_frames)) == slices
+
+
+def test_a_long_series_is_never_in_memory_as_a_whole() -> None:
+    slices = 10 * MOST_AHEAD
+    most_held_bytes(2)
+
+    # Of each slice its references and its heat map stay; pixels only of those in the window.
+    assert most_held_bytes(slices) < slices * 128 * 128 * 2 / 2
