@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pynetdicom import AE, _config
 from pynetdicom.acse import ACSE
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu import A_ASSOCIATE_AC
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_listener.admission import AssociationRequest, Rejection, rejection_of
+from dicom_listener.associate_request import Agreement, AssociateRequest
 from dicom_listener.association_count import AssociationsOfProcess
 from dicom_listener.metrics import REJECTIONS
 from dicom_listener.normalized import (
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
 MAXIMUM_PDU_BYTES = 131_072
 """What is announced (PS3.8 §D.1); DCMTK sends no longer ones."""
 
+_SERVICE_USER = 0x01
 _ACCEPTED, _USER_REJECTION, _NO_SUCH_SYNTAX, _NO_TRANSFER_SYNTAX = 0x00, 0x01, 0x03, 0x04
 _UNCOMPRESSED = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 )
 """Transfer syntaxes of data sets without pixels."""
 _DEFAULT_ROLES = (True, False)
+_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
+"""The DICOM Application Context Name (PS3.7 §A.2.1)."""
 
 log = structlog.get_logger()
 
@@ -112,20 +117,44 @@ class Negotiation(ACSE):  # type: ignore[misc]
             )
             return
         association.enter(outcome)
+        assert association.dul.request is not None  # noqa: S101 - it has just been received
+        offer = association.services.offer if association.services else NOTHING
+        agreement = self._agreement_on(association.dul.request, offer)
+        association._accepted_cx = agreement.accepted  # noqa: SLF001
+        association._rejected_cx = agreement.rejected  # noqa: SLF001
+        association.dul.accept(agreement.pdu)
+        association.is_established = True
+
+    def _agreement_on(self, request: AssociateRequest, offer: Offer) -> Agreement:
+        """Return what a request is answered with: with the same, where it has come before."""
+        key = tuple(map(frozenset, (offer.services, offer.receivers, offer.known)))
+        agreement = request.agreements.get(key)
+        if agreement is None:
+            agreement = request.agreements[key] = self._agree(offer)
+        return agreement
+
+    def _agree(self, offer: Offer) -> Agreement:
+        primitive = self.requestor.primitive
         contexts, roles = answer_contexts(
-            self.requestor.primitive.presentation_context_definition_list,
+            primitive.presentation_context_definition_list,
             {
                 str(uid): (bool(item.scu_role), bool(item.scp_role))
                 for uid, item in self.requestor.role_selection.items()
             },
-            association.services.offer if association.services else NOTHING,
+            offer,
         )
-        association._accepted_cx = {c.context_id: c for c in contexts if c.result == _ACCEPTED}  # noqa: SLF001
-        association._rejected_cx = [c for c in contexts if c.result != _ACCEPTED]  # noqa: SLF001
-        for role in roles:
-            self.acceptor.add_negotiation_item(role)
-        self.send_accept()
-        association.is_established = True
+        accept = A_ASSOCIATE()
+        accept.application_context_name = _CONTEXT_NAME
+        accept.calling_ae_title = primitive.calling_ae_title
+        accept.called_ae_title = primitive.called_ae_title
+        accept.result, accept.result_source = _ACCEPTED, _SERVICE_USER
+        accept.presentation_context_definition_results_list = contexts
+        accept.user_information = [*self.acceptor.user_information, *roles]
+        return Agreement(
+            accepted={c.context_id: c for c in contexts if c.result == _ACCEPTED},
+            rejected=[c for c in contexts if c.result != _ACCEPTED],
+            pdu=A_ASSOCIATE_AC(accept).encode(),
+        )
 
 
 def answer_contexts(

@@ -19,6 +19,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
 
 from dicom_listener.admission import is_ae_title
+from dicom_listener.associate_request import AssociateRequest, decode
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -235,6 +236,8 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         self._receiver = receiver
         self.called_ae_title = self.calling_ae_title = ""
         """As the request has them, whatever stands there."""
+        self.request: AssociateRequest | None = None
+        """What was asked for."""
         self.has_only_data = False
         """Whether the last step brought fragments and nothing else."""
 
@@ -278,6 +281,21 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
                     break
             connection.deadline = None
         return super().receive_pdu(wait=False)
+
+    def accept(self, pdu: bytes) -> None:
+        """Send an A-ASSOCIATE-AC that is encoded already (PS3.8 §9.2.2, action AE-7)."""
+        if self.state_machine.current_state != "Sta3":
+            raise RuntimeError("there is no request to accept")
+        if self.socket is not None:
+            self.socket.send(pdu)
+        self.state_machine.transition("Sta6")
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        if bytestream[0] != _A_ASSOCIATE_RQ:
+            decoded: tuple[Any, str] = super()._decode_pdu(bytestream)
+            return decoded
+        self.request = decode(bytes(bytestream))
+        return self.request, "Evt6"
 
     def _is_over(self) -> bool:
         """Whether no further primitive can come: closed, or waiting for the peer to close."""

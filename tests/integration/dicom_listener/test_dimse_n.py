@@ -116,6 +116,27 @@ def test_a_service_that_is_not_the_peers_is_refused_at_the_context(listener: Lis
     assert results == {STORAGE_COMMITMENT: 1, MPPS: 0}
 
 
+def test_the_same_request_is_answered_by_what_is_listed_at_the_time(listener: Listener) -> None:
+    database = Database(listener.database_url)
+
+    def answered(*, commitment: bool) -> list[int]:
+        entry = application_entities.checked(commitment=commitment)
+        application_entities.put(database, "XR1", entry, "test", datetime.now(UTC))
+        results = []
+        for _ in range(4):  # more often than there are receiving processes
+            association = associate(listener, STORAGE_COMMITMENT, MPPS, ae_title="XR1")
+            results.append(len(association.accepted_contexts))
+            association.release()
+        return results
+
+    assert [answered(commitment=each) for each in (True, False, True)] == [
+        [2] * 4,
+        [1] * 4,
+        [2] * 4,
+    ]
+    database.close()
+
+
 def test_an_operation_that_a_service_lacks_is_not_recognized(listener: Listener) -> None:
     association = associate(listener, MPPS)
 

@@ -22,15 +22,16 @@ from pynetdicom import (
     ("owner", "names"),
     [
         (dul.DULServiceProvider, {"_process_recv_primitive", "_read_pdu_data", "stop_dul"}),
+        (dul.DULServiceProvider, {"_decode_pdu"}),
         (dul.DULServiceProvider, {"send_pdu", "receive_pdu", "start", "is_alive", "_send"}),
-        (acse.ACSE, {"_negotiate_as_acceptor", "send_reject", "send_accept", "send_release"}),
+        (acse.ACSE, {"_negotiate_as_acceptor", "send_reject", "send_release"}),
         (acse.ACSE, {"is_release_requested", "is_aborted"}),
         (association.Association, {"run_reactor", "_run_reactor", "_serve_request", "kill"}),
         (transport.AssociationSocket, {"_shutdown_socket", "recv", "send", "close"}),
-        (fsm.StateMachine, {"do_action"}),
+        (fsm.StateMachine, {"do_action", "transition"}),
         (dimse_messages.DIMSEMessage, {"decode_msg", "message_to_primitive"}),
         (dimse.DIMSEServiceProvider, {"send_msg", "get_msg"}),
-        (association.ServiceUser, {"add_negotiation_item", "role_selection"}),
+        (association.ServiceUser, {"role_selection", "user_information"}),
         (timer.Timer, {"expired", "remaining"}),
     ],
 )
@@ -62,6 +63,18 @@ def test_the_reactor_calls_what_is_overridden() -> None:
     for call in ("self.dul.start()", "self.dul.receive_pdu(wait=True", "self._run_reactor()"):
         assert call in reactor
     assert hasattr(_config, "LOG_HANDLER_LEVEL")
+
+
+def test_what_an_acceptance_does_beside_sending_it_is_to_go_to_state_6() -> None:
+    action = inspect.getsource(fsm.AE_7)
+
+    assert [line.strip() for line in action.split('"""')[2].splitlines() if line.strip()] == [
+        "# Received A-ASSOCIATE (AC) primitive from local user",
+        'primitive = cast("A_ASSOCIATE", dul.to_provider_queue.get(False))',
+        "# Send A-ASSOCIATE-AC PDU",
+        "dul._send(A_ASSOCIATE_AC(primitive))",
+        'return "Sta6"',
+    ]
 
 
 def test_the_version_is_the_one_that_was_read() -> None:

@@ -1,0 +1,56 @@
+"""An A-ASSOCIATE-RQ, and what it is answered with: of each that is alike, worked out once.
+
+A modality asks for the same each time, often for a hundred presentation contexts: to decode them
+and to encode the answer costs more than to receive an image.
+"""
+
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
+
+_REMEMBERED = 32
+_REMEMBERED_BYTES = 32 * 1024
+"""Longer requests are decoded each time: nobody fills the memory with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What an association request is answered with; nobody changes it."""
+
+    accepted: dict[int, PresentationContext]
+    rejected: list[PresentationContext]
+    pdu: bytes
+    """The A-ASSOCIATE-AC (PS3.8 §9.3.3)."""
+
+
+class AssociateRequest(A_ASSOCIATE_RQ):  # type: ignore[misc]
+    """An A-ASSOCIATE-RQ (PS3.8 §9.3.2) that is turned into its primitive once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agreements: dict[tuple[frozenset[str], ...], Agreement] = {}
+        """What it was answered with, by what was on offer to its sender."""
+
+    def to_primitive(self) -> A_ASSOCIATE:
+        """Return the indication; of its own are its parameters, but not what they hold."""
+        return copy(self._indication)
+
+    @cached_property
+    def _indication(self) -> A_ASSOCIATE:
+        return super().to_primitive()
+
+
+def decode(pdu: bytes) -> AssociateRequest:
+    """Return the request that a PDU is: the same object for the same bytes, where they are few."""
+    return _decode(pdu) if len(pdu) <= _REMEMBERED_BYTES else _decode.__wrapped__(pdu)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _decode(pdu: bytes) -> AssociateRequest:
+    request = AssociateRequest()
+    request.decode(pdu)
+    return request
