@@ -16,7 +16,7 @@ from inference_worker.preprocessing import Picture
 from model_training.augmentation import augment
 from model_training.checkpoint import Arrays, Checkpoint, Epoch, Progress
 from model_training.data_set import DataSet
-from model_training.linear_head import fit_linear_head, softmax
+from model_training.linear_head import softmax
 from model_training.networks import SCORES_LAYER, pooled_features_of, scores_of
 from model_training.optimizing import learning_rate_at, optimizer_of
 from model_training.progress import Reporter
@@ -26,8 +26,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 PREDICTION_BATCH = 64
 GRAY_BATCH_DIMENSIONS = 3
-HEAD_PENALTY = 0.3
-"""Of the linear head that a training begins with."""
 CHECKPOINT_EVERY_S = 60.0
 """And after each epoch. It changes nothing in the result, only how much is done again."""
 
@@ -100,8 +98,8 @@ def _compiled(part: Any) -> Any:
 def fine_tune(fitting: Fitting) -> list[Epoch]:
     """Fine-tune the network in place and return what every epoch came to.
 
-    A dense layer that starts at zero learns alone at first: the backbone's gradient grows with the
-    head's kernel and does not wash its features out. With ``patience`` the network ends as
+    The dense layer starts at zero, so that at first it alone learns: the backbone's gradient grows
+    with the head's kernel and does not wash its features out. With ``patience`` the network ends as
     the version with the lowest validation loss.
 
     Raises
@@ -122,6 +120,8 @@ class _Training:
 
     def __init__(self, fitting: Fitting) -> None:
         network, how, labels = fitting.network, fitting.how, fitting.learned.labels
+        head = network.get_layer(SCORES_LAYER)
+        head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
         self._fitting = fitting
         self._steps = int(np.ceil(len(labels) / how.batch))
         self._class_weights = class_weights(labels, network.output_shape[-1], how.class_balance)
@@ -131,8 +131,7 @@ class _Training:
         self._variables = [*network.variables, *self._optimizer.variables]
         self._best: Arrays = []
         self.progress = Progress()
-        if not self._restore():
-            self._start_head()
+        self._restore()
 
     def is_over(self) -> bool:
         """Tell whether all epochs are done, or the last ones were no better."""
@@ -222,22 +221,10 @@ class _Training:
         values = [variable.numpy() for variable in self._variables]
         self._fitting.checkpoint.save(self.progress, values, self._best)
 
-    def _start_head(self) -> None:
-        fitting = self._fitting
-        head = fitting.network.get_layer(SCORES_LAYER)
-        if fitting.how.head_start == "zero":
-            head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
-            return
-        features, labels = fitting.learned.features, fitting.learned.labels
-        if features is None:
-            raise ValueError("a linear start needs the features of the backbone")
-        fitted = fit_linear_head(features, labels, self._class_weights, HEAD_PENALTY)
-        head.set_weights([fitted.kernel, fitted.bias])
-
-    def _restore(self) -> bool:
+    def _restore(self) -> None:
         saved = self._fitting.checkpoint.read()
         if saved is None or len(saved[1]) != len(self._variables):
-            return False
+            return
         self.progress, values, self._best = saved
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
@@ -245,7 +232,6 @@ class _Training:
             f"{self._fitting.name}: goes on at epoch {self.progress.epoch + 1},"
             f" step {self.progress.step + 1}"
         )
-        return True
 
 
 def _training_step(network: Any, optimizer: Any, how: FineTuning) -> Any:

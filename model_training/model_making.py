@@ -67,8 +67,6 @@ def make_model_folder(run: Run, asked: Asked) -> None:
     """
     recipe = run.recipe
     describe(recipe, NO_DIGEST, 1, {}, 0.5)  # so that nobody trains for a day and hears it then
-    if recipe.fine_tuning.head_start == "linear" and run.backbone_weights is None:
-        raise InvalidRecipe("fine_tuning.head_start: linear needs --backbone-weights")
     run.work_dir.mkdir(parents=True, exist_ok=True)
     kept, left_out = usable_rows(asked.data, asked.exclude_licence)
     parts, given = parts_of(kept, recipe.data_names, run.seed)

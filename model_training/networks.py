@@ -14,6 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 SCORES_LAYER = "scores"
+DROPOUT = 0.3
 NORMALIZATION_MOMENTUM = 0.9
 """Statistics follow the last ten batches or so: radiographs differ from ImageNet, and a run is a
 few hundred steps long."""
@@ -22,18 +23,17 @@ few hundred steps long."""
 def build_network(how: FineTuning, class_count: int, weights: Path | None) -> Any:
     """Build the network ``[n, side, side, 3]`` in -1..1 to probabilities ``[n, class_count]``.
 
-    All kernels learn, and batch normalization where the backbone has a real one and the recipe does
-    not freeze it. Raises as ``build_backbone``.
+    All kernels learn, and batch normalization where the backbone has a real one. Raises as
+    ``build_backbone``.
     """
     backbone = BACKBONES[how.backbone]
     base = build_backbone(backbone, how.side, weights)
-    real = backbone.learns_normalization and how.normalization == "learns"
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = real or weights is None
+            layer.trainable = backbone.learns_normalization or weights is None
             layer.momentum = NORMALIZATION_MOMENTUM
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(base.outputs[0])
-    dropped = keras.layers.Dropout(how.dropout, name="dropout")(pooled)
+    dropped = keras.layers.Dropout(DROPOUT, name="dropout")(pooled)
     scores = keras.layers.Dense(class_count, name=SCORES_LAYER)(dropped)
     calibrated = keras.layers.Rescaling(1.0, name="temperature")(scores)
     probabilities = keras.layers.Softmax(name="probabilities")(calibrated)

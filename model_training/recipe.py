@@ -46,14 +46,6 @@ class FineTuning(_Part):
     """How the learning rate falls after its peak: to zero at the last step, or not at all."""
     augmentation: Literal["none", "radiograph", "any_orientation"] = "radiograph"
     """``any_orientation`` is for pictures that have no up and no right, such as of skin."""
-    dropout: float = Field(default=0.3, ge=0, lt=1)
-    """Share of the pooled features that a step leaves out."""
-    head_start: Literal["zero", "linear"] = "zero"
-    """How the dense layer begins: at zero, or as the linear head that suits the backbone as it came
-    (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022). With ``linear`` a few
-    epochs at a low rate are enough, and dropout undoes more of the head than it helps."""
-    normalization: Literal["learns", "frozen"] = "learns"
-    """Whether batch normalization follows the data, or stays as the backbone brought it."""
     class_balance: float = Field(default=1.0, ge=0, le=1)
     """1: every class counts the same, however rare; 0: every picture does."""
     balance_by: Literal["loss", "sampling"] = "loss"

@@ -1,7 +1,6 @@
 """The architectures as they are built, and what is done to them."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -23,9 +22,9 @@ CELL = 3
 """The middle one of seven: with nothing out of place it sees the middle of the picture."""
 
 
-def how(backbone: Architecture, **settings: Any) -> FineTuning:
+def how(backbone: Architecture) -> FineTuning:
     common = {"epochs": 1, "batch": 8, "learning_rate": 1e-3, "label_smoothing": 0}
-    return FineTuning(backbone=backbone, side=64, weight_decay=0, **common, **settings)
+    return FineTuning(backbone=backbone, side=64, weight_decay=0, **common)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -74,22 +73,6 @@ def test_weights_come_with_the_backbone_and_nothing_has_moved_yet(
     assert set(unmoved_kernels(network, before)) == set(before)
     for ours, theirs in zip(first.get_weights(), network.get_weights(), strict=False):
         np.testing.assert_array_equal(ours, theirs)
-
-
-def test_normalization_that_is_frozen_stays_as_the_backbone_brought_it(tmp_path: Path) -> None:
-    file = tmp_path / "first.weights.h5"
-    build_backbone(BACKBONES["mobilenet_v1"], 64, None).save_weights(file)
-
-    network = build_network(how("mobilenet_v1", normalization="frozen", dropout=0), 4, file)
-
-    learns = {layer.name for layer in network.layers if layer.trainable_weights}
-    assert not any(
-        layer.trainable_weights
-        for layer in network.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    )
-    assert {"conv1", "conv_dw_13", "scores"} <= learns
-    assert network.get_layer("dropout").rate == 0
 
 
 def test_a_temperature_changes_how_sure_and_not_what() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from inference_worker.predictor import Predictor
 from model_training.__main__ import main
 from model_training.architectures import BACKBONES
 from model_training.checkpoint import Checkpoint
-from model_training.cross_validation import Run, frozen_backbone_features, trained
+from model_training.cross_validation import Run, trained
 from model_training.data_set import DataSet, chosen_rows, load
 from model_training.fitting import Stopped, scores
 from model_training.progress import Reporter
@@ -167,30 +166,6 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
     assert {each.suffix for each in (tmp_path / "cut").iterdir()} == {".keras", ".json"}
 
 
-@pytest.mark.parametrize(("head_start", "least", "most"), [("zero", 0, 0), ("linear", 0.9, 1)])
-def test_a_head_begins_at_zero_or_as_the_linear_head_on_the_backbone(
-    backbone_weights: Path,
-    data_dir: Path,
-    recipe: Path,
-    tmp_path: Path,
-    *,
-    head_start: str,
-    least: float,
-    most: float,
-) -> None:
-    """At a rate of next to nothing the training ends about where it began."""
-    settings = {"epochs": 1, "learning_rate": 1e-6, "weight_decay": 0, "augmentation": "none"}
-    settings |= {"head_start": head_start, "normalization": "frozen", "dropout": 0}
-    run = a_run(recipe, backbone_weights, tmp_path, **settings)
-    learned, _ = some_data(run, data_dir)
-    learned = replace(learned, features=frozen_backbone_features(run, learned))
-
-    found = scores(trained(run, learned, None, "final").network, learned.pictures)
-
-    told = np.mean((found.argmax(axis=1) == learned.labels) & (np.ptp(found, axis=1) > 0.1))
-    assert least <= told <= most
-
-
 def test_a_finished_network_is_read_and_not_trained_again(
     backbone_weights: Path, data_dir: Path, recipe: Path, tmp_path: Path
 ) -> None:
@@ -245,19 +220,3 @@ def test_a_setting_that_cannot_be_is_named(
 
     assert main(arguments) == 1
     assert "side" in capsys.readouterr().err
-
-
-def test_a_head_cannot_begin_as_a_linear_one_on_a_random_backbone(
-    data_dir: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fields = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    fields["fine_tuning"]["head_start"] = "linear"
-    own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump(fields), encoding="utf-8")
-
-    arguments = ["--data", str(data_dir), "--output", str(tmp_path / "m")]
-
-    code = main([*arguments, "--recipe", str(own), "--work-dir", str(tmp_path)])
-
-    assert code == 1
-    assert "head_start: linear needs --backbone-weights" in capsys.readouterr().err
