@@ -457,6 +457,11 @@ def test_an_instance_that_cannot_be_read_does_not_spoil_the_others(
     assert not missing.is_refusal
     assert answer.given is not None
     assert answer.given.picture_count == 1
+    with database.reading() as connection:
+        key = connection.execute(
+            select(result_object.c.key).where(result_object.c.key.like("%SR.dcm"))
+        ).scalar_one()
+    assert b"does not rest on all instances. Not read, or not whole: 1 (1 unrea" in store.read(key)
 
 
 def test_truncated_pixels_are_a_failure_that_a_person_understands(

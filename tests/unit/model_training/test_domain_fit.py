@@ -11,6 +11,7 @@ from model_training.domain_fit import (
     fit_class_means,
     fit_domain,
     separation,
+    usual_distances,
     with_kind,
 )
 
@@ -89,3 +90,23 @@ def test_phantoms_are_taken_for_its_own_and_nothing_else_changes() -> None:
     assert (reference.distances(phantoms) > fitted.threshold).all()
     assert (more.distances(phantoms.mean(axis=0, keepdims=True)) < 1e-9).all()
     assert more.distances(features) == pytest.approx(reference.distances(features))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tenth_of_unseen_pictures_lies_in_each_usual_part(method: DomainMethod) -> None:
+    features, labels = two_classes(600, seed=1)
+    fresh, _ = two_classes(4000, seed=2)
+
+    fitted = fit_domain(method, features, labels, np.arange(600) % 5)
+
+    assert fitted.usual is not None
+    assert fitted.usual.picture_count == 600
+    parts = np.searchsorted(fitted.usual.deciles, fitted.reference.distances(fresh))
+    assert np.bincount(parts, minlength=10) / 4000 == pytest.approx(np.full(10, 0.1), abs=0.06)
+
+
+@pytest.mark.parametrize("distances", [np.arange(9.0), np.ones(100)])
+def test_a_few_pictures_or_the_same_one_again_tell_of_nothing_usual(
+    distances: npt.NDArray[np.float64],
+) -> None:
+    assert usual_distances(distances) is None
