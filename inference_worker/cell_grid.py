@@ -9,7 +9,6 @@ cell, a seventh of a usual network's picture.
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -68,9 +67,10 @@ class CellGrid:
         """
         down = self.rows.weights(cells.shape[0], rows)
         right = self.columns.weights(cells.shape[1], columns)
-        # Not by NumPy: its BLAS would wake a thread for so little, which then waits busily.
-        along = cv2.gemm(cells.astype(np.float32), right, 1.0, None, 0.0, flags=cv2.GEMM_2_T)
-        over = np.asarray(cv2.gemm(down, along, 1.0, None, 0.0), np.float32)
+        # Not by a BLAS, NumPy's or OpenCV's: it would wake threads for so little, and they wait
+        # busily for more.
+        along = np.einsum("rc,xc->rx", cells.astype(np.float32), right)
+        over = np.asarray(np.einsum("yr,rx->yx", down, along), np.float32)
         return np.clip(over, 0.0, 1.0, out=over)
 
 

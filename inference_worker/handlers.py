@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any, Protocol
 
+import cv2
 import structlog
 from prometheus_client import Counter
 
@@ -77,6 +78,8 @@ class ModelHolder(Protocol):
 
 def decoding_threads() -> Executor:
     """Return what reads and decodes for all studies of a worker; its threads begin when needed."""
+    # Studies are read side by side: OpenCV's own threads would wait busily beside them.
+    cv2.setNumThreads(1)
     return ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decoding")
 
 
