@@ -19,6 +19,7 @@ from dicom_listener.instance_header import (
 )
 from dicom_listener.keeping import Reception
 from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_studies
+from dicom_listener.long_transfers import prolong
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
 from dicom_listener.purging import put_back
@@ -88,6 +89,7 @@ class InstanceReception:
         self._header_read: InstanceHeader | None = None
         self._failure: StoreAnswer | None = None
         self._sink: FileSink | None = None
+        self._heard_at = keeper.now()
         self._meta = file_meta(
             request.affected_sop_class_uid,
             request.affected_sop_instance_uid,
@@ -110,6 +112,15 @@ class InstanceReception:
             return
         if self._header_read is None:
             self._read_ahead(fragments)
+        else:
+            self._keep_waiting(self._header_read.study_instance_uid)
+
+    def _keep_waiting(self, study_instance_uid: str) -> None:
+        """Have the study of a transfer that takes long wait for it, as long as something comes."""
+        now, quiet_period = self._keeper.now(), self._sender.peer.quiet_period
+        if now - self._heard_at >= quiet_period / 2:
+            self._heard_at = now
+            prolong(self._keeper.database, study_instance_uid, now + quiet_period)
 
     def _read_ahead(self, fragments: Sequence[memoryview]) -> None:
         """Read the header while the rest is on its way, where it has come."""

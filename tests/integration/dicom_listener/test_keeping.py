@@ -13,10 +13,12 @@ import pytest
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from dicom_listener import announcer
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.index import OwnIndex
+from dicom_listener.keeping import Reception
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.sender import Sender
@@ -79,6 +81,50 @@ def test_a_study_goes_when_its_time_has_come_and_is_kept_when_it_comes_again(
     for row in keeping.rows(instance):
         kept = keeping.store.read(row.key)
         assert any(kept.endswith(each.data) for each in sent)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_study_waits_for_a_transfer_as_long_as_something_comes(
+    sqlite_url: str, tmp_path: Path, *, waits: bool
+) -> None:
+    noon, quiet_period = datetime(2026, 7, 4, 12, tzinfo=UTC), timedelta(seconds=30)
+    times = iter(noon + timedelta(seconds=10 * number) for number in range(100))
+    database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
+    keeper = InstanceKeeper(store, database, OwnIndex(database), lambda: next(times))
+    uid = generate_uid()
+    first = sendable(a_slice(StudyInstanceUID=uid))
+    sender = Sender(Peer("CT1", quiet_period, "", UTC), "COUNTERSIGN", None)
+
+    def begin(sent: Sendable) -> Reception:
+        request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
+        return keeper(request, sent.transfer_syntax_uid, sender)
+
+    def quiet_until() -> datetime | None:
+        with database.reading() as connection:
+            return connection.execute(select(study.c.quiet_until)).scalar_one()
+
+    reception = begin(first)
+    reception.write(memoryview(first.data))
+    assert reception.finish().status == 0x0000
+    if not waits:
+        with database.transaction() as transaction:
+            announcer.force(transaction, uid, noon)
+    before = quiet_until()
+    second = sendable(a_slice(StudyInstanceUID=uid))
+    reception = begin(second)
+    reception.write(memoryview(second.data), memoryview(bytes(5000)))
+    assert quiet_until() == before
+    for _ in range(8):
+        reception.write(memoryview(bytes(1000)))
+    during = quiet_until()
+    reception.abandon()
+    database.close()
+
+    if before is None:
+        assert during is None
+    else:
+        # The first was there at 10 s, and something of the second came last 90 s after that.
+        assert during == before + timedelta(seconds=90)
 
 
 @pytest.mark.parametrize(("is_there", "status"), [(True, 0x0000), (False, 0x0110)])
