@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome, enter
 from dicom_listener.open_associations import OpenAssociation, let_go
-from service_runtime.database import Database, DatabaseUnavailable
+from service_runtime.database import Database, DatabaseUnavailable, Deadlock
 
 log = structlog.get_logger()
 
@@ -91,8 +91,9 @@ class OwnIndex:
                     let_go(transaction, [each for each in group if not isinstance(each, Arrival)])
                     outcomes = iter(enter(transaction, arrivals) if arrivals else ())
                 return [next(outcomes) if isinstance(each, Arrival) else None for each in group]
-            except IntegrityError:
-                # PostgreSQL: another process has just entered the same study or instance.
+            except (IntegrityError, Deadlock):
+                # PostgreSQL: another process has just entered the same study or instance, or wants
+                # what we have while it has what we want.
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError

@@ -64,6 +64,7 @@ _PASSING_SQLITE_ERRORS = frozenset(
 )
 _PRIMARY_CODE = 0xFF
 _POSTGRESQL_DISK_FULL = "53100"
+_POSTGRESQL_DEADLOCK = "40P01"
 _KEPT_CONNECTIONS = 2
 """Few: what is kept for writing is not there for reading."""
 
@@ -74,6 +75,10 @@ class DatabaseUnavailable(TransientError):
 
 class DatabaseFull(DatabaseUnavailable):
     """The database has no room."""
+
+
+class Deadlock(DatabaseUnavailable):
+    """A transaction was given up so that another one could go on; nothing was written."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -331,6 +336,8 @@ def _our_errors() -> Iterator[None]:
     except (OperationalError, InterfaceError, DBAPIError) as error:
         if _is_of_no_room(error.orig):
             raise DatabaseFull("database: no room") from error
+        if getattr(error.orig, "pgcode", None) == _POSTGRESQL_DEADLOCK:
+            raise Deadlock("database: deadlock") from error
         if _may_pass(error):
             reason = f"database: {type(error.orig).__name__}"
             raise DatabaseUnavailable(reason) from error
