@@ -1,7 +1,8 @@
 """Lets go of what is over and was kept as long as instances are: so that tables do not only grow.
 
-That is commitments whose promise is over, procedure steps, and what people have settled of the
-quarantine; their decisions stay in its history. What is owed, or waits for somebody, stays.
+That is commitments whose promise is over, procedure steps, doubts about studies that never came,
+and what people have settled of the quarantine; their decisions stay in its history. What is owed,
+or waits for somebody, stays.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from sqlalchemy import Column, ColumnElement, delete, exists, or_, select
 from imaging_store.schema.ingest import (
     commitment,
     committed_instance,
+    early_conflict,
     performed_procedure_step,
     quarantined_instance,
     step_of_study,
@@ -23,7 +25,7 @@ _AT_ONCE = 500
 
 
 def forget_settled(database: Database, before: datetime, now: datetime) -> int:
-    """Forget what was over ``before``; return how many rows of the three that were.
+    """Forget what was over ``before``; return how many rows that were.
 
     Raises
     ------
@@ -57,6 +59,8 @@ def forget_settled(database: Database, before: datetime, now: datetime) -> int:
             settled.id,
             [settled.outcome.is_not(None), settled.settled_at < before],
         )
+        # What says so was noted of all its studies at one time.
+        + _forget(database, early_conflict.c.sop_instance_uid, [early_conflict.c.noted_at < before])
     )
 
 

@@ -17,6 +17,7 @@ from imaging_store.retention import Retention
 from imaging_store.schema.ingest import (
     commitment,
     committed_instance,
+    early_conflict,
     performed_procedure_step,
     quarantined_instance,
     step_of_study,
@@ -72,7 +73,11 @@ def test_what_is_over_is_forgotten_and_what_is_not_stays(
         values = {"id": uid, "outcome": outcome, "settled_at": at}
         kept.write(quarantined_instance, received_at=LONG_AGO, **values)
 
-    assert forget_settled(kept.database, BEFORE, NOW) == 5
+    for uid, at in [("1.7", LONG_AGO), ("1.8", LATELY)]:
+        doubt = {"study_instance_uid": "1.9", "sop_instance_uid": uid, "reason": "step"}
+        kept.write(early_conflict, noted_at=at, **doubt)
+
+    assert forget_settled(kept.database, BEFORE, NOW) == 6
 
     assert {row.transaction_uid for row in kept.rows(commitment)} == {"promised", "owed", "late"}
     assert len(kept.rows(committed_instance)) == 3
@@ -80,6 +85,7 @@ def test_what_is_over_is_forgotten_and_what_is_not_stays(
     assert {row.sop_instance_uid for row in kept.rows(performed_procedure_step)} == steps
     assert {row.step_sop_instance_uid for row in kept.rows(step_of_study)} == steps
     assert {row.id for row in kept.rows(quarantined_instance)} == {"1", "2"}
+    assert {row.sop_instance_uid for row in kept.rows(early_conflict)} == {"1.8"}
 
 
 @pytest.mark.parametrize(("days", "left"), [(30, 0), (None, 1)])
