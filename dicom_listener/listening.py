@@ -7,6 +7,7 @@ stay.
 
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -58,6 +59,8 @@ log = structlog.get_logger()
 
 _DRAIN_TIMEOUT_S = 15.0
 _BACKLOG = 128
+_DESCRIPTORS_OF_ASSOCIATION = 4
+_OTHER_DESCRIPTORS = 256
 
 
 def run() -> None:
@@ -66,6 +69,7 @@ def run() -> None:
     logs.configure("dicom_listener", settings.log_level)
     # Negotiation makes two thousand UIDs an association, of which most are the Standard's own.
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    allow_descriptors(settings.max_associations)
     store = open_instance_store(settings.store, reserve_bytes=settings.store_reserve_mib * MEBIBYTE)
     listeners = listeners_of(settings)
     count = AssociationCount(settings.receiving_processes, settings.max_associations)
@@ -114,6 +118,19 @@ def run() -> None:
     gc.collect()
     crew.run(stop_descriptors())
     log.info("listener.stopped")
+
+
+def allow_descriptors(associations: int) -> None:
+    """Let one process have as many files and sockets open as all associations need at most.
+
+    An association has its connection, one to the index, a file and for a moment its folder. Where
+    the hard limit is lower it is what there is: who finds no descriptor waits in the queue.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OTHER_DESCRIPTORS + _DESCRIPTORS_OF_ASSOCIATION * associations
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def listeners_of(settings: ListenerSettings) -> dict[socket.socket, Secure | None]:
