@@ -97,6 +97,7 @@ class StudyReading:
     """Of the SOP Instance UIDs by which the instances were asked for, their place in ``sources``;
     a source may carry its own with other padding."""
     given: InputSummary | None = None
+    """What the network was given; the study is watched for drift by it."""
 
     @property
     def foremost(self) -> int:
