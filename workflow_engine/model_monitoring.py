@@ -244,7 +244,8 @@ def _signed(
         else_=ANOTHER,
     )
     said = case(
-        (signature.c.decision == Decision.AGREE.value, of.label),
+        # Who agrees where one of several models was uncertain agrees with the others.
+        (and_(signature.c.decision == Decision.AGREE.value, of.label != UNCERTAIN), of.label),
         (signature.c.decision == Decision.UNINTERPRETABLE.value, UNINTERPRETABLE),
         else_=own,
     ).label("said")

@@ -13,7 +13,7 @@ from imaging_store.schema.results import model
 from message_contracts.case import CaseStatus
 from message_contracts.inference import InputSummary
 from service_runtime.database import Database
-from tests.workflow_journey import NOON, Ward
+from tests.workflow_journey import NOON, Ward, a_model
 from workflow_engine.commands import Verification, verify_as_doctor
 from workflow_engine.figures import Shift
 from workflow_engine.model_monitoring import ANOTHER, UNINTERPRETABLE, ModelReport, report
@@ -25,7 +25,7 @@ LATER = NOON + timedelta(days=1)
 
 def report_of(database: Database, since: datetime = NOON, until: datetime = LATER) -> ModelReport:
     with database.reading() as connection:
-        [chest] = registered_models(connection)
+        [chest] = [each for each in registered_models(connection) if each.reference.name == "chest"]
         return report(connection, chest, since, until)
 
 
@@ -126,6 +126,21 @@ def test_what_was_uncertain_is_nothing_to_agree_with(ward: Ward, database: Datab
 
     assert found.agreement is None
     assert [(each.found, each.signed) for each in found.signed_as] == [("Uncertain", ANOTHER)]
+
+
+def test_who_agrees_with_another_model_says_so_of_the_uncertain_one_too(
+    ward: Ward, database: Database
+) -> None:
+    ward.register(a_model("bones"))
+    uid = answered(ward, 1, 0.55)
+    ward.deliver(ward.completed(uid, described="bones"))
+    ward.verified(uid)
+
+    found = report_of(database)
+
+    assert [(each.found, each.signed) for each in found.signed_as] == [
+        ("Uncertain", "Bacterial pneumonia")
+    ]
 
 
 def test_a_signature_that_was_taken_back_does_not_count(ward: Ward, database: Database) -> None:
