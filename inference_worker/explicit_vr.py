@@ -7,8 +7,11 @@ very bytes that pydicom would.
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
@@ -23,10 +26,8 @@ _FILE_META_INFORMATION_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
 _ITEM = b"\xfe\xff\0\xe0"
 
 
-def part10_of(made: Dataset, encoded: Mapping[int, bytes] | None = None) -> bytes:
+def part10_of(made: Dataset) -> bytes:
     """Return a Part 10 file of a data set in ISO_IR 192, its File Meta Information complete.
-
-    ``encoded`` are further elements by their tags, as `element` and `sequence` return them.
 
     Raises
     ------
@@ -37,10 +38,15 @@ def part10_of(made: Dataset, encoded: Mapping[int, bytes] | None = None) -> byte
     written = (meta.TransferSyntaxUID, made.SpecificCharacterSet)
     if written != (ExplicitVRLittleEndian, "ISO_IR 192"):
         raise ValueError("only Explicit VR Little Endian and ISO_IR 192 are written")
-    group_2 = _data_set(meta)
+    return part10_file(elements_of(meta), elements_of(made))
+
+
+def part10_file(meta: Mapping[int, bytes], data_set: Mapping[int, bytes]) -> bytes:
+    """Return a Part 10 file of encoded elements, the length of group 0002 put before them."""
+    group_2 = _in_order(meta)
     length = struct.pack("<I", len(group_2))
     return b"".join(
-        (_PREAMBLE, _FILE_META_INFORMATION_GROUP_LENGTH, length, group_2, _whole(made, encoded))
+        (_PREAMBLE, _FILE_META_INFORMATION_GROUP_LENGTH, length, group_2, _in_order(data_set))
     )
 
 
@@ -50,7 +56,25 @@ def element(tag: int, vr: str, value: object) -> bytes:
         return _with_header(tag, vr, _text(value, vr))
     if vr == "FD":
         return _with_header(tag, vr, struct.pack("<d", value))
+    if vr == "US":
+        return _with_header(tag, vr, struct.pack("<H", value))
+    if vr == "OB" and isinstance(value, bytes):
+        return _with_header(tag, vr, value + b"\0" * (len(value) % 2))
     raise ValueError(f"no element of VR {vr} is written here")
+
+
+def elements(**values: Any) -> dict[int, bytes]:
+    """Return elements by their tags; a sequence is given as what `item` returned."""
+    found = {}
+    for keyword, value in values.items():
+        tag, vr = _tag_and_vr(keyword)
+        found[tag] = sequence(tag, value) if vr == "SQ" else element(tag, vr, value)
+    return found
+
+
+def elements_of(dataset: Dataset) -> dict[int, bytes]:
+    """Return the elements of a data set in ISO_IR 192 by their tags."""
+    return {int(each.tag): _element(each) for each in dataset}
 
 
 def sequence(tag: int, items: Iterable[bytes]) -> bytes:
@@ -63,12 +87,23 @@ def item(content: bytes) -> bytes:
     return _ITEM + struct.pack("<I", len(content)) + content
 
 
-def _whole(made: Dataset, encoded: Mapping[int, bytes] | None) -> bytes:
-    if not encoded:
-        return _data_set(made)
-    elements = {int(each.tag): _element(each) for each in made}
-    elements.update(encoded)
-    return b"".join(elements[tag] for tag in sorted(elements))
+def item_of(by_tag: Mapping[int, bytes]) -> bytes:
+    """Return an item of elements by their tags."""
+    return item(_in_order(by_tag))
+
+
+def _in_order(by_tag: Mapping[int, bytes]) -> bytes:
+    return b"".join(by_tag[tag] for tag in sorted(by_tag))
+
+
+@cache
+def _tag_and_vr(keyword: str) -> tuple[int, str]:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise ValueError(f"{keyword} is no keyword")
+    vr = dictionary_VR(tag)
+    # Pixels of 8 bits (PS3.5 §8.1.2).
+    return tag, "OB" if vr == "OB or OW" else vr
 
 
 def _data_set(dataset: Dataset) -> bytes:

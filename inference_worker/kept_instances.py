@@ -3,7 +3,7 @@
 from functools import partial
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from imaging_store.instances import InstanceStore, NotInStore
 from imaging_store.schema.ingest import instance
@@ -17,6 +17,11 @@ from service_runtime.database import Database
 _COLUMNS = (
     *("sop_instance_uid", "series_instance_uid", "series_number", "series_description"),
     *("instance_number", "number_of_frames", "key", "size_bytes", "purged_at"),
+)
+_OF_STUDY = select(*(instance.c[name] for name in _COLUMNS)).where(
+    instance.c.study_instance_uid == bindparam("uid"),
+    # A person may have excluded one since the model was asked.
+    instance.c.excluded_at.is_(None),
 )
 _LOG = structlog.get_logger()
 
@@ -32,13 +37,7 @@ def instances_to_read(
         Some were purged: what is left must not pass for the study.
     """
     with database.reading() as connection:
-        rows = connection.execute(
-            select(*(instance.c[name] for name in _COLUMNS)).where(
-                instance.c.study_instance_uid == request.study_instance_uid,
-                # A person may have excluded one since the model was asked.
-                instance.c.excluded_at.is_(None),
-            )
-        ).all()
+        rows = connection.execute(_OF_STUDY, {"uid": request.study_instance_uid}).all()
     kept = {row.sop_instance_uid: row for row in rows}
     named = [kept[uid] for uid in request.sop_instance_uids if uid in kept]
     gone = sum(row.purged_at is not None for row in named)

@@ -1,6 +1,6 @@
 """What a study is known by, where its instances do not agree on whose it is."""
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, bindparam, exists, select
 
 from imaging_store.schema.ingest import conflict, study
 
@@ -24,13 +24,14 @@ def known_as(connection: Connection, study_instance_uid: str) -> dict[str, str] 
     That is so from the first contradiction on, whatever a person decides about it: the source may
     be the instance that named another patient.
     """
-    contradicted = exists().where(
-        conflict.c.study_instance_uid == study.c.study_instance_uid,
-        conflict.c.kind.in_(_ABOUT_PATIENT_OR_ORDER),
-    )
-    row = connection.execute(
-        select(*(column.label(keyword) for keyword, column in _KEYWORDS.items())).where(
-            study.c.study_instance_uid == study_instance_uid, contradicted
-        )
-    ).first()
+    row = connection.execute(_KNOWN_AS, {"uid": study_instance_uid}).first()
     return None if row is None else row._asdict()
+
+
+_CONTRADICTED = exists().where(
+    conflict.c.study_instance_uid == study.c.study_instance_uid,
+    conflict.c.kind.in_(_ABOUT_PATIENT_OR_ORDER),
+)
+_KNOWN_AS = select(*(column.label(keyword) for keyword, column in _KEYWORDS.items())).where(
+    study.c.study_instance_uid == bindparam("uid"), _CONTRADICTED
+)

@@ -6,8 +6,6 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from inference_worker.copied_attributes import (
@@ -16,7 +14,7 @@ from inference_worker.copied_attributes import (
     time_zone_of,
     valid_values,
 )
-from inference_worker.explicit_vr import part10_of
+from inference_worker.explicit_vr import elements, elements_of, item_of, part10_file
 from message_contracts.coding import CodedConcept
 from message_contracts.identifiers import derived_uid
 from message_contracts.inference import ClassProbability
@@ -33,6 +31,9 @@ FIRST_SERIES_NUMBER = 9001
 """Far above what modalities count to: workstations list results after the pictures."""
 
 _LONG_STRING = 64
+_PROCESSING = item_of(
+    elements(CodeValue="109102", CodingSchemeDesignator="DCM", CodeMeaning="Processing Equipment")
+)
 
 
 class Kind(StrEnum):
@@ -94,9 +95,22 @@ class ResultObject:
     """Keywords of the source's attributes that broke their VR and were not taken over."""
 
 
+class Draft(Dataset):
+    """An object that is being made; what is the same in all of them is encoded already.
+
+    What is set as an attribute is written instead of what ``encoded`` has under its tag.
+    """
+
+    def __init__(self, copied: Dataset, uids: tuple[str, str, str]) -> None:
+        super().__init__(copied)
+        self.uids = uids
+        """SOP Class UID, SOP Instance UID and Series Instance UID."""
+        self.encoded: dict[int, bytes] = {}
+
+
 def begin(
     source: Dataset, reading: Reading, kind: Kind, sop_class_uid: UID, number: int = 1
-) -> tuple[Dataset, tuple[str, ...]]:
+) -> tuple[Draft, tuple[str, ...]]:
     """Return an object with all but its content, and what of the source was left out.
 
     Patient, Study, General Series, General Equipment and SOP Common modules, in ISO_IR 192, with
@@ -104,38 +118,53 @@ def begin(
     ``number`` is its Instance Number in the series of its kind.
     """
     copied = copy_patient_and_study(source, reading.known_as)
-    made = copied.attributes
+    uids = (str(sop_class_uid), reading.instance_uid(kind, number), reading.uid(kind, "series"))
+    made = Draft(copied.attributes, uids)
     put(made, "StudyInstanceUID", [reading.study_instance_uid])
     at = reading.requested_at.astimezone(time_zone_of(made) or reading.time_zone)
     date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
-    made.SpecificCharacterSet = "ISO_IR 192"
-    made.SOPClassUID = sop_class_uid
-    made.SOPInstanceUID = reading.instance_uid(kind, number)
-    made.SeriesInstanceUID = reading.uid(kind, "series")
-    made.SeriesNumber = FIRST_SERIES_NUMBER + tuple(Kind).index(kind)
-    made.InstanceNumber = number
-    made.InstanceCreationDate = made.SeriesDate = made.ContentDate = date
-    made.InstanceCreationTime = made.SeriesTime = made.ContentTime = time
     model = f"{reading.model.name} {reading.model.version}"
-    made.SeriesDescription = f"{NOT_FOR_PRIMARY_DIAGNOSIS}: {model}"[:_LONG_STRING]
-    made.Manufacturer = MANUFACTURER
-    made.ManufacturerModelName = reading.model.name
-    made.SoftwareVersions = reading.model.version
-    made.DeviceSerialNumber = reading.weights_sha256
-    made.ContributingEquipmentSequence = [_contributing_equipment(source, reading, at)]
-    made.file_meta = _file_meta(made)
+    made.encoded |= elements(
+        SpecificCharacterSet="ISO_IR 192",
+        SOPClassUID=uids[0],
+        SOPInstanceUID=uids[1],
+        SeriesInstanceUID=uids[2],
+        SeriesNumber=FIRST_SERIES_NUMBER + tuple(Kind).index(kind),
+        InstanceNumber=number,
+        InstanceCreationDate=date,
+        InstanceCreationTime=time,
+        SeriesDate=date,
+        SeriesTime=time,
+        ContentDate=date,
+        ContentTime=time,
+        SeriesDescription=f"{NOT_FOR_PRIMARY_DIAGNOSIS}: {model}"[:_LONG_STRING],
+        Manufacturer=MANUFACTURER,
+        ManufacturerModelName=reading.model.name,
+        SoftwareVersions=reading.model.version,
+        DeviceSerialNumber=reading.weights_sha256,
+        ContributingEquipmentSequence=[_contributing_equipment(source, reading, at)],
+    )
     return made, copied.left_out
 
 
 def finish(
-    made: Dataset, left_out: tuple[str, ...], encoded: Mapping[int, bytes] | None = None
+    made: Draft, left_out: tuple[str, ...], encoded: Mapping[int, bytes] | None = None
 ) -> ResultObject:
     """Write the object down, with what of it is encoded already; the same has the same bytes."""
+    sop_class_uid, sop_instance_uid, series_instance_uid = made.uids
+    meta = elements(
+        FileMetaInformationVersion=b"\0\1",
+        MediaStorageSOPClassUID=sop_class_uid,
+        MediaStorageSOPInstanceUID=sop_instance_uid,
+        TransferSyntaxUID=ExplicitVRLittleEndian,
+        ImplementationClassUID=IMPLEMENTATION_CLASS_UID,
+        ImplementationVersionName=IMPLEMENTATION_VERSION_NAME,
+    )
     return ResultObject(
-        content=part10_of(made, encoded),
-        sop_class_uid=made.SOPClassUID,
-        sop_instance_uid=made.SOPInstanceUID,
-        series_instance_uid=made.SeriesInstanceUID,
+        content=part10_file(meta, made.encoded | elements_of(made) | dict(encoded or {})),
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        series_instance_uid=series_instance_uid,
         left_out=left_out,
     )
 
@@ -168,36 +197,16 @@ def code_item(concept: CodedConcept) -> Dataset:
     return item
 
 
-def _contributing_equipment(source: Dataset, reading: Reading, at: datetime) -> Dataset:
-    processing = codes.DCM.ProcessingEquipment
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [
-        code_item(
-            CodedConcept(
-                value=processing.value,
-                scheme_designator=processing.scheme_designator,
-                meaning=processing.meaning,
-            )
-        )
-    ]
-    item.Manufacturer = MANUFACTURER
+def _contributing_equipment(source: Dataset, reading: Reading, at: datetime) -> bytes:
     institution_name = valid_values(source, "InstitutionName")
-    if institution_name:
-        put(item, "InstitutionName", institution_name)
-    item.ManufacturerModelName = reading.model.name
-    item.SoftwareVersions = reading.model.version
-    item.DeviceUID = reading.model.device_uid
-    item.ContributionDateTime = at.strftime("%Y%m%d%H%M%S.%f%z")
-    item.ContributionDescription = "Classification by a neural network, with a Grad-CAM heat map"
-    return item
-
-
-def _file_meta(made: Dataset) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = made.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    return meta
+    named = elements(InstitutionName=list(institution_name)) if institution_name else {}
+    described = elements(
+        PurposeOfReferenceCodeSequence=[_PROCESSING],
+        Manufacturer=MANUFACTURER,
+        ManufacturerModelName=reading.model.name,
+        SoftwareVersions=reading.model.version,
+        DeviceUID=reading.model.device_uid,
+        ContributionDateTime=at.strftime("%Y%m%d%H%M%S.%f%z"),
+        ContributionDescription="Classification by a neural network, with a Grad-CAM heat map",
+    )
+    return item_of(described | named)

@@ -20,7 +20,7 @@ from inference_worker.content_items import (
     text,
     uid_reference,
 )
-from inference_worker.copied_attributes import put
+from inference_worker.explicit_vr import elements, item_of
 from inference_worker.result_attributes import (
     MANUFACTURER,
     Kind,
@@ -86,22 +86,23 @@ def make(
     ``remark`` says in words what else a reader must know, such as what could not be read.
     """
     made, left_out = begin(sources[0], reading, Kind.STRUCTURED_REPORT, Comprehensive3DSRStorage)
-    made.Modality = "SR"
-    made.CompletionFlag = "COMPLETE"
-    made.VerificationFlag = "UNVERIFIED"
-    made.PreliminaryFlag = "FINAL"
-    # Type 2: whoever ordered and performed the procedure is known to the archive, not to us.
-    made.PerformedProcedureCodeSequence = []
-    made.ReferencedPerformedProcedureStepSequence = []
+    made.encoded |= elements(
+        Modality="SR",
+        CompletionFlag="COMPLETE",
+        VerificationFlag="UNVERIFIED",
+        PreliminaryFlag="FINAL",
+        # Type 2: whoever ordered and performed the procedure is known to the archive, not to us.
+        PerformedProcedureCodeSequence=[],
+        ReferencedPerformedProcedureStepSequence=[],
+    )
     referenced = [
         (source, frames)
         for source, frames in zip(sources, read_frames, strict=True)
         if can_be_referenced(source)
     ]
     if referenced:
-        made.CurrentRequestedProcedureEvidenceSequence = [
-            _evidence([source for source, _ in referenced], reading)
-        ]
+        evidence = _evidence([source for source, _ in referenced], reading)
+        made.encoded |= elements(CurrentRequestedProcedureEvidenceSequence=[evidence])
     if len(referenced) < len(sources):
         left_out += ("CurrentRequestedProcedureEvidenceSequence",)
     inferred_from = [each for each in telling if can_be_referenced(each[0])]
@@ -194,20 +195,19 @@ def _image(relationship: Relationship, source: Dataset, frames: Sequence[int]) -
     )
 
 
-def _evidence(sources: Sequence[Dataset], reading: Reading) -> Dataset:
+def _evidence(sources: Sequence[Dataset], reading: Reading) -> bytes:
     """Return the study's item of the evidence sequence (PS3.3 §C.17.2.1)."""
-    by_series: dict[str, list[Dataset]] = {}
+    by_series: dict[str, list[bytes]] = {}
     for source in sources:
-        instance = Dataset()
-        instance.ReferencedSOPClassUID = source.SOPClassUID
-        instance.ReferencedSOPInstanceUID = source.SOPInstanceUID
-        by_series.setdefault(str(source.SeriesInstanceUID), []).append(instance)
-    study = Dataset()
-    put(study, "StudyInstanceUID", [reading.study_instance_uid])
-    study.ReferencedSeriesSequence = []
-    for series_instance_uid, instances in by_series.items():
-        series = Dataset()
-        series.SeriesInstanceUID = series_instance_uid
-        series.ReferencedSOPSequence = instances
-        study.ReferencedSeriesSequence.append(series)
-    return study
+        instance = elements(
+            ReferencedSOPClassUID=source.SOPClassUID,
+            ReferencedSOPInstanceUID=source.SOPInstanceUID,
+        )
+        by_series.setdefault(str(source.SeriesInstanceUID), []).append(item_of(instance))
+    series = [
+        item_of(elements(SeriesInstanceUID=uid, ReferencedSOPSequence=instances))
+        for uid, instances in by_series.items()
+    ]
+    return item_of(
+        elements(StudyInstanceUID=reading.study_instance_uid, ReferencedSeriesSequence=series)
+    )

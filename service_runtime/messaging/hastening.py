@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
 from service_runtime.database import Transaction
 from service_runtime.messaging.tables import delivery, inbox, message
@@ -32,10 +32,8 @@ def body_of(connection: Connection, message_id: UUID) -> bytes | None:
 
 def is_handled(connection: Connection, queue: str, message_id: UUID) -> bool:
     """Tell whether a message was handled in a queue."""
-    found = connection.execute(
-        select(inbox.c.at).where(inbox.c.queue == queue, inbox.c.message_id == str(message_id))
-    ).first()
-    return found is not None
+    handled = {"of_queue": queue, "of_message": str(message_id)}
+    return connection.execute(_HANDLED, handled).first() is not None
 
 
 def _hasten(transaction: Transaction, which: ColumnElement[bool]) -> None:
@@ -45,3 +43,8 @@ def _hasten(transaction: Transaction, which: ColumnElement[bool]) -> None:
     )
     if hastened.rowcount:
         transaction.after_commit(transaction.database.wake)
+
+
+_HANDLED = select(inbox.c.at).where(
+    inbox.c.queue == bindparam("of_queue"), inbox.c.message_id == bindparam("of_message")
+)
