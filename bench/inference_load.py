@@ -279,7 +279,7 @@ def _timed() -> Iterator[dict[str, float]]:
         (decoding, "parse", lambda *_: "decode"),
         (decoding, "render", lambda *_: "decode"),
         (decoding, "quality_fault", lambda *_: "preprocess"),
-        (decoding, "_for_network", lambda *_: "preprocess"),
+        (decoding, "to_network_geometry", lambda *_: "preprocess"),
         (results, "parse", lambda *_: "decode"),
         (results, "render", lambda *_: "decode"),
         (results, "draw_heatmap", lambda *_: "sc"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 
-from inference_worker.explicit_vr import element, item, sequence
+from inference_worker.explicit_vr import element, elements, item, item_of, sequence
 from message_contracts.coding import CodedConcept
 
 _REFERENCED_SOP_SEQUENCE = 0x00081199
@@ -119,13 +119,19 @@ def _head(relationship: Relationship, value_type: str, name: CodedConcept) -> by
 
 
 @lru_cache(maxsize=1024)
-def _code_sequence(tag: int, concept: CodedConcept) -> bytes:
-    code_item = (
-        element(0x00080100, "SH", concept.value)
-        + element(0x00080102, "SH", concept.scheme_designator)
-        + element(0x00080104, "LO", concept.meaning)
+def coded(concept: CodedConcept) -> bytes:
+    """Return a code sequence item (PS3.3 §8.8)."""
+    return item_of(
+        elements(
+            CodeValue=concept.value,
+            CodingSchemeDesignator=concept.scheme_designator,
+            CodeMeaning=concept.meaning,
+        )
     )
-    return sequence(tag, [item(code_item)])
+
+
+def _code_sequence(tag: int, concept: CodedConcept) -> bytes:
+    return sequence(tag, [coded(concept)])
 
 
 def _content(children: Sequence[bytes]) -> bytes:

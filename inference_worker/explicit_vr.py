@@ -44,10 +44,9 @@ def part10_of(made: Dataset) -> bytes:
 def part10_file(meta: Mapping[int, bytes], data_set: Mapping[int, bytes]) -> bytes:
     """Return a Part 10 file of encoded elements, the length of group 0002 put before them."""
     group_2 = _in_order(meta)
-    length = struct.pack("<I", len(group_2))
-    return b"".join(
-        (_PREAMBLE, _FILE_META_INFORMATION_GROUP_LENGTH, length, group_2, _in_order(data_set))
-    )
+    head = (_PREAMBLE, _FILE_META_INFORMATION_GROUP_LENGTH, struct.pack("<I", len(group_2)))
+    # Joined at once: pixels are not copied more often than need be.
+    return b"".join((*head, group_2, *(data_set[tag] for tag in sorted(data_set))))
 
 
 def element(tag: int, vr: str, value: object) -> bytes:
@@ -128,7 +127,7 @@ def _element(found: DataElement) -> bytes:
 def _with_header(tag: int, vr: str, value: bytes) -> bytes:
     header = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
     if vr in _LONG_LENGTH:
-        return header + b"\0\0" + struct.pack("<I", len(value)) + value
+        return b"".join((header, b"\0\0", struct.pack("<I", len(value)), value))
     return header + struct.pack("<H", len(value)) + value
 
 
