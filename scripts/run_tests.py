@@ -18,8 +18,12 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 TIERS = {
     "unit": ["tests/unit", "tests/architecture", "-m", "not tensorflow and not soak", "-n", "2"],
-    # TensorFlow takes 3 s and half a gigabyte to import: one process for all that need it.
-    "tensorflow": ["tests/unit", "tests/integration", "-m", "tensorflow and not soak"],
+    # A process with TensorFlow takes seconds and half a gigabyte to start, so no more than two;
+    # tracing keeps one core busy, and a module's tests share what they have trained.
+    "tensorflow": [
+        *("tests/unit", "tests/integration", "-m", "tensorflow and not soak"),
+        *("-n", "2", "--dist", "loadfile"),
+    ],
     # Most of their time is waiting for servers; a module's tests share theirs.
     "integration": [
         *("tests/integration", "-m", "not tensorflow and not soak"),

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from countersign.cli import app
 from inference_worker.labeled_pictures import read_manifest, read_picture_batch
 from inference_worker.model_folder import load_model_folder
 from inference_worker.predictor import Predictor
@@ -49,7 +51,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_a_training_that_was_killed_goes_on_and_its_model_is_added_and_classifies(
-    lesions: Path, tmp_path: Path
+    lesions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", "--data", str(lesions), "--output", "skin-of-ours"]
     command += ["--epochs", "2", "--batch", "8", "--side", str(SIDE)]
@@ -71,11 +73,11 @@ def test_a_training_that_was_killed_goes_on_and_its_model_is_added_and_classifie
     assert first.returncode == -signal.SIGKILL
     assert second.returncode == 0, complaints
     assert "final: goes on at epoch" in said
-    start(tmp_path, "db", "upgrade", "--data", "installation").communicate(timeout=LONGEST_S)
-    added = start(tmp_path, "models", "add", "skin-of-ours", "--data", "installation")
-    answer, complaints = added.communicate(timeout=LONGEST_S)
-    assert added.returncode == 0, complaints
-    assert "skin-of-ours" in answer
+    monkeypatch.setenv("COUNTERSIGN_DATA_DIR", str(tmp_path / "installation"))
+    assert CliRunner().invoke(app, ["db", "upgrade"]).exit_code == 0
+    added = CliRunner().invoke(app, ["models", "add", str(tmp_path / "skin-of-ours")])
+    assert added.exit_code == 0, added.output
+    assert "skin-of-ours" in added.output
     model = load_model_folder(tmp_path / "skin-of-ours")
     probabilities = Predictor(model).classify(
         read_picture_batch(read_manifest(lesions)[:3], (SIDE, SIDE, 3))
