@@ -26,7 +26,7 @@ from inference_worker.model_folder import (
 )
 from message_contracts.domain_check import DomainCheck, DomainMethod
 from message_contracts.identifiers import derived_uid
-from model_training.data_set import chosen_rows
+from model_training.data_set import usable_rows
 from model_training.domain_features import features_at, some_pictures
 from model_training.domain_fit import FITS, Fitted, fit_domain, separation, with_kind
 from model_training.folds import grouped_folds
@@ -66,7 +66,7 @@ def give_domain(folder: ModelFolder, options: argparse.Namespace) -> dict[str, A
     described = folder.description
     network = keras.saving.load_model(folder.weights_path, compile=False)
     layers = tuple(dict.fromkeys((options.layer, *options.compare, described.grad_cam_layer)))
-    kept, _ = chosen_rows(options.data, options.exclude_licence)
+    kept, _ = usable_rows(options.data, options.exclude_licence)
     learned = tuple(row for row in kept if row.split == "train")
     inside = tuple(row for row in kept if row.split == "val")
     names = tuple(each.data_name or each.label for each in described.classes)
