@@ -10,6 +10,7 @@ from admin_api import (
     cases,
     conflicts,
     destinations,
+    explanations,
     identity,
     models,
     operations,
@@ -65,6 +66,7 @@ def make_app(api: Api) -> FastAPI:
     for router in (
         identity.router,
         cases.router,
+        explanations.router,
         sign_off.router,
         conflicts.router,
         quarantine.router,

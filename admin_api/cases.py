@@ -85,7 +85,7 @@ def read_source(_user: SignedIn, api: ApiDependency, case_id: CaseId) -> Respons
 def read_report(_user: SignedIn, api: ApiDependency, case_id: CaseId) -> Response:
     """Get the signed report that is in force."""
     key = _submission(api, UUID(case_id)).pdf_key
-    return _kept(api, key, "application/pdf")
+    return kept(api, key, "application/pdf")
 
 
 @router.get(
@@ -95,7 +95,7 @@ def read_report(_user: SignedIn, api: ApiDependency, case_id: CaseId) -> Respons
 )
 def read_diagnostic_report(_user: SignedIn, api: ApiDependency, case_id: CaseId) -> Response:
     """Get the FHIR DiagnosticReport (R4) of the signed report that is in force."""
-    bundle = json.loads(bytes(_kept(api, _submission(api, UUID(case_id)).bundle_key, _FHIR).body))
+    bundle = json.loads(bytes(kept(api, _submission(api, UUID(case_id)).bundle_key, _FHIR).body))
     for entry in bundle.get("entry", ()):
         resource = entry.get("resource", {})
         if resource.get("resourceType") == "DiagnosticReport":
@@ -128,7 +128,7 @@ def case_row(connection: Connection, case_id: UUID) -> Row[Any]:
 def _links(connection: Connection, row: Row[Any]) -> dict[str, str]:
     names = ["history"]
     if case_queries.completed_inference(connection, row) is not None:
-        names += ["heatmap.png", "source.png"]
+        names += ["heatmap.png", "source.png", "explanations"]
     version = row.report_version
     if version is not None and case_queries.submission(connection, row.id, version) is not None:
         names += ["report.pdf", "diagnostic-report.json"]
@@ -140,7 +140,7 @@ def _picture(api: Api, case_id: UUID, key_name: str) -> Response:
         completed = case_queries.completed_inference(connection, case_row(connection, case_id))
     if completed is None:
         raise Problem(404, "no-picture", "no model has read the version of the case that is shown")
-    return _kept(api, getattr(completed, key_name), "image/png")
+    return kept(api, getattr(completed, key_name), "image/png")
 
 
 def _submission(api: Api, case_id: UUID) -> Row[Any]:
@@ -159,7 +159,14 @@ def _submission(api: Api, case_id: UUID) -> Row[Any]:
     return found
 
 
-def _kept(api: Api, key: str, media_type: str) -> Response:
+def kept(api: Api, key: str, media_type: str) -> Response:
+    """Return what the store keeps under a key.
+
+    Raises
+    ------
+    Problem
+        404 where it is not there any more.
+    """
     try:
         content = api.store.read(key)
     except NotInStore:

@@ -16,6 +16,7 @@ Docstrings = Callable[[type[BaseModel]], dict[str, str]]
 SENDERS = {
     "study": "dicom_listener",
     "inference.requested": "workflow_engine",
+    "explanation": "admin_api",
     "inference": "inference_worker",
     "attachment.requested": "workflow_engine",
     "attachment": "dicom_sender",

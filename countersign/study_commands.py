@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - --help must answer at once
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,32 @@ from countersign.installation import DataOption, open_database
 from countersign.why import said
 
 app = typer.Typer(help="Studies that arrive.", no_args_is_help=True)
+
+
+@app.command()
+def explain(
+    study_instance_uid: Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")],
+    label: Annotated[str, typer.Option("--class", help="The class to explain, by its label.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="A .png, or a .dcm: the Secondary Capture.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="NAME; needed where several have read it with this class.")
+    ] = None,
+    wait_s: Annotated[float, typer.Option(help="How long to wait for the worker.")] = 60,
+    data: DataOption = None,
+) -> None:
+    """Have the model show what speaks for a class; the case stays as it is.
+
+    Ends with 1 where it cannot, or gives no answer in time.
+    """
+    from countersign.explaining import Wish
+    from countersign.explaining import explain as run
+
+    with open_database(data) as database:
+        made = run(database, Wish(study_instance_uid, label, model, wait_s))
+        output.write_bytes(made.content(is_picture=output.suffix.lower() == ".png"))
+    typer.echo(f"{made.sop_instance_uid} is in {output}")
 
 
 @app.command()

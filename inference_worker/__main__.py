@@ -13,6 +13,7 @@ import structlog
 
 from imaging_store.instances import InstanceStore, open_instance_store
 from imaging_store.model_registry import RegisteredModel
+from inference_worker.explanations import Explainer
 from inference_worker.forward_process import Limits
 from inference_worker.handlers import Worker
 from inference_worker.loading import ModelSource, keep_files
@@ -26,12 +27,13 @@ from inference_worker.registration import (
     replace_missing,
 )
 from inference_worker.settings import WorkerSettings
-from message_contracts.inference import ModelReference
+from message_contracts.envelope import Envelope
+from message_contracts.inference import ExplanationRequested, ModelReference
 from message_contracts.topology import INFERENCE_ROUTINE, INFERENCE_URGENT
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
 from service_runtime.messaging.at_once import AtOnce
-from service_runtime.messaging.consumer import Handling
+from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.process import EXIT_TRY_AGAIN, Service, run_service
 from service_runtime.settings import load
 from service_runtime.telemetry import log
@@ -87,11 +89,13 @@ def serve(service: Service[WorkerSettings]) -> None:
         now=lambda: datetime.now(UTC),
     )
     threading.Thread(target=models.follow, args=(service.stop,), name="models", daemon=True).start()
-    handling = Handling(worker.on_inference_requested, on_exhausted=worker.on_exhausted)
+    explainer = Explainer(worker.database, store, models, worker.time_zone, worker.now)
+    routine = Handling(worker.on_inference_requested, on_exhausted=worker.on_exhausted)
+    urgent = urgent_handling(worker, explainer)
     service.ready()
     try:
         service.messaging.consume(
-            {INFERENCE_URGENT: handling, INFERENCE_ROUTINE: handling},
+            {INFERENCE_URGENT: urgent, INFERENCE_ROUTINE: routine},
             service.stop,
             # One more for urgent studies: none waits for a long routine one to end.
             at_once=AtOnce(settings.studies_at_once + 1, of_later_queues=settings.studies_at_once),
@@ -99,6 +103,22 @@ def serve(service: Service[WorkerSettings]) -> None:
         )
     finally:
         models.close()
+
+
+def urgent_handling(worker: Worker, explainer: Explainer) -> Handling:
+    """Return the handling of the queue that readings and explanations share."""
+
+    def handle(envelope: Envelope) -> Effect:
+        if isinstance(envelope.body, ExplanationRequested):
+            return explainer.on_explanation_requested(envelope)
+        return worker.on_inference_requested(envelope)
+
+    def on_exhausted(envelope: Envelope, reason: str) -> Effect:
+        if isinstance(envelope.body, ExplanationRequested):
+            return explainer.on_exhausted(envelope, reason)
+        return worker.on_exhausted(envelope, reason)
+
+    return Handling(handle, on_exhausted=on_exhausted)
 
 
 def hold_models(settings: WorkerSettings, database: Database, store: InstanceStore) -> Models:

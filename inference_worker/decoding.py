@@ -152,7 +152,7 @@ def _piece(
     for number in now:
         rendered = render(source, number)
         faults.append(quality_fault(rendered))
-        pictures.append(_for_network(rendered, wanted))
+        pictures.append(for_network(rendered, wanted))
     if not rest:
         for keyword in _PIXELS:
             if keyword in source:
@@ -160,7 +160,8 @@ def _piece(
     return Piece(instance, source, now, tuple(pictures), tuple(faults), rest)
 
 
-def _for_network(picture: Picture, wanted: NetworkInput) -> Picture:
+def for_network(picture: Picture, wanted: NetworkInput) -> Picture:
+    """Return a rendered picture as the network takes it."""
     if wanted.channels == 1 and picture.ndim == _RGB_DIMENSIONS:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     return to_network_geometry(picture, wanted.rows, wanted.columns)

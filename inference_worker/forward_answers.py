@@ -1,8 +1,19 @@
-"""What the process of a model says to its worker."""
+"""What a worker and the process of a model say to one another."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from inference_worker.preprocessing import Picture
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch of pictures."""
+
+    batch: Picture
+    explained: int | None = None
+    """The place of the class that the heat maps are to explain; ``None``: the most probable."""
 
 
 class Kind(StrEnum):

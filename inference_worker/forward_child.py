@@ -1,6 +1,6 @@
 """The process that a model runs in: ``python -m inference_worker.forward_child FD FOLDER``.
 
-It loads the model, says so, and answers batches until the worker closes the other end. Whatever a
+It loads the model, says so, and answers until the worker closes the other end. Whatever a
 model does here (raise, hang, leak, crash) the worker sees from outside and survives.
 """
 
@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from inference_worker.forward_answers import Answer, Kind
+from inference_worker.forward_answers import Answer, Kind, Question
 from inference_worker.model_folder import InvalidModelFolder, load_model_folder
 
 
@@ -23,8 +23,8 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     worker: Connection[Answer, Any] = Connection(int(arguments[0]))
-    batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(worker, batches), daemon=True).start()
+    questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(worker, questions), daemon=True).start()
     try:
         # TensorFlow comes with it.
         from inference_worker.predictor import Predictor  # noqa: PLC0415
@@ -35,20 +35,24 @@ def main(arguments: list[str]) -> None:
         return
     worker.send(Answer(Kind.READY, None))
     while True:
-        batch = batches.get()
+        question = questions.get()
         try:
-            answer = Answer(Kind.DONE, predictor.predict(batch))
+            if question.explained is None:
+                predictions = predictor.predict(question.batch)
+            else:
+                predictions = predictor.explain(question.batch, question.explained)
+            answer = Answer(Kind.DONE, predictions)
         except Exception as error:  # noqa: BLE001
             # A network may raise whatever it comes upon; texts may quote the pictures.
             answer = Answer(Kind.RAISED, type(error).__name__)
         worker.send(answer)
 
 
-def _receive(worker: "Connection[Answer, Any]", batches: "queue.SimpleQueue[Any]") -> None:
+def _receive(worker: "Connection[Answer, Any]", questions: "queue.SimpleQueue[Question]") -> None:
     """Leave as soon as the worker is gone, also while the model hangs."""
     while True:
         try:
-            batches.put(worker.recv())
+            questions.put(worker.recv())
         except (EOFError, OSError):
             os._exit(0)
 

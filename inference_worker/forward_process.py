@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imaging_pixels.render import Picture
-from inference_worker.forward_answers import Answer, Kind
+from inference_worker.forward_answers import Answer, Kind, Question
 from inference_worker.model_folder import InvalidModelFolder
 from inference_worker.prediction import Prediction
 from service_runtime.errors import TransientError
@@ -108,8 +108,11 @@ class ForwardProcess:
             return int(fields[1]) * _PAGE_BYTES
         return 0
 
-    def predict(self, batch: Picture) -> Sequence[Prediction]:
+    def predict(self, batch: Picture, explained: int | None = None) -> Sequence[Prediction]:
         """Have the model read ``[n, rows, columns]`` gray or ``[n, rows, columns, 3]`` RGB.
+
+        ``explained`` is the place of the class that the heat maps explain, by default the most
+        probable one of each picture.
 
         Raises
         ------
@@ -119,7 +122,7 @@ class ForwardProcess:
         """
         began_s = time.monotonic()
         try:
-            self._connection.send(batch)
+            self._connection.send(Question(batch, explained))
         except BlockingIOError:
             self._end(Fault.HANGS, f"took no batch within {self._limits.deadline_s:g} s")
         except OSError as error:

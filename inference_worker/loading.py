@@ -32,7 +32,12 @@ def load_model(opened: Opened, limits: Limits) -> LoadedModel:
     """
     served = ServedModel(opened, limits)
     return LoadedModel(
-        served.description, served.weights_sha256, served.predict, served.reader, served.close
+        served.description,
+        served.weights_sha256,
+        served.predict,
+        served.reader,
+        served.close,
+        served.explain,
     )
 
 

@@ -18,8 +18,9 @@ from imaging_pixels.render import Picture
 
 MOST_PICTURES = 16
 
-Forward = Callable[[Picture, Sequence[str]], Sequence[Any]]
-"""Of a batch and of whose pictures are in it: a prediction for each picture."""
+Forward = Callable[[Picture, Sequence[str], int | None], Sequence[Any]]
+"""Of a batch, of whose pictures are in it, and of the class that is to be explained, unless that is
+the most probable one: a prediction for each picture."""
 
 
 class Closed(RuntimeError):
@@ -30,6 +31,7 @@ class Closed(RuntimeError):
 class _Request:
     owner: str
     batch: Picture
+    explained: int | None = None
     answer: Future[Sequence[Any]] = field(default_factory=Future)
 
 
@@ -49,7 +51,9 @@ class MicroBatches:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def predict(self, batch: Picture, owner: str, *, urgent: bool) -> Sequence[Any]:
+    def predict(
+        self, batch: Picture, owner: str, *, urgent: bool, explained: int | None = None
+    ) -> Sequence[Any]:
         """Return what ``forward`` makes of a batch of at most `MOST_PICTURES`.
 
         Raises
@@ -59,7 +63,7 @@ class MicroBatches:
         Exception
             Whatever ``forward`` raised for this batch alone.
         """
-        request = _Request(owner, batch)
+        request = _Request(owner, batch, explained)
         with self._changed:
             if self._closed:
                 raise Closed
@@ -102,7 +106,9 @@ class MicroBatches:
             batch = together[0].batch
             if len(together) > 1:
                 batch = np.concatenate([each.batch for each in together])
-            predictions = self._forward(batch, [each.owner for each in together])
+            predictions = self._forward(
+                batch, [each.owner for each in together], together[0].explained
+            )
         except Exception as error:  # noqa: BLE001
             # It goes to whoever asked.
             if len(together) == 1:
@@ -119,4 +125,6 @@ class MicroBatches:
 
 def _fits(request: _Request, together: Sequence[_Request]) -> bool:
     count = sum(len(each.batch) for each in together) + len(request.batch)
-    return count <= MOST_PICTURES and request.batch.shape[1:] == together[0].batch.shape[1:]
+    first = together[0]
+    is_alike = request.batch.shape[1:] == first.batch.shape[1:]
+    return count <= MOST_PICTURES and is_alike and request.explained == first.explained

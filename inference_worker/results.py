@@ -1,12 +1,12 @@
 """What is made of a reading: pictures, Secondary Capture and Structured Report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 
 from pydicom import Dataset
 
-from imaging_pixels.render import render
+from imaging_pixels.render import Picture, render
 from inference_worker import parametric_map, secondary_capture, structured_report
 from inference_worker.decoding import parse
 from inference_worker.heatmap import Heatmap, Legend, draw_heatmap
@@ -14,9 +14,12 @@ from inference_worker.parametric_map import MappedFrame
 from inference_worker.partial_reading import not_read, statement
 from inference_worker.plane_geometry import pixel_aspect
 from inference_worker.result_attributes import Reading, ResultObject
-from inference_worker.study_reading import Predict, ReadFrame, StudyReading
+from inference_worker.study_reading import FramePrediction, Predict, ReadFrame, StudyReading
 from message_contracts.inference import UNCERTAIN, ClassProbability, InferenceRequested
 from message_contracts.model_description import ModelDescription
+
+Explain = Callable[[Picture, int], Sequence[FramePrediction]]
+"""Takes pictures as `Predict` does, and the place of the class that is to be explained."""
 
 Reader = Callable[[str, bool], Predict]
 """Of a Study Instance UID, and of whether the study is urgent: what predicts its pictures."""
@@ -33,6 +36,8 @@ class LoadedModel:
     """Where it matters whose pictures are predicted; ``None``: ``predict`` takes all."""
     close: Callable[[], None] = lambda: None
     """Lets go of what the model holds; what it is reading then fails and is tried again."""
+    explain: Explain | None = None
+    """Explains a class that somebody asks for; ``None``: it explains the most probable one only."""
 
     def predict_of(self, study_instance_uid: str, *, urgent: bool) -> Predict:
         """Return what predicts the pictures of one study."""

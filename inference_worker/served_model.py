@@ -78,6 +78,10 @@ class ServedModel:
         """Predict pictures that belong to no study."""
         return self._predict(batch, owner="", urgent=False)
 
+    def explain(self, batch: Picture, place: int) -> Sequence[FramePrediction]:
+        """Explain the class at a place of the network's output; a person waits for it."""
+        return self._predict(batch, owner="", urgent=True, explained=place)
+
     @property
     def process_id(self) -> int | None:
         """Of the model's process; ``None`` while it has none."""
@@ -95,20 +99,28 @@ class ServedModel:
             self._process.close()
             self._process = None
 
-    def _predict(self, batch: Picture, owner: str, urgent: bool) -> Sequence[FramePrediction]:  # noqa: FBT001
+    def _predict(
+        self,
+        batch: Picture,
+        owner: str,
+        urgent: bool,  # noqa: FBT001
+        explained: int | None = None,
+    ) -> Sequence[FramePrediction]:
         try:
-            return self._batches.predict(batch, owner, urgent=urgent)
+            return self._batches.predict(batch, owner, urgent=urgent, explained=explained)
         except Closed:
             raise ModelGone(f"the model {self._name} {self._version} was let go") from None
 
-    def _forward(self, batch: Picture, owners: Sequence[str]) -> Sequence[Prediction]:
+    def _forward(
+        self, batch: Picture, owners: Sequence[str], explained: int | None
+    ) -> Sequence[Prediction]:
         """Predict in the process of the model; in the thread of the batches alone."""
         if self._closing.is_set():
             raise Closed
         if self._aside is not None:
             raise ModelSetAside(self._aside)
         try:
-            predictions = self._running().predict(batch)
+            predictions = self._running().predict(batch, explained)
         except (ModelFault, InvalidModelFolder) as error:
             if self._closing.is_set():
                 self._process = None

@@ -18,7 +18,12 @@ from message_contracts.delivery import (
     ReportRequested,
 )
 from message_contracts.envelope import Envelope
-from message_contracts.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from message_contracts.inference import (
+    ExplanationRequested,
+    InferenceCompleted,
+    InferenceFailed,
+    InferenceRequested,
+)
 from message_contracts.ingest import StudyConflicted, StudyOpened, StudyReceived, StudyUpdated
 from message_contracts.intake import (
     CompletionRequested,
@@ -46,6 +51,7 @@ MESSAGES: dict[str, type[Message]] = {
         InferenceRequested,
         InferenceCompleted,
         InferenceFailed,
+        ExplanationRequested,
         AttachmentRequested,
         AttachmentDelivered,
         AttachmentFailed,

@@ -102,6 +102,21 @@ class InferenceRequested(Message):
         return f"{self.TYPE}.{self.urgency}"
 
 
+class ExplanationRequested(Message):
+    """Somebody wants to see what speaks for a class that a reading has not explained.
+
+    The case knows nothing of it: neither its finding nor what was signed changes.
+    """
+
+    TYPE: ClassVar[str] = "explanation.requested"
+
+    case_id: UUID
+    case_version: int = Field(ge=1)
+    model: ModelReference
+    label: str = Field(min_length=1, max_length=64)
+    """Of the class, in the model's description."""
+
+
 class InferenceCompleted(Message):
     """A model has read the study; its result objects and pictures are in the store."""
 

@@ -15,6 +15,7 @@ from message_contracts.delivery import (
     ReportRequested,
 )
 from message_contracts.inference import (
+    ExplanationRequested,
     InferenceCompleted,
     InferenceFailed,
     InferenceRequested,
@@ -118,7 +119,12 @@ QUEUES: dict[str, Queue] = {
             _OURS,
         ),
         # Quorum queues have no priorities: an urgent lane is a second queue, read first.
-        Queue(INFERENCE_URGENT, (f"{InferenceRequested.TYPE}.{Urgency.URGENT}",), _MODEL),
+        # Who asks for an explanation sits and waits for it.
+        Queue(
+            INFERENCE_URGENT,
+            (f"{InferenceRequested.TYPE}.{Urgency.URGENT}", ExplanationRequested.TYPE),
+            _MODEL,
+        ),
         Queue(INFERENCE_ROUTINE, (f"{InferenceRequested.TYPE}.{Urgency.ROUTINE}",), _MODEL),
         Queue(
             ATTACHMENT,

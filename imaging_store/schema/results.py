@@ -54,6 +54,27 @@ result_object = Table(
     Index("ix_result_object_case", "case_id", "case_version"),
 )
 
+explanation = Table(
+    "explanation",
+    metadata,
+    Column("case_id", Uuid, primary_key=True),
+    Column("case_version", Integer, primary_key=True),
+    Column("model_name", String(64), primary_key=True),
+    Column("model_version", String(64), primary_key=True),
+    # Of the class that is explained.
+    Column("label", String(64), primary_key=True),
+    # Of the Secondary Capture; null where it could not be made.
+    Column("sop_instance_uid", String(64)),
+    # Where the instance store keeps the Part 10 file, and the overlay, a PNG.
+    Column("key", String(255)),
+    Column("picture_key", String(255)),
+    # Why there is none, and how often it was tried: asked for again, it is another message.
+    Column("failure", String(500)),
+    Column("failures", Integer, nullable=False),
+    Column("answered_at", UtcDateTime, nullable=False),
+)
+"""Heat maps of classes that somebody has asked for; no result objects: none of them is sent."""
+
 shadow_result = Table(
     "shadow_result",
     metadata,

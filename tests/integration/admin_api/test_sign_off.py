@@ -119,6 +119,7 @@ def test_what_was_made_of_a_case_can_be_had(analyzed: Hospital) -> None:
         "history",
         "heatmap.png",
         "source.png",
+        "explanations",
         "report.pdf",
         "diagnostic-report.json",
     }

@@ -32,7 +32,7 @@ worker.send(Answer(Kind.READY, None))
 held = []
 while True:
     try:
-        batch = worker.recv()
+        batch = worker.recv().batch
     except EOFError:
         break
     what = int(batch.flat[0])
@@ -168,6 +168,10 @@ def test_a_model_answers_from_its_process_and_goes_with_its_worker(tiny: Path) -
 
     assert [int(np.argmax(each.probabilities)) for each in answers] == list(labels)
     assert answers[0].cam.shape == (8, 8)
+    foremost, other = int(labels[0]), int(labels[1])
+    for place in (foremost, other):
+        [explained] = model.explain(pictures[:1], place)
+        assert np.array_equal(explained.cam, answers[0].cam) == (place == foremost)
     model.close()
     assert not is_alive(process.process_id)
 

@@ -680,7 +680,7 @@ def test_a_model_that_hangs_is_set_aside_while_others_go_on_and_can_be_asked_aga
     class Hanging:
         memory_bytes = 0
 
-        def predict(self, _batch: Any) -> Sequence[Seen]:
+        def predict(self, _batch: Any, _explained: int | None = None) -> Sequence[Seen]:
             tries.append(1)
             raise ModelFault(Fault.HANGS, "gave no answer within 60 s")
 

@@ -22,11 +22,13 @@ class Network:
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
         self.sizes: list[int] = []
+        self.explained: list[int | None] = []
         self.free = threading.Event()
         self.begun = threading.Event()
         self.poison: int | None = None
 
-    def __call__(self, batch: Batch, owners: Sequence[str]) -> Sequence[int]:
+    def __call__(self, batch: Batch, owners: Sequence[str], explained: int | None) -> Sequence[int]:
+        self.explained.append(explained)
         self.seen.append(list(owners))
         self.sizes.append(len(batch))
         self.begun.set()
@@ -88,6 +90,20 @@ def test_what_waits_for_a_busy_model_is_given_to_it_together(network: Network, a
     assert first.result(PATIENT_S) == [7]
     assert [each.result(PATIENT_S) for each in waiting] == [[1, 1], [2, 2], [3, 3]]
     assert network.sizes == [1, 6]
+
+
+def test_what_is_to_explain_another_class_is_given_to_it_alone(
+    network: Network, batches: MicroBatches, ask: Any
+) -> None:
+    held_up(network, ask)
+    with ThreadPoolExecutor(2) as pool:
+        for count, explained in enumerate((1, 2), start=1):
+            pool.submit(batches.predict, pictures(1), "", urgent=True, explained=explained)
+            wait_until(lambda n=count: waiting(batches) == n, what="it waits")
+
+        network.free.set()
+
+    assert network.explained == [None, 1, 2]
 
 
 def test_a_batch_is_never_larger_than_allowed(network: Network, ask: Any) -> None:

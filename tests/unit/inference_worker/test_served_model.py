@@ -54,7 +54,7 @@ class Process:
     def memory_bytes(self) -> int:
         return self.behavior.memory_bytes
 
-    def predict(self, batch: Any) -> Sequence[str]:
+    def predict(self, batch: Any, _explained: int | None = None) -> Sequence[str]:
         if self.behavior.hangs:
             self.behavior.begun.set()
             assert self.behavior.let_go.wait(30)
