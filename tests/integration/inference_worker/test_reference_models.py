@@ -148,19 +148,31 @@ def test_nothing_but_the_model_is_in_its_folder(folder: ModelFolder) -> None:
     assert folder.weights_path.stat().st_size < LARGEST_BYTES
 
 
-def test_what_was_learned_from_non_commercial_pictures_says_so() -> None:
-    if not (MODELS / NON_COMMERCIAL).is_dir():
-        pytest.skip("not trained yet")
-    folder = load_model_folder(MODELS / NON_COMMERCIAL)
-    terms = (folder.path / "LICENSE").read_text(encoding="utf-8")
+def test_what_was_learned_from_non_commercial_pictures_says_so_and_nothing_else_was(
+    folder: ModelFolder,
+) -> None:
+    described, terms = folder.description, folder.path / "LICENSE"
 
-    assert folder.description.license == "CC BY-NC 4.0"
+    if described.name != NON_COMMERCIAL:
+        assert described.license == "Apache-2.0"
+        assert "NC" not in described.training_data.license
+        assert not terms.exists()
+        return
+    assert described.license == "CC BY-NC 4.0"
     assert "not for commercial use" in card_of(folder).splitlines()[0]
-    assert "NonCommercial" in terms
-    assert "HAM10000" in terms
+    assert "NonCommercial" in terms.read_text(encoding="utf-8")
+    assert "HAM10000" in terms.read_text(encoding="utf-8")
 
 
-def test_no_other_folder_was_learned_from_non_commercial_pictures(folder: ModelFolder) -> None:
-    if folder.description.name != NON_COMMERCIAL:
-        assert folder.description.license == "Apache-2.0"
-        assert "NC" not in folder.description.training_data.license
+def test_the_page_of_models_says_of_it_what_the_metrics_do(folder: ModelFolder) -> None:
+    page = (CHECKOUT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (line for line in page if line.startswith(f"| `{folder.description.name}` |"))
+    metrics = metrics_of(folder)
+    figures, refusal = metrics["validation"], metrics["refusal"]
+
+    for figure in (figures["accuracy"], figures["balanced_accuracy"]):
+        assert "{estimate:.3f} ({lower:.3f} to {upper:.3f})".format(**figure) in row
+    assert f"| {metrics['cross_validation']['expected_calibration_error']:.3f}" in row
+    assert f"| {refusal['in_domain']['share']:.1%} |" in row
+    assert "{refused} of {n};".format(**refusal["wrong_domain"]) in row
+    assert "{refused} of {out_of_domain} |".format(**refusal["dicom"]) in row
