@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from threading import local
 
@@ -60,12 +60,16 @@ def listen() -> socket.socket:
 class RemoteIndex:
     """Has another process enter arrivals; each thread, an association's, has its own connection.
 
-    ``own`` enters those that are too large for a message.
+    ``own`` enters those that are too large for a message, and what arrives while ``is_alone``:
+    nobody is there to share a commit with, and to wake another process would take longer.
     """
 
-    def __init__(self, address: bytes, own: Index) -> None:
+    def __init__(
+        self, address: bytes, own: Index, is_alone: Callable[[], bool] = lambda: False
+    ) -> None:
         self._address = address
         self._own = own
+        self._is_alone = is_alone
         self._of_thread = local()
 
     def add(self, arrival: Arrival) -> Outcome:
@@ -78,9 +82,12 @@ class RemoteIndex:
         NotEntered
             The database refuses it.
         """
+        if self._is_alone():
+            return self._add_own(arrival)
         request = pickle.dumps(arrival, pickle.HIGHEST_PROTOCOL)
         if len(request) > MOST_BYTES:
-            return self._own.add(arrival)
+            return self._add_own(arrival)
+        self._of_thread.has_own = False
         try:
             answer = self._ask(request)
         except DatabaseUnavailable:
@@ -97,11 +104,15 @@ class RemoteIndex:
 
     def end(self, association: OpenAssociation) -> None:
         """Close the connection: the process at its other end lets go of what was held open."""
-        if not self._is_connected():
-            # It has died since, or has heard of nothing: all was too large for a message.
+        if getattr(self._of_thread, "has_own", False) or not self._is_connected():
+            # It knows nothing of the last arrival, or has died since.
             self._own.end(association)
         association.study_instance_uid = ""
         self._close()
+
+    def _add_own(self, arrival: Arrival) -> Outcome:
+        self._of_thread.has_own = True
+        return self._own.add(arrival)
 
     def _ask(self, request: bytes) -> bytes:
         reason = ""

@@ -188,7 +188,7 @@ def receiving(
     def receive(wake: int) -> None:
         index.close()
         database = Database(settings.database, via_relay=settings.via_broker)
-        remote = indexing.RemoteIndex(address, OwnIndex(database))
+        remote = indexing.RemoteIndex(address, OwnIndex(database), count.is_only_connection)
         service = Service(
             ae=application_entity(settings.ae_title),
             keep=InstanceKeeper(store, database, remote, _now),

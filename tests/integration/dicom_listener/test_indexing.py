@@ -66,6 +66,7 @@ class Installation:
     database: Database
     remote: RemoteIndex
     own_entered: list[Arrival] = field(default_factory=list)
+    is_alone: bool = False
 
     def rows(self, table: Table) -> Sequence[Any]:
         with self.database.reading() as connection:
@@ -92,9 +93,11 @@ def served(database: Database) -> Iterator[Installation]:
     thread = Thread(target=Indexing(OwnIndex(database), listener).serve, args=(over,))
     thread.start()
     own_entered: list[Arrival] = []
-    remote = RemoteIndex(address, CountsOwn(database, own_entered))
+    own = CountsOwn(database, own_entered)
+    remote = RemoteIndex(address, own, lambda: installation.is_alone)
+    installation = Installation(database, remote, own_entered)
     try:
-        yield Installation(database, remote, own_entered)
+        yield installation
     finally:
         remote.end(open_for("THIS"))
         os.close(receives)
@@ -203,6 +206,45 @@ def test_what_is_too_large_for_a_message_is_entered_without_one(
     assert len(installation.rows(instance)) == 1
     assert len(installation.rows(open_association)) == 1
     installation.remote.end(association)
+    assert not installation.rows(open_association)
+
+
+@pytest.mark.parametrize("alone", [(0, 1), (1, 0), (0, 1, 0), (1, 0, 1)])
+def test_who_is_alone_enters_by_itself_and_at_the_end_holds_nothing_open(
+    installation: Installation, alone: tuple[int, ...]
+) -> None:
+    association = open_for("MODALITY")
+
+    for number, is_alone in enumerate(alone):
+        installation.is_alone = bool(is_alone)
+        arrival = an_arrival(association, StudyInstanceUID=f"1.{number}")
+        assert installation.remote.add(arrival) is Outcome.NEW
+        (row,) = installation.rows(open_association)
+        assert (row.id, row.study_instance_uid) == (association.id, f"1.{number}")
+    assert len(installation.own_entered) == sum(alone)
+    installation.remote.end(association)
+
+    wait_until(lambda: not installation.rows(open_association), what="the row to be gone")
+    assert len(installation.rows(instance)) == len(alone)
+
+
+def test_what_is_held_open_by_itself_is_let_go_of_though_the_other_process_refused_before(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[Outcome]:
+        raise ValueError("no such row")
+
+    association = open_for("MODALITY")
+    with monkeypatch.context() as refusing:
+        refusing.setattr(index_module, "enter", refuse)
+        with pytest.raises(NotEntered):
+            installation.remote.add(an_arrival(association))
+    installation.is_alone = True
+    installation.remote.add(an_arrival(association))
+    assert installation.rows(open_association)
+
+    installation.remote.end(association)
+
     assert not installation.rows(open_association)
 
 
