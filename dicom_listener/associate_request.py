@@ -12,6 +12,12 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
+from dicom_listener.admission import is_ae_title
+
+_CALLED, _CALLING = slice(10, 26), slice(26, 42)
+"""Where the PDU has its AE titles (PS3.8 §9.3.2)."""
+AE_TITLES_END = _CALLING.stop
+
 _REMEMBERED = 32
 _REMEMBERED_BYTES = 32 * 1024
 """Longer requests are decoded each time: nobody fills the memory with them."""
@@ -54,3 +60,20 @@ def _decode(pdu: bytes) -> AssociateRequest:
     request = AssociateRequest()
     request.decode(pdu)
     return request
+
+
+def ae_titles(pdu: memoryview) -> tuple[str, str]:
+    """Return the called and the calling AE title, and leave there what pynetdicom takes."""
+    return _ae_title(pdu[_CALLED]), _ae_title(pdu[_CALLING])
+
+
+def _ae_title(field: memoryview) -> str:
+    """Return what stands in a field, and leave there what pynetdicom takes.
+
+    Some pad with NUL instead of spaces; others send nothing but spaces. pynetdicom would abort,
+    where the one is to be understood and the other to be rejected.
+    """
+    padded = bytes(field).replace(b"\0", b" ")
+    title = padded.decode("latin-1").strip(" ")
+    field[:] = padded if is_ae_title(title) else b"?".ljust(len(field))
+    return title

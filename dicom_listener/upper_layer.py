@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
 
-from dicom_listener.admission import is_ae_title
-from dicom_listener.associate_request import AssociateRequest, decode
+from dicom_listener.associate_request import AE_TITLES_END, AssociateRequest, ae_titles, decode
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 256 * 1024
 _OTHER_PDU_LIMIT_BYTES = 1024 * 1024
 _A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
-_CALLED, _CALLING = slice(10, 26), slice(26, 42)
-"""Where an A-ASSOCIATE-RQ has its AE titles (PS3.8 §9.3.2)."""
 _PDU_HEADER = struct.Struct(">BBL")
 _PDV_HEADER = struct.Struct(">LBB")
 _ITEM_LENGTH_SIZE = 4
@@ -341,10 +338,10 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             if length > _OTHER_PDU_LIMIT_BYTES:
                 self.event_queue.put("Evt19")
             else:
-                if pdu_type == _A_ASSOCIATE_RQ and length >= _CALLING.stop - _PDU_HEADER.size:
-                    request = self.socket.peek(_CALLING.stop)
-                    self.called_ae_title = _ae_title(request[_CALLED])
-                    self.calling_ae_title = _ae_title(request[_CALLING])
+                if pdu_type == _A_ASSOCIATE_RQ and length >= AE_TITLES_END - _PDU_HEADER.size:
+                    self.called_ae_title, self.calling_ae_title = ae_titles(
+                        self.socket.peek(AE_TITLES_END)
+                    )
                 super()._read_pdu_data()
         except ConnectionEnded:
             self.event_queue.put("Evt17")
@@ -377,15 +374,3 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
                 piece = connection.available(value_left)
                 value_left -= len(piece)
                 self._receiver.on_fragment(context_id, control, piece, value_left)
-
-
-def _ae_title(field: memoryview) -> str:
-    """Return what stands in a field of the request, and leave there what pynetdicom takes.
-
-    Some pad with NUL instead of spaces; others send nothing but spaces. pynetdicom would abort,
-    where the one is to be understood and the other to be rejected.
-    """
-    padded = bytes(field).replace(b"\0", b" ")
-    title = padded.decode("latin-1").strip(" ")
-    field[:] = padded if is_ae_title(title) else b"?".ljust(len(field))
-    return title

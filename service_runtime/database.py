@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -277,8 +277,7 @@ class Database:
     @contextmanager
     def _queue_of_writers(self) -> Iterator[None]:
         if self.dialect != "sqlite":
-            with nullcontext():
-                yield
+            yield
             return
         # Opened each time, because a lock belongs to the open file: threads and forked
         # processes that shared one would share the lock. The kernel queues; SQLite would sleep.

@@ -189,7 +189,7 @@ def test_a_sender_that_falls_silent_is_cut_off(
     begin_store(listener, large_slice(200_000), share)
 
     wait_until(lambda: "association.ended" in listener.log, what="the end")
-    assert listener.unfinished() == []
+    wait_until(lambda: not listener.unfinished(), what="no unfinished file")
     assert listener.rows(instance) == []
 
 
