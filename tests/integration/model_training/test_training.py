@@ -20,6 +20,7 @@ from model_training.architectures import BACKBONES
 from model_training.checkpoint import Checkpoint
 from model_training.cross_validation import Run, trained
 from model_training.data_set import DataSet, chosen_rows, load
+from model_training.domain_of_folder import main as give_domain
 from model_training.fitting import Stopped, scores
 from model_training.progress import Reporter
 from model_training.recipe import RECIPES, load_recipe
@@ -72,7 +73,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_a_recipe_is_cross_validated_and_becomes_a_folder_that_the_worker_loads(
+def test_a_recipe_becomes_a_folder_that_the_worker_loads_and_that_a_domain_fits(
     backbone_weights: Path, data_dir: Path, recipe: Path, tmp_path: Path
 ) -> None:
     output, work = tmp_path / "model", tmp_path / "work"
@@ -102,6 +103,20 @@ def test_a_recipe_is_cross_validated_and_becomes_a_folder_that_the_worker_loads(
         *("training_curves.png", "confusion_matrix.png", "reliability.png"),
     }
     assert read_picture(work / "worst_errors.png", 3).shape[1] == 3 * 420
+
+    of_kind = ["--data", str(data_dir), "--other", str(data_dir), "--layer", "features"]
+    assert (
+        give_domain(
+            [*of_kind, "--exclude-licence", "NC", "--model", str(output), "--version", "9.9.9"]
+        )
+        == 0
+    )
+    domain = load_model_folder(output).description.domain
+    assert domain is not None
+    assert domain.usual is not None
+    assert domain.usual.picture_count == 40
+    (figures, _) = json.loads((output / "metrics.json").read_text())["domain_methods"].values()
+    assert figures["threshold"] == pytest.approx(domain.threshold, abs=1e-4)
 
 
 class Cut(BaseException):
