@@ -104,7 +104,7 @@ class Explainer:
         if model.explain is None:
             raise NothingToExplain("The model explains the most probable class only.")
         batch = for_network(picture, model.description.input)[np.newaxis]
-        [prediction] = model.explain(batch, place)
+        [prediction] = model.explain(completed.study_instance_uid, batch, place)
         with self.database.reading() as connection:
             known = known_as(connection, completed.study_instance_uid)
         reading = Reading(

@@ -18,8 +18,9 @@ from inference_worker.study_reading import FramePrediction, Predict, ReadFrame, 
 from message_contracts.inference import UNCERTAIN, ClassProbability, InferenceRequested
 from message_contracts.model_description import ModelDescription
 
-Explain = Callable[[Picture, int], Sequence[FramePrediction]]
-"""Takes pictures as `Predict` does, and the place of the class that is to be explained."""
+Explain = Callable[[str, Picture, int], Sequence[FramePrediction]]
+"""Takes a Study Instance UID, pictures of that study as `Predict` does, and the place of the class
+that is to be explained."""
 
 Reader = Callable[[str, bool], Predict]
 """Of a Study Instance UID, and of whether the study is urgent: what predicts its pictures."""

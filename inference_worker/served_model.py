@@ -78,9 +78,11 @@ class ServedModel:
         """Predict pictures that belong to no study."""
         return self._predict(batch, owner="", urgent=False)
 
-    def explain(self, batch: Picture, place: int) -> Sequence[FramePrediction]:
+    def explain(
+        self, study_instance_uid: str, batch: Picture, place: int
+    ) -> Sequence[FramePrediction]:
         """Explain the class at a place of the network's output; a person waits for it."""
-        return self._predict(batch, owner="", urgent=True, explained=place)
+        return self._predict(batch, owner=study_instance_uid, urgent=True, explained=place)
 
     @property
     def process_id(self) -> int | None:

@@ -170,7 +170,7 @@ def test_a_model_answers_from_its_process_and_goes_with_its_worker(tiny: Path) -
     assert answers[0].cam.shape == (8, 8)
     foremost, other = int(labels[0]), int(labels[1])
     for place in (foremost, other):
-        [explained] = model.explain(pictures[:1], place)
+        [explained] = model.explain("2.25.1", pictures[:1], place)
         assert np.array_equal(explained.cam, answers[0].cam) == (place == foremost)
     model.close()
     assert not is_alive(process.process_id)

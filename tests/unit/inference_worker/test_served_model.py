@@ -154,6 +154,19 @@ def test_one_study_alone_does_not_take_the_model_away_from_the_others(
     assert read(served, "2.25.1") == ["read"]
 
 
+def test_an_explanation_counts_for_the_study_that_it_is_asked_of(
+    served: ServedModel, behavior: Behavior
+) -> None:
+    behavior.faults = [Fault.DIED] * MOST_FAULTS
+    for _ in range(MOST_FAULTS - 1):
+        try_to_read(served, "2.25.66")
+
+    with pytest.raises(ModelFault):
+        served.explain("2.25.66", PICTURE, 0)
+
+    assert read(served, "2.25.1") == ["read"]
+
+
 def test_not_even_one_study_is_tried_for_ever(served: ServedModel, behavior: Behavior) -> None:
     behavior.faults = [Fault.DIED] * 100
 
