@@ -198,7 +198,8 @@ class Worker:
             failed,
             source=SOURCE,
             time=self.now(),
-            id=derived_id(InferenceFailed.TYPE, envelope.id),
+            # A replayed request may fail for another reason, which is another answer.
+            id=derived_id(InferenceFailed.TYPE, envelope.id, outcome, reason),
         )
 
         def effect(transaction: Transaction) -> None:

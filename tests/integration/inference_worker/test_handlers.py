@@ -617,6 +617,21 @@ def test_when_tries_are_used_up_the_case_hears_it(worker: Worker, database: Data
     assert answer.reason == "The model could not be run: it stopped 10 times"
 
 
+def test_a_request_that_fails_otherwise_when_it_is_replayed_is_answered_anew(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    keep(an_image(np.full((96, 80), 9, "u2")))
+
+    failing = [worker.on_exhausted(a_request(), "it stopped") for _ in range(2)]
+    for effect in (*failing, worker.on_inference_requested(a_request())):
+        with database.transaction() as transaction:
+            effect(transaction)
+
+    stopped, blank = sorted(sent(database, InferenceFailed), key=lambda each: each.is_refusal)
+    assert stopped.reason == "The model could not be run: it stopped"
+    assert "blank" in blank.reason
+
+
 def test_nothing_of_the_patient_is_in_the_answer_or_the_log(
     worker: Worker,
     keep: Callable[..., None],
