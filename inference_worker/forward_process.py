@@ -26,10 +26,11 @@ _LOOK_S = 0.1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PACKAGES = Path(__file__).resolve().parent.parent
 
-_PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH"}
+_PASSED_ON = {"PATH", "HOME", "LANG", "TMPDIR", "TZ", "PYTHONPATH", "XDG_CACHE_HOME"}
 _PASSED_ON_PREFIXES = (
-    *("LC_", "TF_", "KERAS_", "XLA_", "CUDA_", "NVIDIA_", "ROCM_", "HIP_"),
-    *("OMP_", "MKL_", "ONEDNN_", "PYTHONHASH", "PYTHONDONTWRITE"),
+    *("LC_", "LD_", "GLIBC_", "MALLOC_", "PYTHONHASH", "PYTHONDONTWRITE"),
+    *("TF_", "KERAS_", "XLA_", "CUDA_", "NVIDIA_", "ROCM_", "HIP_", "HSA_"),
+    *("OMP_", "MKL_", "ONEDNN_", "OPENBLAS_"),
 )
 """What Python, TensorFlow and its libraries read. A model is somebody else's code perhaps: the
 worker's settings, with the passwords in them, are no business of its process."""

@@ -139,6 +139,25 @@ def test_a_model_knows_nothing_of_the_workers_settings(
     assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
 
+def test_what_an_operator_tunes_libraries_by_reaches_the_model(
+    poisoned_by: Callable[[], ForwardProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = {
+        "OPENBLAS_NUM_THREADS": "2",
+        "MALLOC_ARENA_MAX": "4",
+        "GLIBC_TUNABLES": "glibc.malloc.arena_max=4",
+        "HSA_OVERRIDE_GFX_VERSION": "10.3.0",
+        "XDG_CACHE_HOME": "/cache",
+        "LD_PRELOAD": "",
+    }
+    for name, value in tuned.items():
+        monkeypatch.setenv(name, value)
+
+    [environment] = poisoned_by().predict(picture(5))
+
+    assert {name: environment.get(name) for name in tuned} == tuned
+
+
 def test_one_that_ended_while_nobody_asked_is_a_fault(poisoned: ForwardProcess) -> None:
     os.kill(poisoned.process_id, signal.SIGKILL)
 
