@@ -238,10 +238,11 @@ def _signed(
 ) -> Counter[tuple[str, str]]:
     """Return how often the model found one thing and the doctor signed one thing."""
     of = inference_result.c
-    # A doctor's own words are compared in the database, and never leave it.
+    # A doctor's own words are compared in the database, and never leave it. SQLite lowers ASCII
+    # letters alone, so a label as the database lowers it is taken too.
+    words = func.lower(func.trim(signature.c.finding))
     own = case(
-        *((func.lower(func.trim(signature.c.finding)) == each.lower(), each) for each in labels),
-        else_=ANOTHER,
+        *((words.in_([func.lower(each), each.lower()]), each) for each in labels), else_=ANOTHER
     )
     said = case(
         # Who agrees where one of several models was uncertain agrees with the others.

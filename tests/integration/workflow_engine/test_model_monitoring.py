@@ -119,6 +119,25 @@ def test_doctors_agree_override_and_cannot_interpret(ward: Ward, database: Datab
     assert "Effusion" not in found.model_dump_json()
 
 
+def test_a_class_is_known_by_its_words_whatever_its_letters(ward: Ward, database: Database) -> None:
+    with database.transaction() as transaction:
+        [row] = transaction.connection.execute(model.select()).all()
+        pneumonia, normal = row.description["classes"]
+        classes = [pneumonia, normal | {"label": "Épanchement"}]
+        described = row.description | {"classes": classes}
+        transaction.connection.execute(update(model).values(description=described))
+    for number, words in enumerate(("Épanchement", " épanchement ", "ÉPANCHEMENT"), start=1):
+        verify_as_doctor(
+            ward.desk,
+            ward.request(answered(ward, number), "doctor"),
+            Verification(Decision.OVERRIDE, words, "Seen."),
+        )
+
+    told = {(each.found, each.signed): each.count for each in report_of(database).signed_as}
+
+    assert told == {("Bacterial pneumonia", "Épanchement"): 3}
+
+
 def test_what_was_uncertain_is_nothing_to_agree_with(ward: Ward, database: Database) -> None:
     ward.verified(answered(ward, 1, 0.55), Decision.OVERRIDE)
 
