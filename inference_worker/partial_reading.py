@@ -16,9 +16,11 @@ def not_read(unreadable: Mapping[str, str], refused: Mapping[str, str]) -> tuple
 
     Both are SOP Instance UID to reason. Reasons that differ in their numbers alone, such as a
     distance or a size, are one reason, told in the words of its first instance. What is left over
-    after so many reasons that a message would grow long is told with the last.
+    after so many reasons that a message would grow long is told with the last. An instance of which
+    a frame was refused before another could not be read is unreadable, and counted once.
     """
-    found = [*_grouped(unreadable, is_refusal=False), *_grouped(refused, is_refusal=True)]
+    only_refused = {uid: reason for uid, reason in refused.items() if uid not in unreadable}
+    found = [*_grouped(unreadable, is_refusal=False), *_grouped(only_refused, is_refusal=True)]
     found.sort(key=lambda each: -each.instance_count)
     if len(found) <= MOST_REASONS:
         return tuple(found)

@@ -37,11 +37,17 @@ def test_the_statement_tells_the_unreadable_from_the_refused() -> None:
     )
 
 
+def test_an_instance_that_is_refused_in_part_and_then_unreadable_is_counted_once() -> None:
+    [told] = not_read({"2.25.1": "the pixel data is truncated"}, {"2.25.1": "It is blank."})
+
+    assert (told.instance_count, told.is_refusal) == (1, False)
+
+
 @given(st.dictionaries(uids, reasons, max_size=40), st.dictionaries(uids, reasons, max_size=40))
 def test_whatever_is_missing_each_instance_is_counted_and_the_list_is_short(
     unreadable: dict[str, str], refused: dict[str, str]
 ) -> None:
     told = not_read(unreadable, refused)
 
-    assert sum(each.instance_count for each in told) == len(unreadable) + len(refused)
+    assert sum(each.instance_count for each in told) == len(unreadable | refused)
     assert len(told) <= MOST_REASONS
