@@ -20,6 +20,7 @@ from inference_worker.receptive_fields import cell_grid_of
 FEATURE_MAP_DIMENSIONS = 4
 """[n, rows, columns, channels]."""
 RGB = 3
+NO_NUMBER = "The network gave no number for this picture, so the model does not judge it."
 
 
 class Predictor:
@@ -116,7 +117,9 @@ class Predictor:
             Prediction(
                 tuple(float(each) for each in row),
                 cam,
-                self._refusal(distance),
+                self._refusal(distance)
+                if np.isfinite(row).all() and np.isfinite(cam).all()
+                else NO_NUMBER,
                 distance,
                 self._grid,
             )

@@ -250,6 +250,26 @@ def test_three_channels_take_gray_and_color_alike(tiny: Path, tmp_path: Path) ->
     np.testing.assert_allclose(predictor.classify(pictures), predictor.classify(colored), atol=1e-6)
 
 
+def test_a_picture_that_the_network_has_no_number_for_is_refused(
+    tiny: Path, tmp_path: Path
+) -> None:
+    network = a_network(keras.layers.Dense(4, activation="softmax"))
+    network.layers[-1].set_weights([np.full((4, 4), 3e38), np.zeros(4)])
+    network_input = {"rows": SIDE, "columns": SIDE, "channels": 1, "multiply": 1, "add": 0}
+    folder = load_model_folder(saved(network, tiny, tmp_path / "m", input=network_input))
+    pictures, _ = drawn_pictures(3, seed=9)
+    pictures[1] = 0
+
+    overflown, black, also_overflown = Predictor(folder).predict(pictures)
+
+    assert black.refusal is None
+    assert black.probabilities == pytest.approx([0.25] * 4)
+    for each in (overflown, also_overflown):
+        assert np.isnan(each.probabilities).any()
+        assert each.refusal is not None
+        assert "no number" in each.refusal
+
+
 def labeled_folder(path: Path) -> Path:
     pictures, labels = drawn_pictures(24, seed=11)
     lines = ["file,class,group_id"]
