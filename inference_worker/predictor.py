@@ -4,6 +4,7 @@ The only module of the worker that imports TensorFlow.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
@@ -88,10 +89,15 @@ class Predictor:
         shapes = [tf.TensorSpec((None, rows, columns), tf.uint8)]
         if channels == RGB:
             shapes.append(tf.TensorSpec((None, rows, columns, RGB), tf.uint8))
-        self._classify = {len(s.shape): classify.get_concrete_function(s) for s in shapes}
-        self._explain = {len(s.shape): explain.get_concrete_function(s) for s in shapes}
-        # Asked for now and then by a person: traced when it is.
-        self._explain_class = explain_class
+        by_rank = {len(shape.shape): shape for shape in shapes}
+        self._classify = {r: classify.get_concrete_function(s) for r, s in by_rank.items()}
+        self._explain = {r: explain.get_concrete_function(s) for r, s in by_rank.items()}
+        # Asked for now and then by a person: traced when it is, once for batches of every size.
+        self._explain_class = cache(
+            lambda rank: explain_class.get_concrete_function(
+                by_rank[rank], tf.TensorSpec((), tf.int32)
+            )
+        )
         for shape in shapes:
             self.predict(np.zeros((1, *shape.shape[1:]), dtype=np.uint8))
 
@@ -107,8 +113,8 @@ class Predictor:
 
     def explain(self, batch: Picture, place: int) -> list[Prediction]:
         """Explain the class at a place of the network's output; takes and raises as ``predict``."""
-        self._rank_of(batch)
-        return self._predictions(self._explain_class(tf.constant(batch), tf.constant(place)))
+        explain = self._explain_class(self._rank_of(batch))
+        return self._predictions(explain(tf.constant(batch), tf.constant(place, tf.int32)))
 
     def _predictions(self, found: Any) -> list[Prediction]:
         probabilities, cams, compared = (each.numpy() for each in found)

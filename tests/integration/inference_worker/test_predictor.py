@@ -120,6 +120,27 @@ def test_the_map_is_that_of_the_paper(tiny: Path, predictor: Predictor) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_a_class_is_explained_by_one_graph_for_batches_of_every_size(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced, tape = [], tf.GradientTape
+
+    def counted() -> Any:
+        traced.append(1)
+        return tape()
+
+    predictor = Predictor(load_model_folder(tiny))
+    monkeypatch.setattr(tf, "GradientTape", counted)
+    pictures, _ = drawn_pictures(3, seed=6)
+
+    for count in (1, 2, 3):
+        found = predictor.explain(pictures[:count], 0)
+        predictor.explain(pictures[:count], 1)
+
+    assert len(found) == 3
+    assert len(traced) == 1
+
+
 @pytest.mark.parametrize(
     "batch",
     [
