@@ -26,6 +26,9 @@ _NUMERIC_VALUE = 0x0040A30A
 _CONTENT_TEMPLATE_SEQUENCE = 0x0040A504
 _CONTENT_SEQUENCE = 0x0040A730
 
+MOST_FRAMES = 5000
+"""That one IMAGE item names: a value of VR IS is at most 65,534 bytes, 13 for each number."""
+
 
 class Relationship(StrEnum):
     """How a content item relates to the one that it is part of (PS3.3 §C.17.3.2.4)."""
@@ -74,7 +77,10 @@ def image(
     referenced: tuple[str, str],
     frames: Sequence[int] = (),
 ) -> bytes:
-    """Return an IMAGE item of a SOP Class UID and SOP Instance UID, and of frames from 1."""
+    """Return an IMAGE item of a SOP Class UID and SOP Instance UID.
+
+    ``frames``, from 1 and at most `MOST_FRAMES`, are those that it is about; none: it is about all.
+    """
     reference = element(0x00081150, "UI", referenced[0]) + element(0x00081155, "UI", referenced[1])
     if frames:
         reference += element(0x00081160, "IS", list(frames))

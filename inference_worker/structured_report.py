@@ -11,6 +11,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from imaging_pixels.decode import frame_count
 from inference_worker.content_items import (
+    MOST_FRAMES,
     Relationship,
     code,
     container,
@@ -156,7 +157,11 @@ def _group(
             _probability(each, () if place else telling)
             for place, each in enumerate(reading.probabilities)
         ),
-        *(_image(Relationship.CONTAINS, source, frames) for source, frames in referenced),
+        *(
+            each
+            for source, frames in referenced
+            for each in _images(Relationship.CONTAINS, source, frames)
+        ),
         *([] if remark is None else [text(Relationship.CONTAINS, _COMMENT, remark)]),
     ]
     return container(_GROUP, content, template="1501")
@@ -179,20 +184,29 @@ def _probability(of_class: ClassProbability, inferred_from: Sequence[tuple[Datas
     """Return a class's probability (TID 300), with the class as a modifier of its name."""
     content = [
         code(Relationship.HAS_CONCEPT_MOD, _FINDING, of_class.code),
-        *(_image(Relationship.INFERRED_FROM, source, [frame]) for source, frame in inferred_from),
+        *(
+            each
+            for source, frame in inferred_from
+            for each in _images(Relationship.INFERRED_FROM, source, [frame])
+        ),
     ]
     return number(_PROBABILITY, round(of_class.probability, 6), _NO_UNITS, content)
 
 
-def _image(relationship: Relationship, source: Dataset, frames: Sequence[int]) -> bytes:
-    """Return a reference to an instance, or to frames of it, counted from 0."""
-    is_part = frame_count(source) > 1
-    return image(
-        relationship,
-        _SOURCE,
-        (str(source.SOPClassUID), str(source.SOPInstanceUID)),
-        [frame + 1 for frame in frames] if is_part else (),
-    )
+def _images(relationship: Relationship, source: Dataset, frames: Sequence[int]) -> list[bytes]:
+    """Return references to an instance, or to frames of it, counted from 0.
+
+    Frames are named where they are not all of the instance's (PS3.3 §10.3), and in several items
+    where they are too many for one.
+    """
+    referenced = (str(source.SOPClassUID), str(source.SOPInstanceUID))
+    if len(frames) == frame_count(source):
+        return [image(relationship, _SOURCE, referenced)]
+    numbers = [frame + 1 for frame in frames]
+    return [
+        image(relationship, _SOURCE, referenced, numbers[first : first + MOST_FRAMES])
+        for first in range(0, len(numbers), MOST_FRAMES)
+    ]
 
 
 def _evidence(sources: Sequence[Dataset], reading: Reading) -> bytes:

@@ -93,7 +93,9 @@ def _image(kind: Any, source: Dataset, frames: Sequence[int]) -> Any:
         referenced_sop_class_uid=str(source.SOPClassUID),
         referenced_sop_instance_uid=str(source.SOPInstanceUID),
         referenced_frame_numbers=(
-            [frame + 1 for frame in frames] if "NumberOfFrames" in source else None
+            [frame + 1 for frame in frames]
+            if len(frames) < source.get("NumberOfFrames", 1)
+            else None
         ),
     )
 

@@ -131,6 +131,26 @@ def test_it_names_the_frames_that_were_read() -> None:
     assert list(item.ReferencedSOPSequence[0].ReferencedFrameNumber) == [2, 4]
 
 
+def test_an_instance_that_was_read_whole_is_named_without_its_frames() -> None:
+    source = a_source(NumberOfFrames=20_000)
+
+    report = read(make([source], a_reading(), [range(20_000)]).content)
+
+    [item] = items(report, "Source of Measurement")
+    assert "ReferencedFrameNumber" not in item.ReferencedSOPSequence[0]
+
+
+def test_more_frames_than_one_reference_holds_are_named_in_several() -> None:
+    source = a_source(NumberOfFrames=40_000)
+
+    report = read(make([source], a_reading(), [range(1, 40_000, 2)]).content)
+
+    references = [item.ReferencedSOPSequence[0] for item in items(report, "Source of Measurement")]
+    named = [number for each in references for number in each.ReferencedFrameNumber]
+    assert named == list(range(2, 40_001, 2))
+    assert {each.ReferencedSOPInstanceUID for each in references} == {"2.25.103"}
+
+
 @pytest.mark.parametrize("frames", [1, 4])
 @pytest.mark.parametrize("uncertain", [True, False])
 @pytest.mark.parametrize("probabilities", [(0.7, 0.2, 0.1), (1.0, 1e-7, 0.0), (1 / 3, 1 / 3, 2e-5)])
