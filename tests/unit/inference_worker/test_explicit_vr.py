@@ -85,7 +85,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",), exclude
 @settings(deadline=None)
 @given(
     name=words.map(lambda text: text[:60].strip()),
-    texts=st.lists(words.map(str.strip).filter(bool), max_size=3),
+    texts=st.lists(words.map(lambda text: text[:60].strip()).filter(bool), max_size=3),
     number=st.floats(-1e6, 1e6)
     .map(lambda value: f"{value:.6g}")
     .filter(lambda text: math.isfinite(float(text))),
