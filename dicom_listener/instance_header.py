@@ -150,6 +150,18 @@ def parse_header(
     return _header(values, is_little_endian=transfer_syntax_uid not in BIG_ENDIAN)
 
 
+def study_begun(data: bytes | bytearray, transfer_syntax_uid: str) -> str:
+    """Return the Study Instance UID of a data set that begins so, or nothing where it is not there.
+
+    Of some the header goes on where 64 KiB are long past: behind a VOI LUT.
+    """
+    try:
+        header = parse_header(io.BytesIO(data), transfer_syntax_uid)
+    except NotUnderstood:
+        return ""
+    return header.study_instance_uid if header else ""
+
+
 def inflated(file: BinaryIO) -> BinaryIO:
     """Return the beginning of a deflated data set (PS3.5 §A.5), as far as it inflates."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)

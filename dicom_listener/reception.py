@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -16,6 +16,7 @@ from dicom_listener.instance_header import (
     InstanceHeader,
     NotUnderstood,
     parse_header,
+    study_begun,
 )
 from dicom_listener.keeping import Reception
 from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_studies
@@ -42,6 +43,8 @@ from service_runtime.database import Database, DatabaseFull
 log = structlog.get_logger()
 
 _FIRST_PARSE_BYTES = 4096
+_SHORT = timedelta(seconds=1)
+"""Transfers that take no longer are left alone: their instance is there soon enough."""
 
 
 class InstanceKeeper:
@@ -89,7 +92,8 @@ class InstanceReception:
         self._header_read: InstanceHeader | None = None
         self._failure: StoreAnswer | None = None
         self._sink: FileSink | None = None
-        self._heard_at = keeper.now()
+        self._quiet_period = sender.peer.quiet_period
+        self._prolong_at = keeper.now() + min(_SHORT, self._quiet_period / 10)
         self._meta = file_meta(
             request.affected_sop_class_uid,
             request.affected_sop_instance_uid,
@@ -112,15 +116,20 @@ class InstanceReception:
             return
         if self._header_read is None:
             self._read_ahead(fragments)
-        else:
-            self._keep_waiting(self._header_read.study_instance_uid)
+        if (now := self._keeper.now()) >= self._prolong_at:
+            self._prolong_at = now + self._quiet_period / 2
+            self._keep_waiting(now + self._quiet_period)
 
-    def _keep_waiting(self, study_instance_uid: str) -> None:
+    def _keep_waiting(self, until: datetime) -> None:
         """Have the study of a transfer that takes long wait for it, as long as something comes."""
-        now, quiet_period = self._keeper.now(), self._sender.peer.quiet_period
-        if now - self._heard_at >= quiet_period / 2:
-            self._heard_at = now
-            prolong(self._keeper.database, study_instance_uid, now + quiet_period)
+        header = self._header_read
+        study_instance_uid = (
+            header.study_instance_uid
+            if header is not None
+            else study_begun(self._prefix, self._transfer_syntax_uid)
+        )
+        if study_instance_uid:
+            prolong(self._keeper.database, study_instance_uid, until)
 
     def _read_ahead(self, fragments: Sequence[memoryview]) -> None:
         """Read the header while the rest is on its way, where it has come."""

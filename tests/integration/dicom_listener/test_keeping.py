@@ -10,13 +10,15 @@ from pathlib import Path
 from struct import pack
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
-from dicom_listener import announcer
+from dicom_listener.announcer import Announcer
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
+from dicom_listener.completion import Limits
 from dicom_listener.index import OwnIndex
 from dicom_listener.keeping import Reception
 from dicom_listener.peers import Peer
@@ -83,48 +85,73 @@ def test_a_study_goes_when_its_time_has_come_and_is_kept_when_it_comes_again(
         assert any(kept.endswith(each.data) for each in sent)
 
 
-@pytest.mark.parametrize("waits", [True, False])
+class Clock:
+    """Says what time it is, as long as a test says nothing else."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 7, 4, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def a_radiograph(uid: str, table_bytes: int) -> Sendable:
+    table = Dataset()
+    table.LUTDescriptor = [table_bytes // 2, 0, 16]
+    table.add_new("LUTData", "OW", bytes(table_bytes))
+    return sendable(
+        a_slice(
+            StudyInstanceUID=uid, Modality="DX", VOILUTSequence=[table], PixelData=bytes(99_000)
+        )
+    )
+
+
+@pytest.mark.parametrize("table_bytes", [100, 130_000], ids=["short header", "long header"])
 def test_a_study_waits_for_a_transfer_as_long_as_something_comes(
-    sqlite_url: str, tmp_path: Path, *, waits: bool
+    sqlite_url: str, tmp_path: Path, table_bytes: int
 ) -> None:
-    noon, quiet_period = datetime(2026, 7, 4, 12, tzinfo=UTC), timedelta(seconds=30)
-    times = iter(noon + timedelta(seconds=10 * number) for number in range(100))
+    clock = Clock()
     database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
-    keeper = InstanceKeeper(store, database, OwnIndex(database), lambda: next(times))
+    keeper = InstanceKeeper(store, database, OwnIndex(database), clock)
+    sender = Sender(Peer("CT1", timedelta(seconds=30), "", UTC), "COUNTERSIGN", None)
     uid = generate_uid()
-    first = sendable(a_slice(StudyInstanceUID=uid))
-    sender = Sender(Peer("CT1", quiet_period, "", UTC), "COUNTERSIGN", None)
 
-    def begin(sent: Sendable) -> Reception:
+    def begin(size_bytes: int | None = None) -> Reception:
+        sent = a_radiograph(uid, table_bytes)
         request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
-        return keeper(request, sent.transfer_syntax_uid, sender)
+        reception = keeper(request, sent.transfer_syntax_uid, sender)
+        reception.write(memoryview(sent.data)[:size_bytes])
+        return reception
 
-    def quiet_until() -> datetime | None:
+    def version() -> int:
+        Announcer(database, Limits(timedelta(), timedelta(hours=4))).look(clock.now)
         with database.reading() as connection:
-            return connection.execute(select(study.c.quiet_until)).scalar_one()
+            return connection.execute(select(study.c.version)).scalar_one()
 
-    reception = begin(first)
-    reception.write(memoryview(first.data))
-    assert reception.finish().status == 0x0000
-    if not waits:
-        with database.transaction() as transaction:
-            announcer.force(transaction, uid, noon)
-    before = quiet_until()
-    second = sendable(a_slice(StudyInstanceUID=uid))
-    reception = begin(second)
-    reception.write(memoryview(second.data), memoryview(bytes(5000)))
-    assert quiet_until() == before
-    for _ in range(8):
-        reception.write(memoryview(bytes(1000)))
-    during = quiet_until()
+    assert begin().finish().status == 0x0000
+    clock.advance(27)
+    reception = begin(80_000)
+    versions = set()
+    for _ in range(60):
+        clock.advance(2)
+        reception.write(memoryview(bytes(100)))
+        versions.add(version())
+    reception.abandon()
+
+    assert versions == {0}
+    clock.advance(30)
+    assert version() == 1
+    # Nothing waits any more: a transfer that takes long prolongs nothing.
+    reception = begin(80_000)
+    clock.advance(2)
+    reception.write(memoryview(bytes(100)))
+    with database.reading() as connection:
+        assert connection.execute(select(study.c.quiet_until)).scalar_one() is None
     reception.abandon()
     database.close()
-
-    if before is None:
-        assert during is None
-    else:
-        # The first was there at 10 s, and something of the second came last 90 s after that.
-        assert during == before + timedelta(seconds=90)
 
 
 @pytest.mark.parametrize(("is_there", "status"), [(True, 0x0000), (False, 0x0110)])
