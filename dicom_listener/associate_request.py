@@ -6,7 +6,8 @@ and to encode the answer costs more than to receive an image.
 
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from threading import Lock
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -19,8 +20,10 @@ _CALLED, _CALLING = slice(10, 26), slice(26, 42)
 AE_TITLES_END = _CALLING.stop
 
 _REMEMBERED = 32
-_REMEMBERED_BYTES = 32 * 1024
+_REMEMBERED_BYTES = 16 * 1024
 """Longer requests are decoded each time: nobody fills the memory with them."""
+_remembered: "dict[bytes, AssociateRequest]" = {}
+_lock = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class AssociateRequest(A_ASSOCIATE_RQ):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        self.pdu = b""
         self.agreements: dict[tuple[frozenset[str], ...], Agreement] = {}
         """What it was answered with, by what was on offer to its sender."""
 
@@ -51,15 +55,23 @@ class AssociateRequest(A_ASSOCIATE_RQ):  # type: ignore[misc]
 
 
 def decode(pdu: bytes) -> AssociateRequest:
-    """Return the request that a PDU is: the same object for the same bytes, where they are few."""
-    return _decode(pdu) if len(pdu) <= _REMEMBERED_BYTES else _decode.__wrapped__(pdu)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _decode(pdu: bytes) -> AssociateRequest:
-    request = AssociateRequest()
-    request.decode(pdu)
+    """Return the request that a PDU is: the same object for the same bytes, where remembered."""
+    request = _remembered.get(pdu)
+    if request is None:
+        request = AssociateRequest()
+        request.decode(pdu)
+        request.pdu = pdu
     return request
+
+
+def remember(request: AssociateRequest) -> None:
+    """Have a request known when it comes again; only who has been let in is worth the memory."""
+    if len(request.pdu) > _REMEMBERED_BYTES or request.pdu in _remembered:
+        return
+    with _lock:
+        if len(_remembered) >= _REMEMBERED:
+            del _remembered[next(iter(_remembered))]
+        _remembered[request.pdu] = request
 
 
 def ae_titles(pdu: memoryview) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiat
 from pynetdicom.presentation import PresentationContext
 
 from dicom_listener.admission import AssociationRequest, Rejection, rejection_of
-from dicom_listener.associate_request import Agreement, AssociateRequest
+from dicom_listener.associate_request import Agreement, AssociateRequest, remember
 from dicom_listener.association_count import AssociationsOfProcess
 from dicom_listener.metrics import REJECTIONS
 from dicom_listener.normalized import (
@@ -131,6 +131,7 @@ class Negotiation(ACSE):  # type: ignore[misc]
         agreement = request.agreements.get(key)
         if agreement is None:
             agreement = request.agreements[key] = self._agree(offer)
+            remember(request)
         return agreement
 
     def _agree(self, offer: Offer) -> Agreement:

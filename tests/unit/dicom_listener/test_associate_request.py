@@ -4,7 +4,7 @@ import pytest
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_listener import associate_request
-from dicom_listener.associate_request import decode
+from dicom_listener.associate_request import decode, remember
 from tests.peers.raw_scu import associate_rq
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
@@ -38,12 +38,30 @@ def test_what_is_decided_of_one_indication_is_not_found_in_the_next() -> None:
     assert request.to_primitive().result is None
 
 
-def test_the_same_bytes_are_the_same_request_unless_they_are_many(
+@pytest.fixture
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(associate_request, "_remembered", {})
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+def test_who_has_been_let_in_is_known_when_it_asks_the_same_again() -> None:
+    request, other = decode(PDU), decode(associate_rq([(CT, EXPLICIT), (MR, JPEG)], "CT2"))
+    remember(request)
+
+    assert decode(bytes(bytearray(PDU))) is request
+    assert decode(other.pdu) is not other
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+def test_a_long_request_and_one_that_others_have_followed_are_not_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = associate_rq([(CT, EXPLICIT), (MR, JPEG)], "CT2")
+    monkeypatch.setattr(associate_request, "_REMEMBERED_BYTES", len(PDU))
+    requests = [decode(associate_rq([(CT, EXPLICIT)], f"CT{number}")) for number in range(33)]
+    long = decode(associate_rq([(CT, EXPLICIT)] * 3, "CT1"))
+    for request in (*requests, long):
+        remember(request)
 
-    assert decode(PDU) is decode(bytes(bytearray(PDU)))
-    assert decode(PDU) is not decode(other)
-    monkeypatch.setattr(associate_request, "_REMEMBERED_BYTES", len(other) - 1)
-    assert decode(other) is not decode(other)
+    known = [decode(request.pdu) is request for request in (*requests, long)]
+
+    assert known == [False, *[True] * 32, False]
