@@ -38,6 +38,10 @@ from service_runtime.database import Database, DatabaseFull, DatabaseUnavailable
 from tests.integration.dicom_listener.listener import Listener, a_slice, send, sendable
 from tests.peers.processes import wait_until
 
+_WAITING_FOR_A_LOCK = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 
 
@@ -463,11 +467,11 @@ def test_the_socket_is_no_file() -> None:
 
 
 def test_a_group_that_is_given_up_for_another_transaction_is_entered_after_it(
-    postgresql_database_url: str,
+    postgresql_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The group alone looks whether it is part of a deadlock, and only once: late enough to be.
     options = "?options=-c%20deadlock_timeout%3D"
-    ours = Database(f"{postgresql_database_url}{options}2s")
+    ours = Database(f"{postgresql_database_url}{options}5s")
     other = Database(f"{postgresql_database_url}{options}60s")
     index = OwnIndex(ours)
     uids = sorted(generate_uid() for _ in range(2))
@@ -482,10 +486,16 @@ def test_a_group_that_is_given_up_for_another_transaction_is_entered_after_it(
 
     def a_lock_is_waited_for() -> bool:
         with other.reading() as connection:
-            return bool(
-                connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar()
-            )
+            return bool(connection.execute(text(_WAITING_FOR_A_LOCK)).scalar())
 
+    tries = 0
+
+    def entered_by(*arguments: Any) -> list[Outcome]:
+        nonlocal tries
+        tries += 1
+        return enter(*arguments)
+
+    monkeypatch.setattr(index_module, "enter", entered_by)
     with ThreadPoolExecutor() as threads:
         with other.transaction() as transaction:
             lock(transaction, uids[1])
@@ -493,5 +503,6 @@ def test_a_group_that_is_given_up_for_another_transaction_is_entered_after_it(
             wait_until(a_lock_is_waited_for, what="the group")
             lock(transaction, uids[0])
         assert entered.result() == [Outcome.NEW] * 2
+    assert tries == 2
     ours.close()
     other.close()
