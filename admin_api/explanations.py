@@ -48,6 +48,8 @@ class Asked(BaseModel):
     model: str = Field(max_length=64)
     version: str = Field(max_length=16)
     label: str = Field(min_length=1, max_length=64)
+    failures_known: int = Field(default=0, ge=0)
+    """The ``failures`` of an answer, repeated to have it tried again; only another is told then."""
 
 
 class ExplanationView(BaseModel):
@@ -59,7 +61,9 @@ class ExplanationView(BaseModel):
     sop_instance_uid: str | None
     """Of the Secondary Capture; none where it could not be made, or not yet."""
     failure: str | None
-    """Why it could not; asked for again, it is tried again."""
+    """Why it could not."""
+    failures: int
+    """How often it could not."""
     answered_at: datetime | None
     """None while the worker is at it."""
 
@@ -89,7 +93,10 @@ def list_explanations(_user: SignedIn, api: ApiDependency, case_id: CaseId) -> E
 def ask_for_explanation(
     _user: SignedIn, api: ApiDependency, case_id: CaseId, body: Asked, response: Response
 ) -> ExplanationView:
-    """Ask for the heat map of a class; the same answer, 200 once it is there and 202 until then."""
+    """Ask for the heat map of a class; 202 until there is one, or a ``failure``, then 200.
+
+    What has failed is tried again only where ``failures_known`` says that the failure is known.
+    """
     with api.database.reading() as connection:
         row = case_row(connection, UUID(case_id))
     request = ExplanationRequested(
@@ -99,7 +106,7 @@ def ask_for_explanation(
         label=body.label,
     )
     try:
-        view = ask(api.database, request, api.clock())
+        view = ask(api.database, request, api.clock(), body.failures_known)
     except NotExplainable as error:
         raise Problem(HTTPStatus.NOT_FOUND, "not-explainable", str(error)) from None
     if view.answered_at is None:
@@ -128,10 +135,12 @@ def read_instance(
     return kept(api, key, "application/dicom")
 
 
-def ask(database: Database, request: ExplanationRequested, at: datetime) -> ExplanationView:
+def ask(
+    database: Database, request: ExplanationRequested, at: datetime, failures_known: int
+) -> ExplanationView:
     """Return the explanation that there is, or have it made: once, however often it is asked for.
 
-    What has failed is tried again.
+    Where it has failed more often than is known, that is the answer; otherwise it is tried again.
 
     Raises
     ------
@@ -142,16 +151,16 @@ def ask(database: Database, request: ExplanationRequested, at: datetime) -> Expl
         connection = transaction.connection
         _require_class(connection, request)
         found = find(connection, request)
-        if found is not None and found.sop_instance_uid is not None:
+        failures = 0 if found is None else found.failures
+        if found is not None and (found.sop_instance_uid or failures > failures_known):
             return _view(found)
-        tried = 0 if found is None else found.failures
         outbox.send(
             transaction,
             Envelope.of(
                 request,
                 source=_SOURCE,
                 time=at,
-                id=derived_id(request.TYPE, *_key(request).values(), tried),
+                id=derived_id(request.TYPE, *_key(request).values(), failures),
             ),
         )
     return ExplanationView(
@@ -160,6 +169,7 @@ def ask(database: Database, request: ExplanationRequested, at: datetime) -> Expl
         label=request.label,
         sop_instance_uid=None,
         failure=None,
+        failures=failures,
         answered_at=None,
     )
 
@@ -216,5 +226,6 @@ def _view(row: Row[Any]) -> ExplanationView:
         label=row.label,
         sop_instance_uid=row.sop_instance_uid,
         failure=row.failure,
+        failures=row.failures,
         answered_at=row.answered_at,
     )

@@ -58,15 +58,15 @@ def explain(database: Database, wish: Wish) -> Made:
     request = _request(database, wish)
     with database.reading() as connection:
         before = explanations.find(connection, request)
-    tried = 0 if before is None else before.failures
-    explanations.ask(database, request, datetime.now(UTC))
+    failures_known = 0 if before is None else before.failures
+    explanations.ask(database, request, datetime.now(UTC), failures_known)
     until = time.monotonic() + wish.wait_s
     while True:
         with database.reading() as connection:
             row = explanations.find(connection, request)
         if row is not None and row.sop_instance_uid is not None:
             return Made(row.sop_instance_uid, row.key, row.picture_key)
-        if row is not None and row.failures > tried:
+        if row is not None and row.failures > failures_known:
             raise NoExplanation(row.failure)
         if time.monotonic() > until:
             raise NoExplanation(

@@ -60,17 +60,36 @@ def test_it_is_asked_for_once_and_had_when_it_is_there(analyzed: Hospital) -> No
     assert analyzed.case(UID) == before
 
 
-def test_what_failed_is_asked_for_again(analyzed: Hospital) -> None:
+def test_who_asks_until_there_is_an_answer_is_told_a_failure(analyzed: Hospital) -> None:
     admin = analyzed.hire("admin")
     admin.post(EXPLANATIONS, json=NORMAL)
     answer(analyzed, failure="It hung.", failures=1)
 
-    [told] = admin.get(EXPLANATIONS).json()["items"]
-    again = admin.post(EXPLANATIONS, json=NORMAL)
+    told = [admin.post(EXPLANATIONS, json=NORMAL) for _ in range(2)]
 
-    assert told["failure"] == "It hung."
-    assert again.status_code == 202
-    assert len(requests_of(analyzed)) == 2
+    assert [each.status_code for each in told] == [200, 200]
+    assert [(each.json()["failure"], each.json()["failures"]) for each in told] == [
+        ("It hung.", 1)
+    ] * 2
+    assert admin.get(EXPLANATIONS).json()["items"] == [told[0].json()]
+    assert len(requests_of(analyzed)) == 1
+
+
+def test_what_failed_is_tried_again_for_who_knows_that_it_failed(analyzed: Hospital) -> None:
+    admin = analyzed.hire("admin")
+    admin.post(EXPLANATIONS, json=NORMAL)
+    answer(analyzed, failure="It hung.", failures=1)
+    knowing = NORMAL | {"failures_known": 1}
+
+    waiting = [admin.post(EXPLANATIONS, json=knowing) for _ in range(2)]
+    sent = len(requests_of(analyzed))
+    with analyzed.database.transaction() as transaction:
+        transaction.connection.execute(update(explanation).values(failures=2))
+    failed = admin.post(EXPLANATIONS, json=knowing)
+
+    assert [each.status_code for each in (*waiting, failed)] == [202, 202, 200]
+    assert failed.json()["failures"] == 2
+    assert sent == len(requests_of(analyzed)) == 2
 
 
 @pytest.mark.parametrize(
