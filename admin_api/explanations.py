@@ -208,14 +208,21 @@ def _require_class(connection: Connection, request: ExplanationRequested) -> Non
 
 
 def _made(connection: Connection, case_id: str, sop_instance_uid: str) -> Row[Any]:
+    """Return one of the version shown: another may show what does not belong to the study."""
+    case = case_row(connection, UUID(case_id))
     row = connection.execute(
         select(explanation).where(
-            explanation.c.case_id == UUID(case_id),
+            explanation.c.case_id == case.id,
+            explanation.c.case_version == version_shown(case),
             explanation.c.sop_instance_uid == sop_instance_uid,
         )
     ).one_or_none()
     if row is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "unknown-explanation", "the case has none of this UID")
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "unknown-explanation",
+            "the version of the case that is shown has none of this UID",
+        )
     return row
 
 

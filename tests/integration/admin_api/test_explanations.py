@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from imaging_store.schema.results import explanation
+from imaging_store.schema.workflow import cases
 from message_contracts.identifiers import case_id_of
 from message_contracts.inference import ExplanationRequested
 from tests.integration.admin_api.conftest import Hospital
@@ -117,6 +118,23 @@ def test_it_is_for_who_has_logged_in(analyzed: Hospital) -> None:
     assert anybody.post(EXPLANATIONS, json=NORMAL).status_code == 401
     assert anybody.get(EXPLANATIONS).status_code == 401
     assert anybody.get(f"{EXPLANATIONS}/2.25.7/instance.dcm").status_code == 401
+
+
+def test_that_of_a_version_that_is_not_shown_is_not_found(analyzed: Hospital) -> None:
+    answer(analyzed, sop_instance_uid="2.25.7", key="e.dcm", picture_key="e.png")
+    analyzed.store.put_artifact("e.dcm", b"DICM")
+    analyzed.store.put_artifact("e.png", b"PNG")
+    doctor = analyzed.hire("doctor")
+    paths = [f"{EXPLANATIONS}/2.25.7/{name}" for name in ("heatmap.png", "instance.dcm")]
+
+    before = [doctor.get(path).status_code for path in paths]
+    with analyzed.database.transaction() as transaction:
+        transaction.connection.execute(
+            update(cases).where(cases.c.id == case_id_of(UID)).values(version=2)
+        )
+    after = [doctor.get(path).status_code for path in paths]
+
+    assert (before, after) == ([200, 200], [404, 404])
 
 
 def test_that_of_another_case_is_not_found(analyzed: Hospital) -> None:
