@@ -54,21 +54,22 @@ def to_server(
 def _transact(client: FhirClient, bundle: Resource) -> tuple[ResourceOutcome, ...]:
     """Have the EHR take a Bundle, the report last where it is too large for one transaction."""
     before, last = split(bundle)
-    outcomes: list[ResourceOutcome] = []
+    # Patient and study are in every part: told once, as they became there first.
+    became: dict[str, ResourceOutcome] = {}
     places: dict[str, str] = {}
     for finding, part in before.items():
-        became = client.transact(part)
-        outcomes += became
-        [place] = [
-            f"Observation/{each.server_id}" if each.server_id else _condition(entry)
-            for each, entry in zip(became, part["entry"], strict=True)
-            if entry["fullUrl"] == finding
-        ]
-        places[finding] = place
-    outcomes += client.transact(located(last, places))
-    # Patient and study are in every part: told once, as they became there first.
-    once = {(each.resource_type, each.server_id): each for each in reversed(outcomes)}
-    return tuple(each for each in outcomes if each is once[each.resource_type, each.server_id])
+        outcomes = _became(client, part)
+        became = outcomes | became
+        [condition] = [_condition(it) for it in part["entry"] if it["fullUrl"] == finding]
+        server_id = outcomes[finding].server_id
+        places[finding] = f"Observation/{server_id}" if server_id else condition
+    return tuple((_became(client, located(last, places)) | became).values())
+
+
+def _became(client: FhirClient, bundle: Resource) -> dict[str, ResourceOutcome]:
+    """Return what became of each entry, by its URL in the Bundle: an EHR need not tell its own."""
+    urls = (str(entry["fullUrl"]) for entry in bundle["entry"])
+    return dict(zip(urls, client.transact(bundle), strict=True))
 
 
 def _kind(entry: Entry) -> str:

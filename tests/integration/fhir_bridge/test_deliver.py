@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from fhir_bridge.bundle import SentBundle, transaction
 from fhir_bridge.client import EhrRefused, EhrUnavailable, FhirClient
 from fhir_bridge.deliver import to_folder, to_server
-from fhir_bridge.signed_report import SignedReport
+from fhir_bridge.signed_report import Reading, SignedReport
 from message_contracts.delivery import ResourceOutcome
 from tests.peers.fhir import FhirServer
 from tests.peers.processes import free_port
@@ -357,3 +358,24 @@ def test_a_finding_that_is_stood_behind_no_more_does_not_stay(
     assert "valueCodeableConcept" not in held["entered-in-error"]
     [result] = the_report(ehr)["result"]
     assert result["reference"] == f"Observation/{held['amended']['id']}"
+
+
+class SilentClient(FhirClient):
+    """A client of an EHR that does not tell where it has put things: R4 lets it."""
+
+    @override
+    def transact(self, bundle: dict[str, Any]) -> tuple[ResourceOutcome, ...]:
+        outcomes = super().transact(bundle)
+        return tuple(each.model_copy(update={"server_id": None}) for each in outcomes)
+
+
+@pytest.mark.parametrize("others", [(), (BONES,)])
+def test_every_resource_is_told_once_where_the_ehr_does_not_say_where_it_is(
+    ehr: FhirServer, others: tuple[Reading, ...]
+) -> None:
+    client = SilentClient(ehr.url, timeout_s=20)
+
+    outcomes = deliver(client, replace(a_report(), others=others))
+    client.close()
+
+    assert Counter(it.resource_type for it in outcomes) == held_by(ehr)
