@@ -11,7 +11,8 @@ import structlog
 from prometheus_client import Gauge
 from typing_extensions import override
 
-from imaging_store.model_registry import registered_models
+from imaging_store.model_registry import RegisteredModel, registered_models
+from message_contracts.inference import ModelReference
 from service_runtime.background import Background
 from service_runtime.database import Database
 from service_runtime.errors import TransientError
@@ -40,6 +41,7 @@ DRIFT = _gauge("input_psi", "Population stability index of inputs, of the last 3
 DRIFT_BY_CHANCE = _gauge(
     "input_psi_by_chance", "95th percentile of what it would be without any drift."
 )
+RENEWED = _gauge("renewed_timestamp_seconds", "When its figures were last counted.")
 
 Sample = tuple[Gauge, tuple[str, ...], float]
 
@@ -53,7 +55,7 @@ class Watching(Background):
         super().__init__("model monitoring", wait_s=1.0)
         self._database = database
         self._now = now
-        self._told: set[tuple[Gauge, tuple[str, ...]]] = set()
+        self._told: dict[ModelReference, set[tuple[Gauge, tuple[str, ...]]]] = {}
 
     @override
     def work(self, stopping: threading.Event) -> None:
@@ -63,10 +65,15 @@ class Watching(Background):
                 self.renew()
             except TransientError as error:
                 _LOG.warning("models.not_looked_at", error=log.describe(error))
+            except Exception as error:  # noqa: BLE001
+                # Figures that stand still look like those of a model that is well.
+                _LOG.exception("models.not_looked_at", exc_info=error)
             stopping.wait(EVERY_S)
 
     def renew(self) -> None:
         """Set every metric to what is stored now; of what is stored no more, to 0.
+
+        A model that cannot be counted keeps its figures, and the time at which they were renewed.
 
         Raises
         ------
@@ -75,19 +82,29 @@ class Watching(Background):
         """
         until = self._now()
         with self._database.reading() as connection:
-            reports = [
-                report(connection, each, until - WINDOW, until)
-                for each in registered_models(connection)
-            ]
-        found = {
-            (gauge, labels): value
-            for each in reports
-            if each.answered
-            for gauge, labels, value in samples(each)
-        }
-        for gauge, labels in self._told | found.keys():
+            models = registered_models(connection)
+        for each in models:
+            try:
+                self._renew(each, until)
+            except TransientError:
+                raise
+            except Exception as error:  # noqa: BLE001
+                # One that cannot be counted must not take the others' figures with it.
+                model, version = each.reference.name, each.reference.version
+                _LOG.exception(
+                    "model.not_looked_at", model=model, model_version=version, exc_info=error
+                )
+
+    def _renew(self, registered: RegisteredModel, until: datetime) -> None:
+        with self._database.reading() as connection:
+            of = report(connection, registered, until - WINDOW, until)
+        found = {(gauge, labels): value for gauge, labels, value in samples(of)}
+        told = self._told.setdefault(registered.reference, set())
+        if of.answered:
+            told.update(found)
+        for gauge, labels in told:
             gauge.labels(*labels).set(found.get((gauge, labels), 0))
-        self._told |= found.keys()
+        RENEWED.labels(of.model, of.version).set(until.timestamp())
 
 
 def samples(of: ModelReport) -> Iterator[Sample]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import update
+from typing_extensions import override
 
 from imaging_store.model_registry import registered_models
 from imaging_store.schema.results import model
 from message_contracts.case import CaseStatus
 from message_contracts.inference import InputSummary
-from service_runtime.database import Database
+from service_runtime.database import Database, DatabaseUnavailable
 from tests.workflow_journey import NOON, Ward, a_model
 from workflow_engine.commands import Verification, verify_as_doctor
 from workflow_engine.figures import Shift
@@ -241,6 +243,58 @@ def test_the_same_is_told_as_metrics(with_domain: Ward, database: Database) -> N
     watching.renew()
 
     assert value_of("countersign_model_results", outcome="refused") == 0
+
+
+def test_a_model_that_cannot_be_counted_takes_no_others_figures_with_it(
+    ward: Ward, database: Database
+) -> None:
+    # Whose figures are told first is not said: one before it and one after it.
+    for name in ("aorta", "zygoma"):
+        ward.register(a_model(name))
+    with database.transaction() as transaction:
+        transaction.connection.execute(
+            update(model).where(model.c.name == "chest").values(description={"classes": [{}]})
+        )
+    before = value_of("countersign_model_renewed_timestamp_seconds")
+    now = LATER + 3 * WINDOW
+
+    Watching(database, lambda: now).renew()
+
+    for name in ("aorta", "zygoma"):
+        renewed = value_of("countersign_model_renewed_timestamp_seconds", model=name)
+        assert renewed == now.timestamp()
+    assert value_of("countersign_model_renewed_timestamp_seconds") == before
+
+
+class Pauses(threading.Event):
+    """Tells to stop in the third pause, and how long each was to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_s: list[float | None] = []
+
+    @override
+    def wait(self, timeout: float | None = None) -> bool:
+        self.of_s.append(timeout)
+        if len(self.of_s) == 3:
+            self.set()
+        return self.is_set()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), DatabaseUnavailable("away")])
+def test_watching_goes_on_after_an_error(database: Database, error: Exception) -> None:
+    renewals = []
+
+    class Failing(Watching):
+        @override
+        def renew(self) -> None:
+            renewals.append(LATER)
+            if len(renewals) == 1:
+                raise error
+
+    Failing(database, lambda: LATER).work(Pauses())
+
+    assert len(renewals) == 3
 
 
 def test_a_refusal_is_told_from_a_failure(ward: Ward, database: Database) -> None:
