@@ -224,8 +224,8 @@ class DestinationSettings(Settings):
         description=(
             "PACS that results are attached to, a JSON list of objects with name, ae_title, host "
             "and port; and, where not as by default, release (REPORT_READY, DOCTOR_VERIFIED or "
-            "AI_ANALYZED), tls, transfer_syntaxes, priority, window, retry and commitment: see "
-            "operations.md, Destinations."
+            "AI_ANALYZED), tls, transfer_syntaxes, priority, window, retry, parametric_map and "
+            "commitment: see operations.md, Destinations."
         ),
     )
 

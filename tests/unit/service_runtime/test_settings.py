@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import Field
 
+from message_contracts.destination import PacsDestination
 from service_runtime.settings import (
     EXIT_CODE,
     BrokerSettings,
@@ -163,3 +165,9 @@ def test_wrong_settings_end_the_process_with_2(
 
     assert ended.value.code == EXIT_CODE == 2
     assert capsys.readouterr().err.startswith("COUNTERSIGN_TIME_ZONE: ")
+
+
+def test_every_attribute_of_a_destination_is_named_where_destinations_are_described() -> None:
+    description = DestinationSettings.model_fields["pacs_destinations"].description
+
+    assert {*PacsDestination.model_fields} <= {*re.findall(r"\w+", description or "")}
