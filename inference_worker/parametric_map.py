@@ -85,7 +85,9 @@ def mapped_frame(
     ``None`` where it is no CT or MR, or does not say where it lies: there is nothing to lay over.
     """
     plane = plane_of(source, frame)
-    if plane is None or source.get("Modality") not in _MODALITIES or not can_be_referenced(source):
+    # Where it has several values against the Standard, they come as a list, which no set can hold.
+    modality = str(source.get("Modality"))
+    if plane is None or modality not in _MODALITIES or not can_be_referenced(source):
         return None
     return MappedFrame(
         series_instance_uid=str(source.SeriesInstanceUID),

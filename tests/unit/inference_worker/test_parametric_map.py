@@ -130,7 +130,12 @@ def test_a_frame_that_lies_otherwise_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"Modality": "DX"}, {"ImagePositionPatient": None}, {"SOPInstanceUID": "1.2.03"}],
+    [
+        {"Modality": "DX"},
+        {"Modality": ["MR", "OT"]},
+        {"ImagePositionPatient": None},
+        {"SOPInstanceUID": "1.2.03"},
+    ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
