@@ -297,6 +297,15 @@ def test_watching_goes_on_after_an_error(database: Database, error: Exception) -
     assert len(renewals) == 3
 
 
+def test_counting_takes_no_more_than_a_hundredth_of_the_time(database: Database) -> None:
+    pauses = Pauses()
+    clock_s = iter([0, 2, 1000, 1006, 2000, 2060])
+
+    Watching(database, lambda: LATER, lambda: next(clock_s)).work(pauses)
+
+    assert pauses.of_s == [300, 600, 6000]
+
+
 def test_a_refusal_is_told_from_a_failure(ward: Ward, database: Database) -> None:
     refused(ward, 1)
 
