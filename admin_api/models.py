@@ -1,6 +1,6 @@
 """The registry of models: what is installed, which version is asked, and what rules would do."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -27,7 +27,14 @@ from imaging_store.model_registry import (
 from imaging_store.schema.results import refused_model
 from message_contracts.inference import ModelReference
 from service_runtime.problem_details import Problem
-from workflow_engine.commands import Explanation, ModelReport, explain_study, report_on_model
+from workflow_engine.commands import (
+    Explanation,
+    ModelReport,
+    NoSuchTime,
+    explain_study,
+    report_on_model,
+    watched_time,
+)
 
 router = APIRouter(prefix="/models", tags=["models"])
 log = structlog.get_logger()
@@ -125,7 +132,6 @@ class DryRun(BaseModel):
 
 
 _MOST_UIDS = 10
-_WATCHED = timedelta(days=30)
 
 NamePath = Annotated[str, Path(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 VersionPath = Annotated[str, Path(max_length=16, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
@@ -202,14 +208,12 @@ def monitor_model(
 
     Of what it answered from ``since`` on and before ``until``: without these, in the last 30 days.
     """
-    until = until or api.clock()
-    since = since or until - _WATCHED
-    if since >= until:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "no-time-between", "since must be before until"
-        )
+    try:
+        begin, end = watched_time(since, until, api.clock())
+    except NoSuchTime as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "no-such-time", str(error)) from None
     with api.database.reading() as connection:
-        return report_on_model(connection, _registered(connection, name, version), since, until)
+        return report_on_model(connection, _registered(connection, name, version), begin, end)
 
 
 @router.post("/{name}/versions/{version}/activate")

@@ -3,7 +3,7 @@
 # ruff: noqa: PLC0415 - --help must answer at once
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,11 +41,16 @@ def report(
     """Show volume, findings, refusals, agreement with doctors and drift of inputs."""
     from imaging_store.model_registry import registered_models
     from workflow_engine.model_monitoring import report as report_on
+    from workflow_engine.watched_time import NoSuchTime, watched_time
 
-    end = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
-    begin = since.replace(tzinfo=UTC) if since else end - timedelta(days=30)
-    if begin >= end:
-        raise typer.BadParameter("--since must be before --until")
+    try:
+        begin, end = watched_time(
+            since and since.replace(tzinfo=UTC),
+            until and until.replace(tzinfo=UTC),
+            datetime.now(UTC),
+        )
+    except NoSuchTime as error:
+        raise typer.BadParameter(str(error)) from None
     wanted, _, version = name.partition("@")
     with open_database(data) as database, database.reading() as connection:
         found = [

@@ -63,6 +63,7 @@ from workflow_engine.signing import (
     signature_digest,
 )
 from workflow_engine.urgency_commands import expedite
+from workflow_engine.watched_time import NoSuchTime, watched_time
 
 __all__ = [
     "COMMAND_LINE",
@@ -76,6 +77,7 @@ __all__ = [
     "HoldReleaseReason",
     "IllegalTransition",
     "ModelReport",
+    "NoSuchTime",
     "NothingToAgreeWith",
     "OnHold",
     "Refusal",
@@ -105,6 +107,7 @@ __all__ = [
     "review_as_pharmacist",
     "send_back",
     "verify_as_doctor",
+    "watched_time",
 ]
 """All that the API needs of this package: it may import no other module of it."""
 

@@ -6,7 +6,7 @@ Several processes of an installation say the same: take the greatest of a series
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from prometheus_client import Gauge
@@ -19,11 +19,11 @@ from service_runtime.database import Database
 from service_runtime.errors import TransientError
 from service_runtime.telemetry import log
 from workflow_engine.model_monitoring import ModelReport, report
+from workflow_engine.watched_time import WINDOW
 
 EVERY_S = 300.0
 _MOST_OF_THE_TIME = 0.01
 """Counting takes no more of it: a busy year's answers are not read through every few minutes."""
-WINDOW = timedelta(days=30)
 
 _MODEL = ("model", "version")
 

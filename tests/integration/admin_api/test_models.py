@@ -225,6 +225,25 @@ def test_how_a_version_does_is_an_admins_to_see(hospital: Hospital) -> None:
     assert doctor.get(where).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("between", "at_fault"),
+    [
+        ({"until": "0001-01-01T00:00:00Z"}, "until"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "since"),
+        ({"since": "2026-01-01T00:00:00Z", "until": "9999-12-31T23:59:59-14:00"}, "until"),
+    ],
+)
+def test_a_time_that_no_clock_here_shows_is_refused_by_the_field(
+    hospital: Hospital, between: dict[str, str], at_fault: str
+) -> None:
+    where = "/api/v1/models/chest/versions/1.0.0/monitoring"
+
+    refused = hospital.hire("admin").get(where, params=between)
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == f"{at_fault} must be of the years 1970 to 9998"
+
+
 def test_a_refusal_and_what_was_not_read_are_shown_with_the_case(hospital: Hospital) -> None:
     doctor = hospital.hire("doctor")
     for uid in (f"{UID}.1", f"{UID}.2"):

@@ -176,3 +176,15 @@ def test_a_report_tells_how_each_version_does(database: Database) -> None:
     assert "signed by a doctor 1; they agree: 100.0% (1 of 1;" in told.output
     assert json.loads(as_json.output)["findings"]["Bacterial pneumonia"] == 1
     assert unknown.exit_code != 0
+
+
+@pytest.mark.parametrize("end", ["--since", "--until"])
+def test_a_report_on_a_time_that_cannot_be_is_refused_by_the_field(
+    database: Database, end: str
+) -> None:
+    Ward(database).register(a_model())
+
+    exit_code, output = run("report", "chest", end, "0001-01-01")
+
+    assert exit_code == 2
+    assert f"{end.removeprefix('--')} must be of the years 1970 to 9998" in output

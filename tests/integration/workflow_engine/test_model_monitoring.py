@@ -20,7 +20,8 @@ from workflow_engine.commands import Verification, verify_as_doctor
 from workflow_engine.figures import Shift
 from workflow_engine.model_monitoring import ANOTHER, UNINTERPRETABLE, ModelReport, report
 from workflow_engine.signing import Decision
-from workflow_engine.watching import WINDOW, Watching
+from workflow_engine.watched_time import WINDOW
+from workflow_engine.watching import Watching
 
 LATER = NOON + timedelta(days=1)
 
