@@ -66,14 +66,10 @@ class MappedFrame:
 
     def fits(self, other: "MappedFrame") -> bool:
         """Tell whether both can be frames of one map."""
-        return all(
-            (
-                (self.rows, self.columns) == (other.rows, other.columns),
-                self.plane.frame_of_reference_uid == other.plane.frame_of_reference_uid,
-                self.plane.orientation == other.plane.orientation,
-                self.plane.spacing == other.plane.spacing,
-                self.plane.thickness_mm == other.plane.thickness_mm,
-            )
+        return (
+            self.rows == other.rows
+            and self.columns == other.columns
+            and self.plane.frame_of_reference_uid == other.plane.frame_of_reference_uid
         )
 
 
@@ -105,9 +101,10 @@ def mapped_frame(
 def make(
     source: Dataset, frames: Sequence[MappedFrame], reading: Reading, explained: ModelClass
 ) -> ResultObject:
-    """Return the map of those ``frames`` that lie as the first does, in the order given.
+    """Return the map of those ``frames`` that fit the first, in the order given.
 
-    ``source`` is the instance of the first; ``explained`` is the class that spoke.
+    Those of other rows, columns or frame of reference cannot stand in one map with it. ``source``
+    is the instance of the first; ``explained`` is the class that spoke.
     """
     frames = [each for each in frames if each.fits(frames[0])]
     first = frames[0]
@@ -130,10 +127,11 @@ def make(
     made.AcquisitionContextSequence = []
     made.ReferencedSeriesSequence = _referenced_series(frames)
     _set_dimensions(made, reading)
-    made.SharedFunctionalGroupsSequence = [_shared(first.plane, reading, explained)]
-    made.PerFrameFunctionalGroupsSequence = [
-        _of_frame(each, number) for number, each in enumerate(frames, start=1)
-    ]
+    shared = _shared(reading, explained)
+    per_frame = [_of_frame(each, number) for number, each in enumerate(frames, start=1)]
+    _put_planes(shared, per_frame, [each.plane for each in frames])
+    made.SharedFunctionalGroupsSequence = [shared]
+    made.PerFrameFunctionalGroupsSequence = per_frame
     _set_pixels(made, frames)
     return finish(made, left_out)
 
@@ -152,16 +150,34 @@ def _set_dimensions(made: Dataset, reading: Reading) -> None:
     made.DimensionIndexSequence = [index]
 
 
-def _shared(plane: Plane, reading: Reading, explained: ModelClass) -> Dataset:
-    groups = Dataset()
+def _put_planes(shared: Dataset, per_frame: Sequence[Dataset], planes: Sequence[Plane]) -> None:
+    """Say once what all planes have alike, otherwise with each frame (PS3.3 §C.7.6.16)."""
+    for keyword, item_of in (
+        ("PixelMeasuresSequence", _measures),
+        ("PlaneOrientationSequence", _orientation),
+    ):
+        items = [item_of(plane) for plane in planes]
+        is_alike = all(each == items[0] for each in items)
+        for groups, item in zip([shared] if is_alike else per_frame, items, strict=False):
+            setattr(groups, keyword, [item])
+
+
+def _measures(plane: Plane) -> Dataset:
     measures = Dataset()
     measures.PixelSpacing = _decimals(plane.spacing)
     if plane.thickness_mm is not None:
         measures.SliceThickness = format_number_as_ds(plane.thickness_mm)
-    groups.PixelMeasuresSequence = [measures]
+    return measures
+
+
+def _orientation(plane: Plane) -> Dataset:
     orientation = Dataset()
     orientation.ImageOrientationPatient = _decimals(plane.orientation)
-    groups.PlaneOrientationSequence = [orientation]
+    return orientation
+
+
+def _shared(reading: Reading, explained: ModelClass) -> Dataset:
+    groups = Dataset()
     frame_type = Dataset()
     frame_type.FrameType = _IMAGE_TYPE
     groups.ParametricMapFrameTypeSequence = [frame_type]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,12 +121,43 @@ def test_of_a_multi_frame_instance_it_names_the_frame() -> None:
     assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 3
 
 
-def test_a_frame_that_lies_otherwise_is_left_out() -> None:
-    turned = a_slice(2, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+def of_all_frames(found: Dataset, group: str, keyword: str) -> list[Any]:
+    [shared] = found.SharedFunctionalGroupsSequence
+    assert group not in shared
+    return [each[group].value[0].get(keyword) for each in found.PerFrameFunctionalGroupsSequence]
 
-    found = made(a_slice(1), turned, a_slice(3))
 
-    assert found.NumberOfFrames == 2
+def test_frames_that_lie_otherwise_say_each_how() -> None:
+    turned = a_slice(2, ImageOrientationPatient=[1, 0, 0, 0, 0.9999999, -0.0000001])
+
+    found = made(a_slice(1), turned)
+
+    orientations = of_all_frames(found, "PlaneOrientationSequence", "ImageOrientationPatient")
+    assert orientations == [[1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0.9999999, -0.0000001]]
+    assert "PixelMeasuresSequence" in found.SharedFunctionalGroupsSequence[0]
+    assert "PixelMeasuresSequence" not in found.PerFrameFunctionalGroupsSequence[0]
+
+
+def test_frames_of_other_measures_say_each_theirs() -> None:
+    found = made(a_slice(1), a_slice(2, PixelSpacing=[0.8, 0.4], SliceThickness=None))
+
+    spacings = of_all_frames(found, "PixelMeasuresSequence", "PixelSpacing")
+    assert spacings == [[0.7, 0.35], [0.8, 0.4]]
+    assert of_all_frames(found, "PixelMeasuresSequence", "SliceThickness") == [2.5, None]
+    assert "PlaneOrientationSequence" in found.SharedFunctionalGroupsSequence[0]
+
+
+def test_a_frame_of_another_geometry_or_frame_of_reference_is_left_out() -> None:
+    moved = a_slice(2, FrameOfReferenceUID="2.25.10")
+    larger = replace(mapped(a_slice(3)), rows=48)
+
+    found = made(a_slice(1), frames=[mapped(a_slice(1)), mapped(moved), larger, mapped(a_slice(4))])
+
+    references = [
+        each.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        for each in found.PerFrameFunctionalGroupsSequence
+    ]
+    assert references == ["2.25.301", "2.25.304"]
 
 
 @pytest.mark.parametrize(
