@@ -56,12 +56,17 @@ def _fill_in() -> None:
         .where(*(result.c[name] == sa.bindparam(f"of_{name}") for name in key))
         .values(label=sa.bindparam("said"), probability=sa.bindparam("how_probable"))
     )
-    while rows := connection.execute(
-        sa.select(result)
-        .where(result.c.completed.is_not(None), result.c.label.is_(None))
-        .limit(_AT_ONCE)
-    ).all():
+    columns = [result.c[name] for name in key]
+    answers = (
+        sa.select(result).where(result.c.completed.is_not(None)).order_by(*columns).limit(_AT_ONCE)
+    )
+    # Each time on from the last key: no row is looked at twice.
+    rows = connection.execute(answers).all()
+    while rows:
         connection.execute(update, [_found(row, key) for row in rows])
+        last = [sa.literal(getattr(rows[-1], each.name), each.type) for each in columns]
+        further = answers.where(sa.tuple_(*columns) > sa.tuple_(*last))
+        rows = connection.execute(further).all()
 
 
 def _found(row: sa.Row[Any], key: tuple[str, ...]) -> dict[str, object]:
