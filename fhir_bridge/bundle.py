@@ -4,6 +4,7 @@ Every entry is conditional: sent again, it finds what it made and makes nothing 
 belongs to the EHR as much as to us (Patient, ImagingStudy, Device) is only created where it is
 missing, never overwritten. What we file (Observation, DiagnosticReport, DocumentReference) is
 updated under one identity by every version. A Provenance tells of one event and is created once.
+An EHR is sent the updates conditional on what it holds, too: see ``sending``.
 """
 
 import json

@@ -55,7 +55,12 @@ class FhirClient:
         self._url = url.rstrip("/")
         self._http = httpx.Client(
             timeout=timeout_s,
-            headers={"Accept": _FHIR_JSON, "Prefer": "return=minimal"},
+            # Some servers answer a search again for a while as they did before: not what we need.
+            headers={
+                "Accept": _FHIR_JSON,
+                "Prefer": "return=minimal",
+                "Cache-Control": "no-cache",
+            },
         )
         self._asked_to_wait_until = 0.0
 
@@ -97,8 +102,8 @@ class FhirClient:
         """
         kinds = [str(entry["resource"]["resourceType"]) for entry in bundle["entry"]]
         response = self._request("POST", "", bundle)
-        if_match = any("ifMatch" in entry["request"] for entry in bundle["entry"])
-        if if_match and response.status_code == httpx.codes.PRECONDITION_FAILED:
+        if_match = ["ifMatch" in entry["request"] for entry in bundle["entry"]]
+        if any(if_match) and response.status_code == httpx.codes.PRECONDITION_FAILED:
             raise EhrUnavailable("the report at the EHR has changed since it was looked at")
         if not response.is_success:
             raise _refused(response, kinds)
@@ -106,10 +111,14 @@ class FhirClient:
         if len(answers) != len(kinds):
             raise EhrUnavailable("the EHR did not answer for every entry of the transaction")
         outcomes = tuple(map(_outcome, kinds, answers))
-        failed = [it for it in outcomes if not it.status.startswith("2")]
+        failed = [
+            (it, _may_pass(code) or (conditional and code == httpx.codes.PRECONDITION_FAILED))
+            for it, conditional in zip(outcomes, if_match, strict=True)
+            if not httpx.codes.is_success(code := _status_code(it.status))
+        ]
         if failed:
-            what = ", ".join(f"{it.resource_type} {it.status}" for it in failed)
-            if any(_may_pass(_status_code(it.status)) for it in failed):
+            what = ", ".join(f"{it.resource_type} {it.status}" for it, _ in failed)
+            if any(may_pass for _, may_pass in failed):
                 raise EhrUnavailable(f"the EHR took a part of the transaction only: {what}")
             raise EhrRefused(
                 f"the EHR took a part of the transaction only: {what}", outcomes, response.text

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fhir_bridge.bundle import SentBundle
-from fhir_bridge.client import EhrRefused, EhrUnavailable, FhirClient
-from fhir_bridge.codes import VERSION_TAG_SYSTEM
+from fhir_bridge.client import EhrUnavailable, FhirClient
+from fhir_bridge.matching import newest_version
+from fhir_bridge.sending import Found, condition, look_up, only, send
 from fhir_bridge.signed_report import SignedReport
-from fhir_bridge.splitting import located, split
+from fhir_bridge.splitting import kind
 from message_contracts.delivery import ResourceOutcome
 
 Resource = dict[str, Any]
-Entry = dict[str, Any]
 
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})$")
 
@@ -26,7 +26,9 @@ def to_server(
     """Have the EHR hold this version of the report, once, and return what it holds.
 
     Looks before it writes. After a crash or a lost reply the version is there already, whole, and
-    nothing is written. A later version is never overwritten by an earlier one that comes late.
+    nothing is written. A later version is never overwritten by an earlier one that comes late: each
+    transaction holds only if what it writes to is still as it was looked up. An EHR that does
+    transactions entry by entry holds to that for each entry alone.
 
     Raises
     ------
@@ -35,99 +37,44 @@ def to_server(
     EhrRefused
         Trying again cannot help.
     """
-    [entry] = [it for it in bundle.resource["entry"] if _kind(it) == "DiagnosticReport"]
-    found = _only(client, _condition(entry))
-    if found is None:
-        return _transact(client, bundle.resource)
-    there = _newest_version(found, report)
-    if there > report.version:
-        status = f"200 superseded by version {there}"
+    found = look_up(client, bundle.resource)
+    versions = [(newest_version(it, report), it) for it in found.values() if it is not None]
+    newest, resource = max(versions, key=lambda each: each[0], default=(0, {}))
+    if newest > report.version:
         outcome = ResourceOutcome(
-            resource_type="DiagnosticReport", status=status, server_id=found["id"]
+            resource_type=resource["resourceType"],
+            status=f"200 superseded by version {newest}",
+            server_id=resource["id"],
         )
         return (outcome,)
-    if there == report.version and (held := _held(client, report, bundle)):
+    if held := _held(client, report, bundle, found):
         return held
-    return _transact(client, _replacing(bundle.resource, entry, found))
-
-
-def _transact(client: FhirClient, bundle: Resource) -> tuple[ResourceOutcome, ...]:
-    """Have the EHR take a Bundle, the report last where it is too large for one transaction."""
-    before, last = split(bundle)
-    # Patient and study are in every part: told once, as they became there first.
-    became: dict[str, ResourceOutcome] = {}
-    places: dict[str, str] = {}
-    for finding, part in before.items():
-        outcomes = _became(client, part)
-        became = outcomes | became
-        [condition] = [_condition(it) for it in part["entry"] if it["fullUrl"] == finding]
-        server_id = outcomes[finding].server_id
-        places[finding] = f"Observation/{server_id}" if server_id else condition
-    return tuple((_became(client, located(last, places)) | became).values())
-
-
-def _became(client: FhirClient, bundle: Resource) -> dict[str, ResourceOutcome]:
-    """Return what became of each entry, by its URL in the Bundle: an EHR need not tell its own."""
-    urls = (str(entry["fullUrl"]) for entry in bundle["entry"])
-    return dict(zip(urls, client.transact(bundle), strict=True))
-
-
-def _kind(entry: Entry) -> str:
-    return str(entry["resource"]["resourceType"])
-
-
-def _condition(entry: Entry) -> str:
-    """Return the search that finds what an entry makes or updates."""
-    request = entry["request"]
-    if request["method"] == "PUT":
-        return str(request["url"])
-    return f"{request['url']}?{request['ifNoneExist']}"
-
-
-def _only(client: FhirClient, condition: str) -> Resource | None:
-    found = client.search(condition)
-    if len(found) > 1:
-        kind = condition.partition("?")[0]
-        reason = f"the EHR holds {len(found)} {kind} of this case; merge them and replay"
-        outcome = ResourceOutcome(resource_type=kind, status="412 duplicate")
-        raise EhrRefused(reason, (outcome,), "")
-    return found[0] if found else None
-
-
-def _newest_version(resource: Resource, report: SignedReport) -> int:
-    """Return the newest version of this case that has written to a resource; 0 if none.
-
-    Some servers keep earlier tags when a resource is updated.
-    """
-    prefix = f"{report.case_id}.v"
-    versions = [
-        int(code.removeprefix(prefix))
-        for tag in resource.get("meta", {}).get("tag", [])
-        if tag.get("system") == VERSION_TAG_SYSTEM
-        and (code := str(tag.get("code", ""))).startswith(prefix)
-        and code.removeprefix(prefix).isdigit()
-    ]
-    return max(versions, default=0)
+    return send(client, report, bundle.resource, found)
 
 
 def _held(
-    client: FhirClient, report: SignedReport, bundle: SentBundle
+    client: FhirClient, report: SignedReport, bundle: SentBundle, found: Found
 ) -> tuple[ResourceOutcome, ...]:
     """Return what the EHR holds of this very version; empty where something is missing.
 
     What is only created where it is missing (Patient, ImagingStudy, Device) is known by the
     references to it: a patient's identifier does not belong into a URL.
     """
+    if any(it is None or newest_version(it, report) != report.version for it in found.values()):
+        return ()
     referred: set[tuple[str, str]] = set()
     outcomes = []
     for entry in bundle.resource["entry"]:
-        if _kind(entry) in {"Patient", "ImagingStudy", "Device"}:
+        if kind(entry) in {"Patient", "ImagingStudy", "Device"}:
             continue
-        found = _only(client, _condition(entry))
-        if found is None or _newest_version(found, report) != report.version:
+        there = found.get(entry["fullUrl"]) or only(client, condition(entry))
+        if there is None or newest_version(there, report) != report.version:
             return ()
-        referred |= set(_references(found))
-        outcomes.append(_outcome(_kind(entry), str(found["id"])))
+        if len(there.get("result", [])) != len(entry["resource"].get("result", [])):
+            # Sent in parts, the report names the findings as they come.
+            return ()
+        referred |= set(_references(there))
+        outcomes.append(_outcome(kind(entry), str(there["id"])))
     return (*(_outcome(*each) for each in sorted(referred)), *outcomes)
 
 
@@ -146,16 +93,6 @@ def _references(resource: Resource) -> Iterator[tuple[str, str]]:
         match = _RELATIVE.search(str(reference.get("reference", "")))
         if match:
             yield match[1], match[2]
-
-
-def _replacing(bundle: Resource, entry: Entry, found: Resource) -> Resource:
-    """Return the Bundle with the report put in the place of the one found, if still unchanged."""
-    request = {"method": "PUT", "url": f"DiagnosticReport/{found['id']}"}
-    version_id = found.get("meta", {}).get("versionId")
-    if version_id:
-        request["ifMatch"] = f'W/"{version_id}"'
-    replaced = entry | {"request": request, "resource": entry["resource"] | {"id": found["id"]}}
-    return bundle | {"entry": [replaced if it is entry else it for it in bundle["entry"]]}
 
 
 def to_folder(
@@ -177,7 +114,7 @@ def to_folder(
         reason = f"the ehr-outbox folder cannot be written to: {type(error).__name__}"
         raise EhrUnavailable(reason) from error
     return tuple(
-        ResourceOutcome(resource_type=_kind(it), status="201 in ehr-outbox")
+        ResourceOutcome(resource_type=kind(it), status="201 in ehr-outbox")
         for it in bundle.resource["entry"]
     )
 

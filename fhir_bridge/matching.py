@@ -1,5 +1,6 @@
 """How a resource is found again at the EHR, so that nothing is made twice (R4 http §3.1.0.11)."""
 
+from typing import Any
 from urllib.parse import quote
 
 from fhir.resources.R4B.codeableconcept import CodeableConcept
@@ -58,6 +59,22 @@ def accession_identifier(accession_number: str) -> Identifier:
 def version_tag(report: SignedReport) -> Coding:
     """Return the tag of everything that this version of a report files."""
     return Coding(system=VERSION_TAG_SYSTEM, code=f"{report.case_id}.v{report.version}")
+
+
+def newest_version(resource: dict[str, Any], report: SignedReport) -> int:
+    """Return the newest version of this case that has written to a resource; 0 if none.
+
+    Some servers keep earlier tags when a resource is updated.
+    """
+    prefix = f"{report.case_id}.v"
+    versions = [
+        int(code.removeprefix(prefix))
+        for tag in resource.get("meta", {}).get("tag", [])
+        if tag.get("system") == VERSION_TAG_SYSTEM
+        and (code := str(tag.get("code", ""))).startswith(prefix)
+        and code.removeprefix(prefix).isdigit()
+    ]
+    return max(versions, default=0)
 
 
 def event_tag(report: SignedReport, event: str) -> Coding:

@@ -12,34 +12,34 @@ _SHARED = frozenset({"Patient", "ImagingStudy"})
 Resource = dict[str, Any]
 
 
-def split(bundle: Resource) -> tuple[dict[str, Resource], Resource]:
-    """Return what is to be sent before, by the URL of its finding, and what is to be sent last.
+def split(bundle: Resource) -> tuple[Resource, ...]:
+    """Return the parts of a Bundle in the order in which they are to be sent; often it is one.
 
-    The findings beside the first go before, each with all that it refers to and the Provenance
-    that tells of it. Each part is conditional like the whole: sent again, it makes nothing twice.
-    What goes last has the report and refers to findings that it does not hold; see `located`.
+    Each part has the report, so that each can be made conditional on the version of it that was
+    looked at. The first has all but the findings beside the first, and as many withdrawn ones as
+    there is room for. Then come the other withdrawn ones, one by one, then the other findings, each
+    with all that it refers to and the Provenance that tells of it. The report of a part names what
+    has been sent with it or before; see `located`.
     """
     entries = {str(entry["fullUrl"]): entry for entry in bundle["entry"]}
-    findings = [url for url, entry in entries.items() if _kind(entry) == "Observation"]
-    if len(entries) <= MOST_ENTRIES or len(findings) <= 1:
-        return {}, bundle
-    before: dict[str, Resource] = {}
-    moved: set[str] = set()
-    for finding in findings[1:]:
-        told_by = {
-            url
-            for url, entry in entries.items()
-            if _kind(entry) == "Provenance"
-            and [each["reference"] for each in entry["resource"]["target"]] == [finding]
-        }
-        needed = {finding, *told_by}
-        for url in (finding, *told_by):
-            needed |= set(_references(entries[url]["resource"])) & entries.keys()
-        part = [entry for url, entry in entries.items() if url in needed]
-        before[finding] = bundle | {"entry": part}
-        moved |= {url for url in needed if _kind(entries[url]) not in _SHARED}
-    last = [entry for url, entry in entries.items() if url not in moved]
-    return before, bundle | {"entry": last}
+    if len(entries) <= MOST_ENTRIES:
+        return (bundle,)
+    findings = [url for url, entry in entries.items() if kind(entry) == "Observation"]
+    withdrawn = [url for url in findings if is_withdrawn(entries[url])]
+    further = [_with_its_own(url, entries) for url in findings if url not in withdrawn][1:]
+    shared = {url for url, entry in entries.items() if kind(entry) in _SHARED}
+    first = entries.keys() - set[str]().union(*further, withdrawn) | shared
+    room = max(MOST_ENTRIES - len(first), 0)
+    late = [_with_its_own(url, entries) for url in withdrawn[room:]]
+    [report] = [url for url, entry in entries.items() if kind(entry) == "DiagnosticReport"]
+    parts = []
+    sent: set[str] = set()
+    for urls in (first | set(withdrawn[:room]), *late, *further):
+        sent |= urls
+        named = entries | {report: _naming(entries[report], sent)}
+        part = [entry for url, entry in named.items() if url in urls | {report}]
+        parts.append(bundle | {"entry": part})
+    return tuple(parts)
 
 
 def located(bundle: Resource, places: Mapping[str, str]) -> Resource:
@@ -48,8 +48,33 @@ def located(bundle: Resource, places: Mapping[str, str]) -> Resource:
     return found
 
 
-def _kind(entry: Resource) -> str:
+def kind(entry: Resource) -> str:
+    """Return the type of resource that an entry holds."""
     return str(entry["resource"]["resourceType"])
+
+
+def is_withdrawn(entry: Resource) -> bool:
+    """Tell whether an entry says that a finding is not to be used any more."""
+    return bool(entry["resource"].get("status") == "entered-in-error")
+
+
+def _with_its_own(finding: str, entries: Mapping[str, Resource]) -> set[str]:
+    """Return a finding, what it refers to, and the Provenance that tells of it alone."""
+    told_by = {
+        url
+        for url, entry in entries.items()
+        if kind(entry) == "Provenance"
+        and [each["reference"] for each in entry["resource"]["target"]] == [finding]
+    }
+    own = {finding, *told_by}
+    for url in (finding, *told_by):
+        own |= set(_references(entries[url]["resource"])) & entries.keys()
+    return own
+
+
+def _naming(report: Resource, sent: set[str]) -> Resource:
+    result = [each for each in report["resource"]["result"] if each["reference"] in sent]
+    return report | {"resource": report["resource"] | {"result": result}}
 
 
 def _references(value: object) -> Iterator[str]:

@@ -90,6 +90,11 @@ class FhirServer(Peer):
         created: dict[str, Any] = answer.raise_for_status().json()
         return created
 
+    def put(self, resource: dict[str, Any]) -> None:
+        """Update a resource, as another system would."""
+        path = f"{resource['resourceType']}/{resource['id']}"
+        self._http.put(f"{self.url}/{path}", json=resource).raise_for_status()
+
     def requests(self) -> list[dict[str, Any]]:
         """Return what was asked since the start or the last ``reset``: method, path, status."""
         asked: list[dict[str, Any]] = self._http.get(f"{self.url}/_peer/requests").json()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ KINDS = {
     "DocumentReference": 1,
     "Provenance": 2,
 }
+
+
+LOOK_UPS = 3
+"""What is looked up of a report with one finding: report, finding and document."""
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ def test_the_same_transaction_posted_twice_makes_nothing_twice(
 def test_a_reply_lost_after_the_commit_leaves_one_report(
     ehr: FhirServer, client: FhirClient
 ) -> None:
-    ehr.lose_next_reply(skip=1)
+    ehr.lose_next_reply(skip=LOOK_UPS)
 
     with pytest.raises(EhrUnavailable, match="no answer"):
         deliver(client, a_report())
@@ -379,3 +383,108 @@ def test_every_resource_is_told_once_where_the_ehr_does_not_say_where_it_is(
     client.close()
 
     assert Counter(it.resource_type for it in outcomes) == held_by(ehr)
+
+
+class OvertakenClient(FhirClient):
+    """A client that another delivery overtakes just before it sends its first or a later part."""
+
+    def __init__(self, url: str, *, before: int, overtake: Callable[[], object]) -> None:
+        super().__init__(url, timeout_s=20)
+        self._parts = 0
+        self._before = before
+        self._overtake = overtake
+
+    @override
+    def transact(self, bundle: dict[str, Any]) -> tuple[ResourceOutcome, ...]:
+        self._parts += 1
+        if self._parts == self._before:
+            self._overtake()
+        return super().transact(bundle)
+
+
+FIRST = replace(a_report(), others=(BONES,))
+SECOND = replace(a_report(version=2, amends=True), others=(BONES,))
+THIRD = replace(an_override(), version=3, amends=True, withdrawn=("bones",))
+
+
+@pytest.mark.parametrize("held", [FIRST, None])
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_version_that_is_overtaken_while_it_is_sent_overwrites_nothing(
+    ehr: FhirServer, client: FhirClient, held: SignedReport | None, before: int
+) -> None:
+    if held is not None:
+        deliver(client, held)
+    late = OvertakenClient(ehr.url, before=before, overtake=lambda: deliver(client, THIRD))
+
+    with pytest.raises(EhrUnavailable):
+        deliver(late, SECOND)
+    [outcome] = deliver(late, SECOND)
+    late.close()
+
+    assert outcome.status == "200 superseded by version 3"
+    texts = {it.get("valueCodeableConcept", {}).get("text") for it in ehr.search("Observation")}
+    assert texts <= {"Lung abscess", None}
+    report = the_report(ehr)
+    assert report["conclusion"].startswith("Lung abscess")
+    assert len(report["result"]) == 1
+
+
+def test_a_report_is_there_before_its_further_findings_and_names_what_is_there(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    ehr.lose_next_reply(skip=LOOK_UPS + 1)
+
+    with pytest.raises(EhrUnavailable):
+        deliver(client, FIRST)
+    assert [it["reference"] for it in the_report(ehr)["result"]] == [
+        f"Observation/{it['id']}" for it in ehr.search("Observation")
+    ]
+
+    outcomes = deliver(client, FIRST)
+    assert len(the_report(ehr)["result"]) == 2
+    assert Counter(it.resource_type for it in outcomes) == held_by(ehr)
+
+
+def test_a_report_that_lost_a_finding_between_two_tries_gets_it_back(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    deliver(client, FIRST)
+    short = the_report(ehr)
+    both, short["result"] = short["result"], short["result"][:1]
+    ehr.put(short)
+
+    deliver(client, FIRST)
+
+    assert the_report(ehr)["result"] == both
+
+
+def test_what_was_stored_before_a_refusal_is_told_as_stored(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    refusing = OvertakenClient(ehr.url, before=2, overtake=lambda: ehr.answer_next(422))
+
+    with pytest.raises(EhrRefused) as refusal:
+        deliver(refusing, FIRST)
+    refusing.close()
+
+    told = Counter((it.resource_type, it.status) for it in refusal.value.outcomes)
+    assert {kind: count for (kind, status), count in told.items() if status == "201"} == KINDS
+    missing = {kind: count for (kind, status), count in told.items() if status == "not stored"}
+    assert missing == {"Device": 1, "Observation": 1, "Provenance": 1}
+    assert held_by(ehr) == KINDS
+
+
+def test_without_transactions_what_has_changed_is_not_overwritten_and_is_looked_at_again(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    deliver(client, a_report())
+    ehr.treat_transactions_as_batches()
+    third = replace(an_override(), version=3, amends=True)
+    late = OvertakenClient(ehr.url, before=1, overtake=lambda: deliver(client, third))
+
+    with pytest.raises(EhrUnavailable, match="412"):
+        deliver(late, a_report(version=2, amends=True))
+    late.close()
+
+    [finding] = ehr.search("Observation")
+    assert finding["valueCodeableConcept"]["text"] == "Lung abscess"

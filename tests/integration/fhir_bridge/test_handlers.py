@@ -171,7 +171,7 @@ def test_a_refusal_is_told_per_resource_and_its_words_stay_in_the_store(
         "expression": ["Patient.identifier"],
         "diagnostics": f"{PATIENT.patient_id} is not known",
     }
-    ehr.answer_next(200, body={"resourceType": "Bundle", "type": "searchset"})
+    ehr.answer_next(200, count=3, body={"resourceType": "Bundle", "type": "searchset"})
     ehr.answer_next(422, body={"resourceType": "OperationOutcome", "issue": [issue]})
 
     with pytest.raises(EhrRefused) as refusal:

@@ -308,24 +308,50 @@ def test_a_finding_that_is_stood_behind_no_more_is_withdrawn() -> None:
 
 
 def test_a_bundle_of_several_findings_is_split_so_that_every_part_is_small() -> None:
-    bundle = bundle_of(with_several(withdrawn=("brain",)))
+    bundle = bundle_of(with_several(withdrawn=("brain", "chest")))
 
-    before, last = split(bundle)
+    parts = split(bundle)
 
-    findings = [it for it in bundle["entry"] if it["resource"]["resourceType"] == "Observation"]
-    assert list(before) == [it["fullUrl"] for it in findings[1:]]
-    parts = [*before.values(), last]
     assert all(len(part["entry"]) <= MOST_ENTRIES for part in parts)
-    sent = {it["fullUrl"] for part in parts for it in part["entry"]}
-    assert sent == {it["fullUrl"] for it in bundle["entry"]}
-    for part in before.values():
-        assert set(references_in(part["entry"])) <= {it["fullUrl"] for it in part["entry"]}
-    places = {url: f"Observation/{number}" for number, url in enumerate(before)}
-    known = {it["fullUrl"] for it in last["entry"]} | set(places.values())
-    assert set(references_in(located(last, places)["entry"])) <= known
+    assert {it["fullUrl"] for part in parts for it in part["entry"]} == {
+        it["fullUrl"] for it in bundle["entry"]
+    }
+    [own, bones, brain, chest] = [
+        it["fullUrl"] for it in bundle["entry"] if it["resource"]["resourceType"] == "Observation"
+    ]
+    holds = [[url for url in (own, bones, brain, chest) if url in urls_of(part)] for part in parts]
+    assert holds == [[own], [brain], [chest], [bones]]
+
+
+def test_the_report_of_every_part_names_what_is_there_by_then() -> None:
+    bundle = bundle_of(with_several(withdrawn=("brain",)))
+    places: dict[str, str] = {}
+
+    for number, part in enumerate(split(bundle)):
+        known = urls_of(part) | set(places.values())
+        assert set(references_in(located(part, places)["entry"])) <= known
+        for entry in part["entry"]:
+            if entry["resource"]["resourceType"] == "Observation":
+                places[entry["fullUrl"]] = f"Observation/{number}"
+    [last] = [it["resource"] for it in part["entry"] if "result" in it["resource"]]
+    assert last["result"] == one(with_several(), "DiagnosticReport")["result"]
+
+
+def test_withdrawn_findings_go_with_the_report_where_there_is_room() -> None:
+    names = ("bones", "brain", "chest")
+    bundle = bundle_of(replace(an_override(), amends=True, version=2, withdrawn=names))
+
+    first, second = split(bundle)
+
+    assert len(first["entry"]) == MOST_ENTRIES
+    assert len(urls_of(second) - urls_of(first)) == 1
 
 
 def test_a_bundle_of_one_finding_is_sent_as_it_is() -> None:
     bundle = bundle_of(a_report())
 
-    assert split(bundle) == ({}, bundle)
+    assert split(bundle) == (bundle,)
+
+
+def urls_of(part: dict[str, Any]) -> set[str]:
+    return {it["fullUrl"] for it in part["entry"]}
