@@ -28,7 +28,8 @@ def expedite(desk: Desk, request: Request, words: Words) -> Case:
     ------
     Refusal
         `WrongRole` unless a doctor or an admin asks, `UnknownCase`, `StaleCase`, or
-        `IllegalTransition` where it is urgent already, or no model is waited for.
+        `IllegalTransition` where it is urgent already, no model is waited for, or what waits is
+        older than messages are kept.
     """
     with desk.database.transaction() as transaction:
         connection = transaction.connection
@@ -56,7 +57,10 @@ def _ask_sooner(transaction: Transaction, case: Case, model: ModelReference) -> 
     request_id = dispatch.inference_request_id(case, model)
     body = hastening.body_of(transaction.connection, request_id)
     if body is None:
-        return
+        raise IllegalTransition(
+            "it was asked about so long ago that its request is not kept: replay its dead letter, "
+            "or see that a worker reads what waits in the routine lane"
+        )
     waiting = catalogue.decode(body)
     if waiting.data(InferenceRequested).urgency is not Urgency.URGENT:
         # Of the same time: what is made of either is the same, byte for byte.

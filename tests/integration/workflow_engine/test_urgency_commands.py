@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from imaging_store.schema.workflow import history, intervention
 from message_contracts.case import CaseStatus
 from message_contracts.inference import InferenceRequested, Urgency
 from message_contracts.overtaking import overtaking_id
+from service_runtime.messaging import tables
+from service_runtime.messaging.forgetting import REMEMBERED, forget
 from tests.workflow_journey import Ward
 from workflow_engine.commands import (
     IllegalTransition,
@@ -97,6 +100,23 @@ def test_what_has_been_read_is_not_made_urgent(ward: Ward) -> None:
 
     with pytest.raises(IllegalTransition, match="no model is waited for"):
         expedite(ward.desk, ward.request(UID, "doctor"), WORDS)
+
+
+def test_what_waits_longer_than_requests_are_kept_is_refused_with_the_remedy(
+    waiting: Ward,
+) -> None:
+    with waiting.database.transaction() as transaction:
+        # As if a broker had it.
+        transaction.connection.execute(delete(tables.delivery))
+    forget(waiting.database, datetime.now(UTC) + 2 * REMEMBERED)
+
+    with pytest.raises(IllegalTransition, match="replay its dead letter"):
+        expedite(waiting.desk, waiting.request(UID, "doctor"), WORDS)
+
+    with waiting.database.reading() as connection:
+        assert connection.execute(select(intervention)).all() == []
+        triggers = connection.execute(select(history.c.trigger)).scalars().all()
+    assert "made_urgent" not in triggers
 
 
 def test_who_has_not_seen_the_case_as_it_is_is_refused(waiting: Ward) -> None:
