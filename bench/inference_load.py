@@ -272,7 +272,7 @@ def _timed() -> Iterator[dict[str, float]]:
         return timing
 
     def put(_store: object, key: str, _data: object) -> str:
-        return "sr" if key.endswith("SR.dcm") else "sc"
+        return "sr" if "/SR-" in key else "sc"
 
     places: list[tuple[Any, str, Callable[..., str]]] = [
         (kept_instances, "_content", lambda *_: "read"),

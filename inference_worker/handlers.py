@@ -6,7 +6,7 @@ it. Trouble of ours is tried again, and is an answer too when tries are used up.
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -96,7 +96,11 @@ class Worker:
     """Reads and decodes ahead of the models."""
 
     def on_inference_requested(self, envelope: Envelope) -> Effect:
-        """Have the model read the study; done again, it makes the same objects again."""
+        """Have the model read the study; done again, it makes objects of the same UIDs.
+
+        Their bytes may differ by the last digits of a number, which depend on what else was in the
+        network's batch. Where two attempts end, rows and files of the first stay.
+        """
         request = envelope.data(InferenceRequested)
         if self._is_overtaken(envelope, request):
             return lambda _: None
@@ -123,7 +127,6 @@ class Worker:
         except PermanentError as error:
             return self._failed(envelope, request, str(error))
         _log_read(request, study, made)
-        folder = _folder(request, model)
         results = {"SC.dcm": made.captures[0]}
         for number, capture in enumerate(made.captures[1:], start=2):
             results[f"SC-{number}.dcm"] = capture
@@ -133,12 +136,16 @@ class Worker:
         contents = {name: result.content for name, result in results.items()}
         contents["heatmap.png"] = heatmap_png(made.heatmap)
         contents["source.png"] = source_png(made.heatmap)
+        digests = {name: hashlib.sha256(each).hexdigest() for name, each in contents.items()}
+        folder = _folder(request, model)
+        keys = {name: _key(folder, name, digest) for name, digest in digests.items()}
         for name, content in contents.items():
-            self.store.put_artifact(f"{folder}/{name}", content)
+            self.store.put_artifact(keys[name], content)
         rows = [
-            self._row(request, made, result, f"{folder}/{name}") for name, result in results.items()
+            self._row(request, made, result) | {"key": keys[name], "sha256": digests[name]}
+            for name, result in results.items()
         ]
-        completed = _completed(request, made, folder, study)
+        completed = _completed(request, made, keys, study)
         answer = envelope.leads_to(
             completed,
             source=SOURCE,
@@ -209,7 +216,7 @@ class Worker:
         return effect
 
     def _row(
-        self, request: InferenceRequested, made: Results, result: ResultObject, key: str
+        self, request: InferenceRequested, made: Results, result: ResultObject
     ) -> dict[str, Any]:
         return {
             "sop_instance_uid": result.sop_instance_uid,
@@ -220,8 +227,6 @@ class Worker:
             "case_version": request.case_version,
             "model_name": made.reading.model.name,
             "model_version": made.reading.model.version,
-            "key": key,
-            "sha256": hashlib.sha256(result.content).hexdigest(),
             "made_at": self.now(),
         }
 
@@ -235,8 +240,14 @@ def _folder(request: InferenceRequested, model: LoadedModel) -> str:
     )
 
 
+def _key(folder: str, name: str, sha256: str) -> str:
+    """Return where a file lies: other content never takes its place."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{folder}/{stem}-{sha256[:12]}.{suffix}"
+
+
 def _completed(
-    request: InferenceRequested, made: Results, folder: str, study: StudyReading
+    request: InferenceRequested, made: Results, keys: Mapping[str, str], study: StudyReading
 ) -> InferenceCompleted:
     reading = made.reading
     return InferenceCompleted(
@@ -256,8 +267,8 @@ def _completed(
             for each in (*made.captures, made.report, made.parametric_map)
             if each is not None
         ),
-        heatmap_key=f"{folder}/heatmap.png",
-        source_key=f"{folder}/source.png",
+        heatmap_key=keys["heatmap.png"],
+        source_key=keys["source.png"],
         not_read=not_read(study.unreadable, study.refused),
         given=study.given,
     )

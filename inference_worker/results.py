@@ -70,7 +70,7 @@ def make_results(
     study: StudyReading,
     known_as: Mapping[str, str] | None = None,
 ) -> Results:
-    """Draw the heat maps and make the result objects; the same every time it is done.
+    """Draw the heat maps and make the result objects; of the same reading, the same bytes.
 
     ``known_as`` are the patient and the order by keyword, where the sources do not agree on them.
     """

@@ -63,6 +63,6 @@ def _ask_sooner(transaction: Transaction, case: Case, model: ModelReference) -> 
         )
     waiting = catalogue.decode(body)
     if waiting.data(InferenceRequested).urgency is not Urgency.URGENT:
-        # Of the same time: what is made of either is the same, byte for byte.
+        # Of the same time: what is made of either has the same UIDs and dates.
         occasion = Occasion(waiting.time, cause=waiting)
         dispatch.send(transaction, overtaking(waiting), overtaking_id(request_id), occasion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import time
@@ -211,7 +212,7 @@ def test_a_heat_map_of_another_class_than_the_finding_says_so(
     assert answer.probabilities[0].label == "Round"
     with database.reading() as connection:
         [key] = connection.execute(
-            select(result_object.c.key).where(result_object.c.key.endswith("SC.dcm"))
+            select(result_object.c.key).where(result_object.c.key.contains("/SC-"))
         ).scalars()
     assert "1.2.3 for Square, blended" in read(store.read(key)).DerivationDescription
 
@@ -353,7 +354,11 @@ def test_the_pictures_are_those_of_the_capture(
         cv2.imdecode(np.frombuffer(store.read(key), np.uint8), cv2.IMREAD_COLOR)
         for key in (answer.heatmap_key, answer.source_key)
     )
-    capture = read(store.read(answer.heatmap_key.replace("heatmap.png", "SC.dcm")))
+    with database.reading() as connection:
+        [key] = connection.execute(
+            select(result_object.c.key).where(result_object.c.key.contains("/SC-"))
+        ).scalars()
+    capture = read(store.read(key))
     rows, columns = heatmap.shape[:2]
     np.testing.assert_array_equal(capture.pixel_array[:rows, :columns], heatmap[..., ::-1])
     assert source.shape == heatmap.shape
@@ -424,7 +429,28 @@ def test_reading_again_makes_the_same_objects_and_one_answer(
 
     assert again == first
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert set(before) == {"SC.dcm", "SR.dcm", "heatmap.png", "source.png"}
+    assert {name.partition("-")[0] for name in before} == {"SC", "SR", "heatmap", "source"}
+    assert len(before) == 4
+
+
+def test_what_a_second_attempt_makes_otherwise_takes_nothing_of_the_firsts_place(
+    worker: Worker, keep: Callable[..., None], database: Database, store: FileInstanceStore
+) -> None:
+    keep(an_instance())
+    first = answer_of(database, worker.on_inference_requested(a_request()))
+    pictures = [store.read(key) for key in (first.heatmap_key, first.source_key)]
+
+    otherwise = replace(worker.models.of(SHAPES), predict=says(0.3, 0.1, 0.6))
+    second = replace(worker, models=Held({SHAPES: otherwise}))
+    again = answer_of(database, second.on_inference_requested(a_request()))
+
+    assert again == first
+    assert [store.read(key) for key in (first.heatmap_key, first.source_key)] == pictures
+    with database.reading() as connection:
+        rows = connection.execute(select(result_object)).all()
+    assert {row.sop_instance_uid for row in rows} == set(first.result_sop_instance_uids)
+    for row in rows:
+        assert hashlib.sha256(store.read(row.key)).hexdigest() == row.sha256
 
 
 def test_another_version_of_the_study_has_results_of_its_own(
@@ -459,7 +485,7 @@ def test_an_instance_that_cannot_be_read_does_not_spoil_the_others(
     assert answer.given.picture_count == 1
     with database.reading() as connection:
         key = connection.execute(
-            select(result_object.c.key).where(result_object.c.key.like("%SR.dcm"))
+            select(result_object.c.key).where(result_object.c.key.contains("/SR-"))
         ).scalar_one()
     assert b"does not rest on all instances. Not read, or not whole: 1 (1 unrea" in store.read(key)
 
