@@ -12,7 +12,7 @@ from fhir_bridge.client import EhrUnavailable, FhirClient
 from fhir_bridge.matching import newest_version
 from fhir_bridge.sending import Found, condition, look_up, only, send
 from fhir_bridge.signed_report import SignedReport
-from fhir_bridge.splitting import kind
+from fhir_bridge.splitting import is_withdrawn, kind
 from message_contracts.delivery import ResourceOutcome
 
 Resource = dict[str, Any]
@@ -38,6 +38,7 @@ def to_server(
         Trying again cannot help.
     """
     found = look_up(client, bundle.resource)
+    wanted = _without_what_was_never_filed(bundle.resource, found)
     versions = [(newest_version(it, report), it) for it in found.values() if it is not None]
     newest, resource = max(versions, key=lambda each: each[0], default=(0, {}))
     if newest > report.version:
@@ -47,27 +48,40 @@ def to_server(
             server_id=resource["id"],
         )
         return (outcome,)
-    if held := _held(client, report, bundle, found):
+    if held := _held(client, report, wanted, found):
         return held
-    return send(client, report, bundle.resource, found)
+    return send(client, report, wanted, found)
+
+
+def _without_what_was_never_filed(bundle: Resource, found: Found) -> Resource:
+    """Return a Bundle that withdraws only what the EHR holds.
+
+    A report that was signed may never have come there, or not all of it.
+    """
+    return bundle | {
+        "entry": [
+            entry
+            for entry in bundle["entry"]
+            if not is_withdrawn(entry) or found[entry["fullUrl"]] is not None
+        ]
+    }
 
 
 def _held(
-    client: FhirClient, report: SignedReport, bundle: SentBundle, found: Found
+    client: FhirClient, report: SignedReport, bundle: Resource, found: Found
 ) -> tuple[ResourceOutcome, ...]:
     """Return what the EHR holds of this very version; empty where something is missing.
 
     What is only created where it is missing (Patient, ImagingStudy, Device) is known by the
     references to it: a patient's identifier does not belong into a URL.
     """
-    if any(it is None or newest_version(it, report) != report.version for it in found.values()):
-        return ()
     referred: set[tuple[str, str]] = set()
     outcomes = []
-    for entry in bundle.resource["entry"]:
+    for entry in bundle["entry"]:
         if kind(entry) in {"Patient", "ImagingStudy", "Device"}:
             continue
-        there = found.get(entry["fullUrl"]) or only(client, condition(entry))
+        url = entry["fullUrl"]
+        there = found[url] if url in found else only(client, condition(entry))
         if there is None or newest_version(there, report) != report.version:
             return ()
         if len(there.get("result", [])) != len(entry["resource"].get("result", [])):

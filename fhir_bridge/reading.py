@@ -104,12 +104,15 @@ def _further(signed: Mapping[Stage, Signature], readings: Sequence[Reading]) -> 
 def _withdrawn(
     connection: Connection, case_id: UUID, version: int, still: set[str]
 ) -> tuple[str, ...]:
-    """Return the models whose findings earlier reports have filed, and that are no more so."""
-    filed: set[str] = set()
+    """Return the models whose findings earlier reports stood behind, and this one does not.
+
+    Whether those reports have come to the EHR is seen there.
+    """
+    signed_for: set[str] = set()
     for earlier in _approved_before(connection, case_id, version):
         signed = _signatures(connection, case_id, earlier)
-        filed |= _further(signed, _readings(connection, case_id, earlier))
-    return tuple(sorted(filed - still))
+        signed_for |= _further(signed, _readings(connection, case_id, earlier))
+    return tuple(sorted(signed_for - still))
 
 
 def _signatures(connection: Connection, case_id: UUID, version: int) -> dict[Stage, Signature]:

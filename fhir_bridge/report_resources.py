@@ -47,7 +47,10 @@ def finding_by_doctor(report: SignedReport) -> Observation:
 
 
 def withdrawn_finding(report: SignedReport, model_name: str) -> Observation:
-    """Return a finding that an earlier report has filed, as one that is not to be used any more."""
+    """Return a finding of an earlier report as one that is not to be used any more.
+
+    It is for an EHR that holds the finding: there is nothing in it to make one from.
+    """
     return Observation(
         **_common(report, model_name) | {"status": "entered-in-error"},
         meta=tagged(version_tag(report), security=codes.asserted_by_ai()),

@@ -129,8 +129,8 @@ class SignedReport:
     others: tuple[Reading, ...] = ()
     """What other models have read of the same version."""
     withdrawn: tuple[str, ...] = ()
-    """Models whose findings an earlier report of the case has filed beside the first, and that this
-    one does not stand behind."""
+    """Models whose findings an earlier report of the case stood behind, beside the first, and this
+    one does not; the EHR may never have had them."""
 
     def __post_init__(self) -> None:
         _require_signatures(self)

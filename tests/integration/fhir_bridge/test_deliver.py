@@ -488,3 +488,34 @@ def test_without_transactions_what_has_changed_is_not_overwritten_and_is_looked_
 
     [finding] = ehr.search("Observation")
     assert finding["valueCodeableConcept"]["text"] == "Lung abscess"
+
+
+def test_a_finding_that_never_came_is_not_put_into_the_chart_as_an_error(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    names = ("bones", "brain", "chest", "skull")
+    report = replace(an_override(), version=2, amends=True, withdrawn=names)
+
+    outcomes = deliver(client, report)
+    written = posts(ehr)
+    again = deliver(client, report)
+
+    assert [it["status"] for it in ehr.search("Observation")] == ["amended"]
+    assert Counter(it.resource_type for it in outcomes) == {
+        kind: count for kind, count in held_by(ehr).items() if count
+    }
+    assert len(again) == len(outcomes)
+    assert posts(ehr) == written == 1
+
+
+def test_of_findings_that_are_withdrawn_only_those_that_came_are_marked(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    deliver(client, FIRST)
+
+    deliver(client, replace(THIRD, withdrawn=("bones", "brain")))
+
+    assert sorted(it["status"] for it in ehr.search("Observation")) == [
+        "amended",
+        "entered-in-error",
+    ]
