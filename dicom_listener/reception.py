@@ -118,9 +118,9 @@ class InstanceReception:
             self._read_ahead(fragments)
         if (now := self._keeper.now()) >= self._prolong_at:
             self._prolong_at = now + self._quiet_period / 2
-            self._keep_waiting(now + self._quiet_period)
+            self._keep_waiting(now)
 
-    def _keep_waiting(self, until: datetime) -> None:
+    def _keep_waiting(self, now: datetime) -> None:
         """Have the study of a transfer that takes long wait for it, as long as something comes."""
         header = self._header_read
         study_instance_uid = (
@@ -129,7 +129,7 @@ class InstanceReception:
             else study_begun(self._prefix, self._transfer_syntax_uid)
         )
         if study_instance_uid:
-            prolong(self._keeper.database, study_instance_uid, until)
+            prolong(self._keeper.database, study_instance_uid, now, self._quiet_period)
 
     def _read_ahead(self, fragments: Sequence[memoryview]) -> None:
         """Read the header while the rest is on its way, where it has come."""
