@@ -19,7 +19,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from pydicom.uid import generate_uid
 from sqlalchemy import Table, select, text
 from structlog.testing import capture_logs
 from typing_extensions import override
@@ -33,15 +32,13 @@ from dicom_listener.indexing import Indexing, NotEntered, RemoteIndex
 from dicom_listener.instance_header import parse_header
 from dicom_listener.open_associations import OpenAssociation, open_for
 from imaging_store.instances import Kept
-from imaging_store.schema.ingest import instance, open_association, study
+from imaging_store.schema.ingest import instance, open_association
 from service_runtime.database import Database, DatabaseFull, DatabaseUnavailable, Transaction
 from tests.integration.dicom_listener.listener import Listener, a_slice, send, sendable
 from tests.peers.processes import wait_until
 
-_WAITING_FOR_A_LOCK = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
+# What PostgreSQL raises in one of the transactions that wait for each other.
+_GIVEN_UP = "DO $$ BEGIN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END $$"
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 
 
@@ -469,40 +466,19 @@ def test_the_socket_is_no_file() -> None:
 def test_a_group_that_is_given_up_for_another_transaction_is_entered_after_it(
     postgresql_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The group alone looks whether it is part of a deadlock, and only once: late enough to be.
-    options = "?options=-c%20deadlock_timeout%3D"
-    ours = Database(f"{postgresql_database_url}{options}5s")
-    other = Database(f"{postgresql_database_url}{options}60s")
-    index = OwnIndex(ours)
-    uids = sorted(generate_uid() for _ in range(2))
-    for uid in uids:
-        index.add(an_arrival(StudyInstanceUID=uid))
-    group = [an_arrival(StudyInstanceUID=uid) for uid in uids]
-
-    def lock(transaction: Transaction, uid: str) -> None:
-        transaction.connection.execute(
-            select(study.c.version).where(study.c.study_instance_uid == uid).with_for_update()
-        )
-
-    def a_lock_is_waited_for() -> bool:
-        with other.reading() as connection:
-            return bool(connection.execute(text(_WAITING_FOR_A_LOCK)).scalar())
-
+    database = Database(postgresql_database_url)
     tries = 0
 
-    def entered_by(*arguments: Any) -> list[Outcome]:
+    def entered(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome]:
         nonlocal tries
         tries += 1
-        return enter(*arguments)
+        if tries == 1:
+            transaction.connection.execute(text(_GIVEN_UP))
+        return enter(transaction, arrivals)
 
-    monkeypatch.setattr(index_module, "enter", entered_by)
-    with ThreadPoolExecutor() as threads:
-        with other.transaction() as transaction:
-            lock(transaction, uids[1])
-            entered = threads.submit(index.enter, lambda: group)
-            wait_until(a_lock_is_waited_for, what="the group")
-            lock(transaction, uids[0])
-        assert entered.result() == [Outcome.NEW] * 2
+    monkeypatch.setattr(index_module, "enter", entered)
+    group = [an_arrival() for _ in range(2)]
+
+    assert OwnIndex(database).enter(lambda: group) == [Outcome.NEW] * 2
     assert tries == 2
-    ours.close()
-    other.close()
+    database.close()
