@@ -25,6 +25,7 @@ from inference_worker.handlers import ModelHolder
 from inference_worker.heatmap import Heatmap, Legend, draw_heatmap, heatmap_png
 from inference_worker.known_study import known_as
 from inference_worker.plane_geometry import pixel_aspect
+from inference_worker.prediction import NO_NUMBER
 from inference_worker.result_attributes import Kind, Reading, ResultObject
 from inference_worker.results import LoadedModel
 from message_contracts.envelope import Envelope
@@ -105,6 +106,8 @@ class Explainer:
             raise NothingToExplain("The model explains the most probable class only.")
         batch = for_network(picture, model.description.input)[np.newaxis]
         [prediction] = model.explain(completed.study_instance_uid, batch, place)
+        if prediction.refusal == NO_NUMBER:
+            raise NothingToExplain(NO_NUMBER)
         with self.database.reading() as connection:
             known = known_as(connection, completed.study_instance_uid)
         reading = Reading(

@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from inference_worker.cell_grid import CellGrid
 
+NO_NUMBER = "The network gave no number for this picture, so the model does not judge it."
+"""The refusal of a picture of which a probability or the map is not finite."""
+
 
 @dataclass(frozen=True)
 class Prediction:

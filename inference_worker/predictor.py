@@ -14,14 +14,13 @@ import tensorflow as tf
 
 from inference_worker.domain import Domain, load_domain
 from inference_worker.model_folder import InvalidModelFolder, ModelFolder
-from inference_worker.prediction import Prediction
+from inference_worker.prediction import NO_NUMBER, Prediction
 from inference_worker.preprocessing import Picture
 from inference_worker.receptive_fields import cell_grid_of
 
 FEATURE_MAP_DIMENSIONS = 4
 """[n, rows, columns, channels]."""
 RGB = 3
-NO_NUMBER = "The network gave no number for this picture, so the model does not judge it."
 
 
 class Predictor:
@@ -143,7 +142,11 @@ class Predictor:
         """
         found = self._classify[self._rank_of(batch)](tf.constant(batch))
         probabilities, compared = (each.numpy() for each in found)
-        return _normalized(probabilities), tuple(map(self._refusal, self._distances(compared)))
+        normalized, distances = _normalized(probabilities), self._distances(compared)
+        return normalized, tuple(
+            self._refusal(distance) if np.isfinite(row).all() else NO_NUMBER
+            for row, distance in zip(normalized, distances, strict=True)
+        )
 
     def _distances(self, compared: npt.NDArray[np.float32]) -> tuple[float | None, ...]:
         if self._domain is None:
