@@ -167,6 +167,7 @@ class _Reading:
         uid = piece.instance.sop_instance_uid
         if isinstance(piece, Unreadable):
             self._unreadable[uid] = piece.reason
+            self._refused.pop(uid, None)
             self._read.pop(uid, None)
             self._waiting = [each for each in self._waiting if each[0] is not piece.instance]
             return

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
-from inference_worker import decoding
+from inference_worker import decoding, study_reading
 from inference_worker.cell_grid import CellGrid
 from inference_worker.decoding import MOST_AHEAD, MOST_BYTES_AHEAD, KeptInstance, decoded
 from inference_worker.input_quality import Refused
@@ -255,6 +256,21 @@ def test_what_the_model_refuses_counts_for_nothing() -> None:
     assert read.refused == {"2.25.1": "It is a hip."}
     with pytest.raises(Refused, match=r"^It is a hip\.$"):
         read_study([kept("2.25.1", gray(255))], MODEL, predict, POOL)
+
+
+def test_an_instance_refused_in_part_and_then_unreadable_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance = kept("2.25.1", gray(0))
+    picture = np.zeros((32, 32), np.uint8)
+    pieces = [
+        decoding.Piece(instance, Dataset(), (0,), (picture,), ("It is blank.",), rest=(1,)),
+        decoding.Unreadable(instance, "the pixel data is truncated"),
+    ]
+    monkeypatch.setattr(study_reading, "decoded", lambda *_: iter(pieces))
+
+    with pytest.raises(UnreadableStudy, match="truncated"):
+        reading(instance)
 
 
 def test_a_picture_that_nothing_can_be_judged_by_is_not_given_to_the_model(
