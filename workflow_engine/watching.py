@@ -70,18 +70,16 @@ class Watching(Background):
     def work(self, stopping: threading.Event) -> None:
         """Renew at once, and every few minutes; less often where renewing takes long."""
         while not stopping.is_set():
-            pause_s = EVERY_S
             begun_s = self._monotonic_s()
             try:
                 self.renew()
-                took_s = self._monotonic_s() - begun_s
-                pause_s = max(EVERY_S, took_s / _MOST_OF_THE_TIME)
             except TransientError as error:
                 _LOG.warning("models.not_looked_at", error=log.describe(error))
             except Exception as error:  # noqa: BLE001
                 # Figures that stand still look like those of a model that is well.
                 _LOG.exception("models.not_looked_at", exc_info=error)
-            stopping.wait(pause_s)
+            took_s = self._monotonic_s() - begun_s
+            stopping.wait(max(EVERY_S, took_s / _MOST_OF_THE_TIME))
 
     def renew(self) -> None:
         """Set every metric to what is stored now; of what is stored no more, to 0.

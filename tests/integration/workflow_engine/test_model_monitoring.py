@@ -307,6 +307,20 @@ def test_counting_takes_no_more_than_a_hundredth_of_the_time(database: Database)
     assert pauses.of_s == [300, 600, 6000]
 
 
+def test_a_count_that_fails_after_a_minute_is_not_soon_tried_again(database: Database) -> None:
+    class Failing(Watching):
+        @override
+        def renew(self) -> None:
+            raise DatabaseUnavailable("away")
+
+    pauses = Pauses()
+    clock_s = iter([0, 2, 1000, 1060, 2000, 2001])
+
+    Failing(database, lambda: LATER, lambda: next(clock_s)).work(pauses)
+
+    assert pauses.of_s == [300, 6000, 300]
+
+
 def test_a_refusal_is_told_from_a_failure(ward: Ward, database: Database) -> None:
     refused(ward, 1)
 
