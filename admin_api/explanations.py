@@ -140,7 +140,7 @@ def ask(
 ) -> ExplanationView:
     """Return the explanation that there is, or have it made: once, however often it is asked for.
 
-    Where it has failed more often than is known, that is the answer; otherwise it is tried again.
+    Where it has failed, that is the answer; it is tried again for who says how often it has.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def ask(
         _require_class(connection, request)
         found = find(connection, request)
         failures = 0 if found is None else found.failures
-        if found is not None and (found.sop_instance_uid or failures > failures_known):
+        if found is not None and (found.sop_instance_uid or failures != failures_known):
             return _view(found)
         outbox.send(
             transaction,

@@ -87,8 +87,9 @@ def test_what_failed_is_tried_again_for_who_knows_that_it_failed(analyzed: Hospi
     with analyzed.database.transaction() as transaction:
         transaction.connection.execute(update(explanation).values(failures=2))
     failed = admin.post(EXPLANATIONS, json=knowing)
+    ahead = admin.post(EXPLANATIONS, json=NORMAL | {"failures_known": 999})
 
-    assert [each.status_code for each in (*waiting, failed)] == [202, 202, 200]
+    assert [each.status_code for each in (*waiting, failed, ahead)] == [202, 202, 200, 200]
     assert failed.json()["failures"] == 2
     assert sent == len(requests_of(analyzed)) == 2
 
