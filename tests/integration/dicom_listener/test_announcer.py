@@ -94,6 +94,7 @@ def an_instance(uid: str, of: str, **values: object) -> Any:
             "image_type": [],
             "number_of_frames": 1,
             "makes_version": True,
+            "urgent": False,
             "study_version": 1,
             "size_bytes": 1,
             "received_at": NOON,
