@@ -83,9 +83,28 @@ class FhirClient:
             raise _refused(response, ())
         return [
             entry["resource"]
-            for entry in _bundle_of(response).get("entry", [])
+            for entry in _resource_of(response, "Bundle").get("entry", [])
             if entry.get("search", {}).get("mode", "match") == "match"
         ]
+
+    def read(self, reference: str) -> dict[str, Any] | None:
+        """Return a resource such as ``Patient/1``; None where it is not, or not any more.
+
+        Unlike a search, it shows what has just been written wherever searches lag behind.
+
+        Raises
+        ------
+        EhrUnavailable
+            No answer, or one that may be another the next time.
+        EhrRefused
+            The EHR does not let it be read.
+        """
+        response = self._request("GET", reference)
+        if response.status_code in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+            return None
+        if not response.is_success:
+            raise _refused(response, ())
+        return _resource_of(response, reference.partition("/")[0])
 
     def transact(self, bundle: dict[str, Any]) -> tuple[ResourceOutcome, ...]:
         """Post a transaction and return what became of each entry.
@@ -107,7 +126,7 @@ class FhirClient:
             raise EhrUnavailable("the report at the EHR has changed since it was looked at")
         if not response.is_success:
             raise _refused(response, kinds)
-        answers = _bundle_of(response).get("entry", [])
+        answers = _resource_of(response, "Bundle").get("entry", [])
         if len(answers) != len(kinds):
             raise EhrUnavailable("the EHR did not answer for every entry of the transaction")
         outcomes = tuple(map(_outcome, kinds, answers))
@@ -146,13 +165,13 @@ def _may_pass(status_code: int) -> bool:
     return status_code in _PASSING or status_code >= httpx.codes.INTERNAL_SERVER_ERROR
 
 
-def _bundle_of(response: httpx.Response) -> dict[str, Any]:
+def _resource_of(response: httpx.Response, kind: str) -> dict[str, Any]:
     try:
         body = response.json()
     except ValueError:
         body = None
-    if not isinstance(body, dict) or body.get("resourceType") != "Bundle":
-        raise EhrUnavailable("the answer is not a FHIR Bundle: a proxy's page, perhaps")
+    if not isinstance(body, dict) or body.get("resourceType") != kind:
+        raise EhrUnavailable(f"the answer is not a FHIR {kind}: a proxy's page, perhaps")
     return body
 
 

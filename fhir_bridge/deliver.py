@@ -1,23 +1,20 @@
 """Bring one signed report to where it belongs, so that any number of tries leave one report."""
 
 import os
-import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fhir_bridge.bundle import SentBundle
 from fhir_bridge.client import EhrUnavailable, FhirClient
+from fhir_bridge.holding import Found, look_up
 from fhir_bridge.matching import newest_version
-from fhir_bridge.sending import Found, condition, look_up, only, send
+from fhir_bridge.sending import send
 from fhir_bridge.signed_report import SignedReport
 from fhir_bridge.splitting import is_withdrawn, kind
 from message_contracts.delivery import ResourceOutcome
 
 Resource = dict[str, Any]
-
-_RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})$")
 
 
 def to_server(
@@ -48,8 +45,6 @@ def to_server(
             server_id=resource["id"],
         )
         return (outcome,)
-    if held := _held(client, report, wanted, found):
-        return held
     return send(client, report, wanted, found)
 
 
@@ -65,48 +60,6 @@ def _without_what_was_never_filed(bundle: Resource, found: Found) -> Resource:
             if not is_withdrawn(entry) or found[entry["fullUrl"]] is not None
         ]
     }
-
-
-def _held(
-    client: FhirClient, report: SignedReport, bundle: Resource, found: Found
-) -> tuple[ResourceOutcome, ...]:
-    """Return what the EHR holds of this very version; empty where something is missing.
-
-    What is only created where it is missing (Patient, ImagingStudy, Device) is known by the
-    references to it: a patient's identifier does not belong into a URL.
-    """
-    referred: set[tuple[str, str]] = set()
-    outcomes = []
-    for entry in bundle["entry"]:
-        if kind(entry) in {"Patient", "ImagingStudy", "Device"}:
-            continue
-        url = entry["fullUrl"]
-        there = found[url] if url in found else only(client, condition(entry))
-        if there is None or newest_version(there, report) != report.version:
-            return ()
-        if len(there.get("result", [])) != len(entry["resource"].get("result", [])):
-            # Sent in parts, the report names the findings as they come.
-            return ()
-        referred |= set(_references(there))
-        outcomes.append(_outcome(kind(entry), str(there["id"])))
-    return (*(_outcome(*each) for each in sorted(referred)), *outcomes)
-
-
-def _outcome(kind: str, server_id: str) -> ResourceOutcome:
-    return ResourceOutcome(resource_type=kind, status="200", server_id=server_id)
-
-
-def _references(resource: Resource) -> Iterator[tuple[str, str]]:
-    """Yield type and id of what a resource refers to: subject, study and device."""
-    references = [
-        resource.get("subject", {}),
-        resource.get("device", {}),
-        *resource.get("imagingStudy", []),
-    ]
-    for reference in references:
-        match = _RELATIVE.search(str(reference.get("reference", "")))
-        if match:
-            yield match[1], match[2]
 
 
 def to_folder(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fhir_bridge.client import EhrRefused, EhrUnavailable, FhirClient
+from fhir_bridge.holding import Found, condition, held, only
 from fhir_bridge.matching import newest_version
 from fhir_bridge.signed_report import SignedReport
 from fhir_bridge.splitting import kind, located, split
@@ -10,50 +11,6 @@ from message_contracts.delivery import ResourceOutcome
 
 Resource = dict[str, Any]
 Entry = dict[str, Any]
-Found = dict[str, Resource | None]
-"""What the EHR holds of a Bundle's updates, by the URL of the entry; None where it holds none."""
-
-
-def look_up(client: FhirClient, bundle: Resource) -> Found:
-    """Return what the EHR holds of the resources that every version updates, the report first.
-
-    Raises
-    ------
-    EhrUnavailable
-        Try again later.
-    EhrRefused
-        The EHR does not search so, or holds several of one resource.
-    """
-    updates = [entry for entry in bundle["entry"] if entry["request"]["method"] == "PUT"]
-    updates.sort(key=lambda entry: kind(entry) != "DiagnosticReport")
-    return {entry["fullUrl"]: only(client, condition(entry)) for entry in updates}
-
-
-def condition(entry: Entry) -> str:
-    """Return the search that finds what an entry makes or updates."""
-    request = entry["request"]
-    if request["method"] == "PUT":
-        return str(request["url"])
-    return f"{request['url']}?{request['ifNoneExist']}"
-
-
-def only(client: FhirClient, condition: str) -> Resource | None:
-    """Return the one resource that a search finds.
-
-    Raises
-    ------
-    EhrUnavailable
-        Try again later.
-    EhrRefused
-        The EHR does not search so, or holds several.
-    """
-    found = client.search(condition)
-    if len(found) > 1:
-        resource_type = condition.partition("?")[0]
-        reason = f"the EHR holds {len(found)} {resource_type} of this case; merge them and replay"
-        outcome = ResourceOutcome(resource_type=resource_type, status="412 duplicate")
-        raise EhrRefused(reason, (outcome,), "")
-    return found[0] if found else None
 
 
 def send(
@@ -63,7 +20,8 @@ def send(
 
     What was found is updated if it is still as it was found; what was not found is made if it is
     still not there. A Bundle too large for one transaction is sent in parts, and each depends on
-    the report: where another version has come in between, the parts after it are not taken.
+    the report: where another version has come in between, the parts after it are not taken. What
+    an earlier try has brought there is not sent again, and every part's report names it.
 
     Raises
     ------
@@ -73,13 +31,27 @@ def send(
         Trying again cannot help. It tells what was taken before, too.
     """
     became: dict[str, ResourceOutcome] = {}
-    places: dict[str, str] = {}
-    for index, part in enumerate(split(bundle)):
+    places = {
+        url: f"Observation/{there['id']}"
+        for url, there in found.items()
+        if there is not None
+        and there["resourceType"] == "Observation"
+        and newest_version(there, report) == report.version
+    }
+    written = False
+    parts = split(bundle, places)
+    for part in parts:
         urls = [str(entry["fullUrl"]) for entry in part["entry"]]
         try:
-            if index:
-                found = found | _report_again(client, report, part)
+            if written:
+                found = found | _report_again(client, report, part, found, became)
+            if already := held(client, report, part, found):
+                became = already | became
+                continue
+            if part is not parts[-1] and _names_fewer(part, report, found):
+                raise EhrUnavailable("the EHR does not find yet what its report names")
             outcomes = client.transact(located(_as_found(part, found), places))
+            written = True
         except EhrRefused as refusal:
             told = dict(zip(urls, refusal.outcomes, strict=False)) | became
             raise EhrRefused(str(refusal), _told(bundle, told), refusal.answer) from refusal
@@ -95,12 +67,39 @@ def send(
     return tuple(became.values())
 
 
-def _report_again(client: FhirClient, report: SignedReport, part: Resource) -> Found:
-    [entry] = [it for it in part["entry"] if kind(it) == "DiagnosticReport"]
-    there = only(client, condition(entry))
+def _report_again(
+    client: FhirClient,
+    report: SignedReport,
+    part: Resource,
+    found: Found,
+    became: dict[str, ResourceOutcome],
+) -> Found:
+    """Return the report as a part has left it: read by its id, for a search may lag behind."""
+    entry = _report_of(part)
+    url = str(entry["fullUrl"])
+    server_id = became[url].server_id or (found[url] or {}).get("id")
+    if server_id:
+        there = client.read(f"DiagnosticReport/{server_id}")
+    else:
+        there = only(client, condition(entry))
     if there is None or newest_version(there, report) != report.version:
         raise EhrUnavailable("another version of the report has come between the parts of this one")
-    return {entry["fullUrl"]: there}
+    return {url: there}
+
+
+def _names_fewer(part: Resource, report: SignedReport, found: Found) -> bool:
+    """Tell whether a part would take findings of this very version out of the report there."""
+    entry = _report_of(part)
+    there = found[entry["fullUrl"]]
+    if there is None or newest_version(there, report) != report.version:
+        return False
+    return len(entry["resource"]["result"]) < len(there.get("result", []))
+
+
+def _report_of(part: Resource) -> Entry:
+    entry: Entry
+    [entry] = [it for it in part["entry"] if kind(it) == "DiagnosticReport"]
+    return entry
 
 
 def _as_found(part: Resource, found: Found) -> Resource:

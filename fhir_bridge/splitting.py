@@ -1,6 +1,6 @@
 """A Bundle in parts, where it has more entries than one widely used engine takes at once. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 MOST_ENTRIES = 8
@@ -12,14 +12,14 @@ _SHARED = frozenset({"Patient", "ImagingStudy"})
 Resource = dict[str, Any]
 
 
-def split(bundle: Resource) -> tuple[Resource, ...]:
+def split(bundle: Resource, there: Collection[str] = ()) -> tuple[Resource, ...]:
     """Return the parts of a Bundle in the order in which they are to be sent; often it is one.
 
     Each part has the report, so that each can be made conditional on the version of it that was
     looked at. The first has all but the findings beside the first, and as many withdrawn ones as
     there is room for. Then come the other withdrawn ones, one by one, then the other findings, each
     with all that it refers to and the Provenance that tells of it. The report of a part names what
-    has been sent with it or before; see `located`.
+    has been sent with it or before, and what is ``there`` from an earlier try; see `located`.
     """
     entries = {str(entry["fullUrl"]): entry for entry in bundle["entry"]}
     if len(entries) <= MOST_ENTRIES:
@@ -33,7 +33,7 @@ def split(bundle: Resource) -> tuple[Resource, ...]:
     late = [_with_its_own(url, entries) for url in withdrawn[room:]]
     [report] = [url for url, entry in entries.items() if kind(entry) == "DiagnosticReport"]
     parts = []
-    sent: set[str] = set()
+    sent = set(there)
     for urls in (first | set(withdrawn[:room]), *late, *further):
         sent |= urls
         named = entries | {report: _naming(entries[report], sent)}

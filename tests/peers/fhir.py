@@ -95,6 +95,11 @@ class FhirServer(Peer):
         path = f"{resource['resourceType']}/{resource['id']}"
         self._http.put(f"{self.url}/{path}", json=resource).raise_for_status()
 
+    def delete(self, resource: dict[str, Any]) -> None:
+        """Take a resource away, as another system would."""
+        path = f"{resource['resourceType']}/{resource['id']}"
+        self._http.delete(f"{self.url}/{path}").raise_for_status()
+
     def requests(self) -> list[dict[str, Any]]:
         """Return what was asked since the start or the last ``reset``: method, path, status."""
         asked: list[dict[str, Any]] = self._http.get(f"{self.url}/_peer/requests").json()

@@ -519,3 +519,119 @@ def test_of_findings_that_are_withdrawn_only_those_that_came_are_marked(
         "amended",
         "entered-in-error",
     ]
+
+
+SEVERAL = replace(
+    a_report(),
+    others=tuple(
+        replace(READING, model_name=name, device_uid=f"2.25.{number}")
+        for number, name in enumerate(("bones", "brain", "chest"), 9)
+    ),
+)
+"""It is sent in four parts."""
+
+
+class LaggingClient(FhirClient):
+    """A client of an EHR that refuses some parts, and whose search catches up between tries only.
+
+    A read by id shows what has been written (R4 http §3.1.0.1.2).
+    """
+
+    def __init__(self, url: str, *, lags: bool, refused: frozenset[int]) -> None:
+        super().__init__(url, timeout_s=20)
+        self._lags = lags
+        self._refused = refused
+        self._parts = 0
+        self._answers: dict[str, list[dict[str, Any]]] = {}
+
+    def catch_up(self) -> None:
+        self._answers.clear()
+
+    @override
+    def search(self, query: str) -> list[dict[str, Any]]:
+        answer = super().search(query)
+        return self._answers.setdefault(query, answer) if self._lags else answer
+
+    @override
+    def transact(self, bundle: dict[str, Any]) -> tuple[ResourceOutcome, ...]:
+        self._parts += 1
+        if self._parts in self._refused:
+            raise EhrUnavailable("the EHR answered 503")
+        return super().transact(bundle)
+
+
+@pytest.mark.parametrize("lags", [False, True])
+@pytest.mark.parametrize("refused", [(), (3, 5), (2, 3)])
+def test_a_retry_goes_on_where_the_one_before_ended(
+    ehr: FhirServer, refused: tuple[int, ...], lags: bool
+) -> None:
+    client = LaggingClient(ehr.url, lags=lags, refused=frozenset(refused))
+
+    for _ in refused:
+        with pytest.raises(EhrUnavailable, match="503"):
+            deliver(client, SEVERAL)
+        client.catch_up()
+    outcomes = deliver(client, SEVERAL)
+    client.close()
+
+    report = the_report(ehr)
+    # Newest first: it never gets shorter, and no part is sent again that is there.
+    assert [len(it["result"]) for it in ehr.history(report)] == [4, 3, 2, 1]
+    assert {it["reference"] for it in report["result"]} == {
+        f"Observation/{it['id']}" for it in ehr.search("Observation")
+    }
+    assert Counter(it.resource_type for it in outcomes) == held_by(ehr)
+    told = {f"{it.resource_type}/{it.server_id}" for it in outcomes}
+    assert len(told) == len(outcomes)
+
+
+def test_what_is_missing_of_an_early_part_is_made_good_and_the_report_stays_whole(
+    ehr: FhirServer, client: FhirClient
+) -> None:
+    deliver(client, SEVERAL)
+    whole = held_by(ehr)
+    event = next(it for it in ehr.search("Provenance") if it["target"][0]["reference"] in {
+        each["reference"] for each in the_report(ehr)["result"][:1]
+    })  # fmt: skip
+    ehr.delete(event)
+
+    deliver(client, SEVERAL)
+
+    assert held_by(ehr) == whole
+    assert {len(it["result"]) for it in ehr.history(the_report(ehr))[:-3]} == {4}
+
+
+def test_a_report_is_not_cut_back_to_the_findings_that_a_search_finds(
+    ehr: FhirServer, client: FhirClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(client, SEVERAL)
+    before = the_report(ehr)
+    search = client.search
+
+    with monkeypatch.context() as lagging:
+        lagging.setattr(
+            client, "search", lambda query: [] if "Observation" in query else search(query)
+        )
+        with pytest.raises(EhrUnavailable, match="does not find yet"):
+            deliver(client, SEVERAL)
+    deliver(client, SEVERAL)
+
+    assert the_report(ehr) == before
+
+
+def test_a_report_that_is_taken_away_between_two_parts_is_looked_up_again(
+    ehr: FhirServer, client: FhirClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = client.read
+
+    def after_it_was_deleted(reference: str) -> dict[str, Any] | None:
+        ehr.delete(the_report(ehr))
+        return read(reference)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(client, "read", after_it_was_deleted)
+        with pytest.raises(EhrUnavailable, match="between the parts"):
+            deliver(client, FIRST)
+    deliver(client, FIRST)
+
+    assert len(the_report(ehr)["result"]) == 2
