@@ -2,13 +2,18 @@
 
 # ruff: noqa: PLC0415 - --help must answer at once
 
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from countersign.installation import DataOption, open_database
 from countersign.why import said
+
+if TYPE_CHECKING:
+    from workflow_engine.commands import Desk, Request, Words
 
 app = typer.Typer(help="Studies that arrive.", no_args_is_help=True)
 
@@ -49,26 +54,9 @@ def complete(
     data: DataOption = None,
 ) -> None:
     """Have what has arrived of a study taken as all of it; the listener carries it out."""
-    from datetime import UTC, datetime
+    from workflow_engine.commands import CompletionRequestReason, force_completion
 
-    from countersign.shell_user import shell_user
-    from message_contracts.identifiers import case_id_of
-    from workflow_engine.commands import (
-        CompletionRequestReason,
-        Desk,
-        Request,
-        Words,
-        force_completion,
-    )
-
-    try:
-        words = Words(CompletionRequestReason(reason), why)
-    except ValueError:
-        known = ", ".join(CompletionRequestReason)
-        raise typer.BadParameter(f"one of {known}", param_hint="--reason") from None
-    request = Request(case_id_of(study_instance_uid), shell_user(), datetime.now(UTC))
-    with open_database(data) as database:
-        force_completion(Desk(database), request, words)
+    _act(force_completion, CompletionRequestReason, study_instance_uid, (reason, why), data)
     typer.echo(f"{study_instance_uid} is taken as complete")
 
 
@@ -83,19 +71,33 @@ def expedite(
     data: DataOption = None,
 ) -> None:
     """Have a study read before others, also where it waits in the queue already."""
+    from workflow_engine.commands import UrgencyReason
+    from workflow_engine.commands import expedite as make_urgent
+
+    _act(make_urgent, UrgencyReason, study_instance_uid, (reason, why), data)
+    typer.echo(f"{study_instance_uid} is read before others")
+
+
+def _act(
+    command: "Callable[[Desk, Request, Words], object]",
+    reasons: type[StrEnum],
+    study_instance_uid: str,
+    said_words: tuple[str, str],
+    data: Path | None,
+) -> None:
+    """Carry out a command on the case of a study, with one of ``reasons`` and what was said."""
     from datetime import UTC, datetime
 
     from countersign.shell_user import shell_user
     from message_contracts.identifiers import case_id_of
-    from workflow_engine.commands import Desk, Request, UrgencyReason, Words
-    from workflow_engine.commands import expedite as make_urgent
+    from workflow_engine.commands import Desk, Request, Words
 
+    reason, why = said_words
     try:
-        words = Words(UrgencyReason(reason), why)
+        words = Words(reasons(reason), why)
     except ValueError:
-        known = ", ".join(UrgencyReason)
+        known = ", ".join(reasons)
         raise typer.BadParameter(f"one of {known}", param_hint="--reason") from None
     request = Request(case_id_of(study_instance_uid), shell_user(), datetime.now(UTC))
     with open_database(data) as database:
-        make_urgent(Desk(database), request, words)
-    typer.echo(f"{study_instance_uid} is read before others")
+        command(Desk(database), request, words)
