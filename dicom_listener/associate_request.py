@@ -42,6 +42,7 @@ class AssociateRequest(A_ASSOCIATE_RQ):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.pdu = b""
+        """As it came; by it the request is known again."""
         self.agreements: dict[tuple[frozenset[str], ...], Agreement] = {}
         """What it was answered with, by what was on offer to its sender."""
 

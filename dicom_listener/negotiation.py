@@ -12,7 +12,12 @@ from pynetdicom.pdu import A_ASSOCIATE_AC
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from dicom_listener.admission import AssociationRequest, Rejection, rejection_of
+from dicom_listener.admission import (
+    APPLICATION_CONTEXT_NAME,
+    AssociationRequest,
+    Rejection,
+    rejection_of,
+)
 from dicom_listener.associate_request import Agreement, AssociateRequest, remember
 from dicom_listener.association_count import AssociationsOfProcess
 from dicom_listener.metrics import REJECTIONS
@@ -41,8 +46,6 @@ _UNCOMPRESSED = frozenset(
 )
 """Transfer syntaxes of data sets without pixels."""
 _DEFAULT_ROLES = (True, False)
-_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
-"""The DICOM Application Context Name (PS3.7 §A.2.1)."""
 
 log = structlog.get_logger()
 
@@ -145,7 +148,7 @@ class Negotiation(ACSE):  # type: ignore[misc]
             offer,
         )
         accept = A_ASSOCIATE()
-        accept.application_context_name = _CONTEXT_NAME
+        accept.application_context_name = APPLICATION_CONTEXT_NAME
         accept.calling_ae_title = primitive.calling_ae_title
         accept.called_ae_title = primitive.called_ae_title
         accept.result, accept.result_source = _ACCEPTED, _SERVICE_USER
