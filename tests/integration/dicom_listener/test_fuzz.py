@@ -30,7 +30,7 @@ from dicom_listener.c_store import (
 from dicom_listener.instance_header import NotUnderstood, parse_header
 from dicom_listener.store_status import SUCCESS
 from tests.integration.dicom_listener.listener import CT, Listener, a_slice, sendable
-from tests.integration.dicom_listener.test_memory import MEBIBYTE, memory_bytes
+from tests.integration.dicom_listener.test_memory import MEBIBYTE, kept_bytes
 from tests.peers.processes import LOOPBACK
 from tests.peers.raw_scu import (
     VERIFICATION,
@@ -188,9 +188,9 @@ class FuzzRun:
         for connection in silent[::2]:
             connection.send(b"\1")
         self._go_on_for(half)
-        before = memory_bytes(self._listener)
+        before = kept_bytes(self._listener)
         self._go_on_for(other_half)
-        grown = memory_bytes(self._listener) - before
+        grown = kept_bytes(self._listener) - before
         for connection in silent:
             connection.close()
 

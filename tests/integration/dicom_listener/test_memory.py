@@ -24,10 +24,22 @@ def memory_bytes(listener: Listener) -> int:
 
     Programs and libraries are left out: how much of them is ours depends on who else runs Python.
     """
+    return _rollup_bytes(listener, "Pss_Anon:")
+
+
+def kept_bytes(listener: Listener) -> int:
+    """Sum what each process of the listener has, pages that they share once for each of them.
+
+    So a page of before the fork does not look like growth when a process first writes to it.
+    """
+    return _rollup_bytes(listener, "Anonymous:")
+
+
+def _rollup_bytes(listener: Listener, name: str) -> int:
     total = 0
     for process_id in (listener.process.pid, *listener.children):
         rollup = Path(f"/proc/{process_id}/smaps_rollup").read_text()
-        line = next(line for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
+        line = next(line for line in rollup.splitlines() if line.startswith(name))
         total += int(line.split()[1]) * 1024
     return total
 
