@@ -17,7 +17,7 @@ import numpy as np
 from pydicom.uid import Comprehensive3DSRStorage
 from sqlalchemy import func, select
 
-from imaging_store.instances import FileInstanceStore, open_instance_store
+from imaging_store.instances import open_instance_store
 from imaging_store.migrations import upgrade
 from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.results import result_object
@@ -271,9 +271,6 @@ def _timed() -> Iterator[dict[str, float]]:
 
         return timing
 
-    def put(_store: object, key: str, _data: object) -> str:
-        return "sr" if "/SR-" in key else "sc"
-
     places: list[tuple[Any, str, Callable[..., str]]] = [
         (kept_instances, "_content", lambda *_: "read"),
         (decoding, "parse", lambda *_: "decode"),
@@ -287,7 +284,6 @@ def _timed() -> Iterator[dict[str, float]]:
         (structured_report, "make", lambda *_: "sr"),
         (handlers, "heatmap_png", lambda *_: "sc"),
         (handlers, "source_png", lambda *_: "sc"),
-        (FileInstanceStore, "put_artifact", put),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     for owner, name, what in places:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,28 +87,22 @@ class UnfinishedFile:
             It has not.
         """
         try:
-            self._writer.flush()
-            os.fsync(self._descriptor)
-            try:
-                self._place(key, tail_bytes)
-            except FileNotFoundError:
-                # The directory was empty, and removed before anything was in it.
-                self._place(key, tail_bytes)
-        except OSError as error:
-            raise _as_ours(error) from error
+            self.sync()
+            publish_together(self._directories, {key: self}, tail_bytes)
         finally:
             self.discard()
 
-    def _place(self, key: str, tail_bytes: int) -> None:
-        directory, _, name = key.rpartition("/")
-        parent = self._directories.open(directory)
+    def sync(self) -> None:
+        """Make the bytes durable; nothing more can be written."""
         try:
-            self._link(parent, name, tail_bytes)
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+            self._writer.flush()
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _as_ours(error) from error
+        self._writer.close()
 
-    def _link(self, parent: int, name: str, tail_bytes: int) -> None:
+    def link(self, parent: int, name: str, tail_bytes: int = 0) -> None:
+        """Give what is durable its name in an open directory, as `publish` does."""
         if self._is_replacing and self._name is not None:
             os.rename(self._name, name, dst_dir_fd=parent)
             self._name = None
@@ -129,6 +123,40 @@ class UnfinishedFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def publish_together(
+    directories: "Directories", files: Mapping[str, UnfinishedFile], tail_bytes: int = 0
+) -> None:
+    """Make the names of files durable whose bytes are; a directory that they share is synced once.
+
+    What went before stays published where it fails.
+    """
+    by_directory: dict[str, dict[str, UnfinishedFile]] = {}
+    for key, file in files.items():
+        directory, _, name = key.rpartition("/")
+        by_directory.setdefault(directory, {})[name] = file
+    try:
+        for directory, named in by_directory.items():
+            try:
+                _link_all(directories, directory, named, tail_bytes)
+            except FileNotFoundError:
+                # The directory was empty, and removed before anything was in it.
+                _link_all(directories, directory, named, tail_bytes)
+    except OSError as error:
+        raise _as_ours(error) from error
+
+
+def _link_all(
+    directories: "Directories", directory: str, files: Mapping[str, UnfinishedFile], tail_bytes: int
+) -> None:
+    parent = directories.open(directory)
+    try:
+        for name, file in files.items():
+            file.link(parent, name, tail_bytes)
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:

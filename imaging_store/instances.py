@@ -9,7 +9,8 @@ Nothing is visible under its key before its bytes are durable (see `imaging_stor
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, Self
@@ -24,6 +25,7 @@ from imaging_store.durable_files import (
     StorageFull,
     UnfinishedFile,
     discard_unfinished,
+    publish_together,
 )
 from service_runtime.errors import PermanentError
 
@@ -120,6 +122,9 @@ class InstanceStore(Protocol):
     def put_artifact(self, key: str, data: Bytes) -> None:
         """Keep ``data`` under ``key``, durable and whole; putting it again replaces it."""
 
+    def put_artifacts(self, contents: Mapping[str, Bytes]) -> None:
+        """Keep several by their keys; none is seen before the bytes of all are durable."""
+
     def path(self, key: str) -> Path:
         """Path of a file with the bytes of ``key``."""
 
@@ -211,13 +216,29 @@ class FileInstanceStore:
         StorageFull
             There is no room; what was there before is unchanged.
         """
-        _checked(key)
-        file = UnfinishedFile(self._incoming, self._directories, is_replacing=True)
-        try:
-            file.write([data])
-            file.publish(key)
-        finally:
-            file.discard()
+        self.put_artifacts({key: data})
+
+    def put_artifacts(self, contents: Mapping[str, Bytes]) -> None:
+        """Keep several by their keys, as `put_artifact` does.
+
+        None is seen before the bytes of all are durable. A directory that they share is synced
+        once.
+
+        Raises
+        ------
+        StorageFull
+            There is no room; those that are not kept are as they were before.
+        """
+        with ExitStack() as begun:
+            files = {}
+            for key, data in contents.items():
+                _checked(key)
+                file = UnfinishedFile(self._incoming, self._directories, is_replacing=True)
+                begun.callback(file.discard)
+                file.write([data])
+                file.sync()
+                files[key] = file
+            publish_together(self._directories, files)
 
     def path(self, key: str) -> Path:
         """Path of the file. It exists if something is kept under ``key``."""

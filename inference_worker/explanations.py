@@ -66,8 +66,7 @@ class Explainer:
             return self._answered(request, failure=str(error)[:LONGEST_REASON])
         folder = completed.heatmap_key.rpartition("/")[0]
         keys = {name: f"{folder}/explanations/{place}.{name}" for name in ("dcm", "png")}
-        self.store.put_artifact(keys["dcm"], made.content)
-        self.store.put_artifact(keys["png"], heatmap_png(heatmap))
+        self.store.put_artifacts({keys["dcm"]: made.content, keys["png"]: heatmap_png(heatmap)})
         return self._answered(
             request,
             sop_instance_uid=made.sop_instance_uid,

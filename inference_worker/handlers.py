@@ -139,8 +139,7 @@ class Worker:
         digests = {name: hashlib.sha256(each).hexdigest() for name, each in contents.items()}
         folder = _folder(request, model)
         keys = {name: _key(folder, name, digest) for name, digest in digests.items()}
-        for name, content in contents.items():
-            self.store.put_artifact(keys[name], content)
+        self.store.put_artifacts({keys[name]: content for name, content in contents.items()})
         rows = [
             self._row(request, made, result) | {"key": keys[name], "sha256": digests[name]}
             for name, result in results.items()

@@ -166,6 +166,46 @@ def test_an_artifact_put_again_is_replaced(store: FileInstanceStore) -> None:
     assert incoming(store) == []
 
 
+def test_artifacts_kept_together_are_seen_once_all_are_durable_and_sync_their_directory_once(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced = Path(f"/proc/self/fd/{descriptor}").readlink()
+        seen.append((synced.parent.name, any(store.exists(key) for key in contents)))
+
+    contents = {"a/b/SC.dcm": b"capture", "a/b/SR.dcm": b"report", "a/b/map.png": bytes(10**6)}
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    store.put_artifacts(contents)
+
+    assert {key: store.read(key) for key in contents} == contents
+    assert [is_seen for folder, is_seen in seen if folder == "incoming"] == [False] * 3
+    assert [is_seen for folder, is_seen in seen if folder == "a"] == [True]
+    assert incoming(store) == []
+
+
+def test_where_one_of_several_artifacts_has_no_room_none_is_kept(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_artifact("a/SC.dcm", b"first")
+    synced = iter([None, OSError(errno.ENOSPC, "no room")])
+
+    def fsync(_descriptor: int) -> None:
+        if error := next(synced):
+            raise error
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    with pytest.raises(StorageFull):
+        store.put_artifacts({"a/SC.dcm": b"second", "a/SR.dcm": b"report"})
+
+    assert store.read("a/SC.dcm") == b"first"
+    assert not store.exists("a/SR.dcm")
+    assert incoming(store) == []
+
+
 def test_what_is_not_kept_is_said_to_be_missing(store: FileInstanceStore) -> None:
     with pytest.raises(NotInStore):
         store.open("a/b")
