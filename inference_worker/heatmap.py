@@ -50,58 +50,55 @@ class Legend:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A source, its heat map, and one over the other; 8-bit RGB ``[rows, columns, 3]``."""
+    """A source and its heat map, in the size in which they are drawn."""
 
     shown: Picture
-    """The source in the size in which it is drawn."""
-    colors: Picture
-    """The heat map alone."""
-    blended: Picture
-    """The heat map over the source."""
+    """The source, 8-bit gray ``[rows, columns]`` or RGB ``[rows, columns, 3]``."""
+    level: Picture
+    """The heat map ``[rows, columns]``: 0 is nothing, 255 the most."""
     legend: Legend
-
-    @cached_property
-    def overlay(self) -> Picture:
-        """The heat map over the source, with its legend below."""
-        return np.vstack([_widened(self.blended, self._width), self._legend_strip])
-
-    @cached_property
-    def source(self) -> Picture:
-        """The source, of the overlay's size."""
-        plain = _strip(self._width)
-        # Without a color: a gray source is kept as a gray picture, a third as large.
-        _write(plain, 0, AI_DISCLAIMER, WHITE)
-        _write(plain, 1, "Source as the model was given it", WHITE)
-        return np.vstack([_widened(self.shown, self._width), plain])
 
     @cached_property
     def capture(self) -> Picture:
         """The overlay with, to the right of it, source and heat map alone, half as large.
 
-        The overlay lies at the top left, where every pixel of it is where it is in the source.
+        8-bit RGB ``[rows, columns, 3]``. The overlay lies at the top left, where every pixel of it
+        is where it is in the source.
         """
-        rows, width = len(self.shown), self._width
-        half = -(-self.shown.shape[1] // 2)
-        strip = self._legend_strip
+        rows, columns = self.level.shape
+        width, half = self._width, -(-columns // 2)
+        strip = _legend_strip(width, self.legend)
         whole = np.zeros((rows + len(strip), width + half, 3), dtype=np.uint8)
-        whole[:rows, : self.shown.shape[1]] = self.blended
+        whole[:rows, :columns] = _blended(self.shown, self.level)
         whole[rows:, :width] = strip
-        for part, top, bottom in ((self.shown, 0, rows // 2), (self.colors, rows // 2, rows)):
-            if bottom > top:
-                size = (half, bottom - top)
-                whole[top:bottom, width:] = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        middle = rows // 2
+        if middle:
+            whole[:middle, width:] = _as_rgb(_reduced(self.shown, middle, half))
+        # Reduced before it is colored: all that is seen are colors of the scale.
+        whole[middle:rows, width:] = cv2.applyColorMap(
+            _reduced(self.level, rows - middle, half), _color_tables()[0]
+        )
         aside = whole[rows:, width:]
         _write(aside, 0, "Above: the source,", DIM)
         _write(aside, 1, "and the heat map alone", DIM)
         return whole
 
+    @property
+    def overlay(self) -> Picture:
+        """The heat map over the source, with its legend below."""
+        return self.capture[:, : self._width]
+
     @cached_property
-    def _legend_strip(self) -> Picture:
-        return _legend_strip(self._width, self.legend)
+    def source(self) -> Picture:
+        """The source, of the overlay's size; gray where it is."""
+        plain = _strip(self._width, *self.shown.shape[2:])
+        _write(plain, 0, AI_DISCLAIMER, WHITE)
+        _write(plain, 1, "Source as the model was given it", WHITE)
+        return np.vstack([_widened(self.shown, self._width), plain])
 
     @property
     def _width(self) -> int:
-        return max(int(self.shown.shape[1]), LEAST_COLUMNS)
+        return max(int(self.level.shape[1]), LEAST_COLUMNS)
 
 
 def draw_heatmap(
@@ -120,18 +117,11 @@ def draw_heatmap(
     The class label, a bar and the number of its probability, the scale of the colors, the model,
     and the words of ``AI_DISCLAIMER`` become part of the pixels.
     """
-    shown = _as_rgb(_at_readable_size(source, pixel_aspect))
+    shown = _at_readable_size(source, pixel_aspect)
     rows, columns = shown.shape[:2]
     strength = (grid or CellGrid.even(*cam.shape)).over(cam, rows, columns)
-    level = cv2.convertScaleAbs(strength, alpha=255.0)
-    colors, tints, through = (cv2.applyColorMap(level, table) for table in _color_tables())
-    left = cv2.multiply(shown, through, scale=1 / 255)
-    return Heatmap(
-        shown=shown,
-        colors=np.asarray(colors, np.uint8),
-        blended=np.asarray(cv2.add(left, tints), np.uint8),
-        legend=legend,
-    )
+    level = np.asarray(cv2.convertScaleAbs(strength, alpha=255.0), np.uint8)
+    return Heatmap(shown, level, legend)
 
 
 def heatmap_png(heatmap: Heatmap) -> bytes:
@@ -140,10 +130,25 @@ def heatmap_png(heatmap: Heatmap) -> bytes:
 
 
 def source_png(heatmap: Heatmap) -> bytes:
-    """Encode the source, at the overlay's size, as PNG."""
-    red, green, blue = cv2.split(heatmap.source)
-    is_gray = np.array_equal(red, green) and np.array_equal(red, blue)
-    return png_of(red if is_gray else heatmap.source)
+    """Encode the source, at the overlay's size, as PNG; gray where nothing of it is colored."""
+    picture = heatmap.source
+    if picture.ndim == RGB_DIMENSIONS:
+        red, green, blue = cv2.split(picture)
+        if np.array_equal(red, green) and np.array_equal(red, blue):
+            picture = np.asarray(red, np.uint8)
+    return png_of(picture)
+
+
+def _blended(shown: Picture, level: Picture) -> Picture:
+    """Return the heat map over the source, RGB."""
+    share = level if shown.ndim == level.ndim else cv2.cvtColor(level, cv2.COLOR_GRAY2RGB)
+    covered = cv2.multiply(shown, share, scale=STRONGEST_TINT / 255)
+    left = _as_rgb(np.asarray(cv2.subtract(shown, covered), np.uint8))
+    return np.asarray(cv2.add(left, cv2.applyColorMap(level, _color_tables()[1])), np.uint8)
+
+
+def _reduced(picture: Picture, rows: int, columns: int) -> Picture:
+    return np.asarray(cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _at_readable_size(source: Picture, pixel_aspect: float) -> Picture:
@@ -163,30 +168,27 @@ def _at_readable_size(source: Picture, pixel_aspect: float) -> Picture:
 
 def _widened(picture: Picture, columns: int) -> Picture:
     """Fill up with black on the right: a tall sliver is reduced until the legend is wider."""
-    missing = columns - picture.shape[1]
-    return np.pad(picture, ((0, 0), (0, missing), (0, 0))) if missing else picture
+    missing = ((0, 0), (0, columns - picture.shape[1]), (0, 0))
+    return np.pad(picture, missing[: picture.ndim]) if columns > picture.shape[1] else picture
 
 
 def _as_rgb(picture: Picture) -> Picture:
-    gray_dimensions = 2
-    if picture.ndim == gray_dimensions:
-        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    return picture
+    if picture.ndim == RGB_DIMENSIONS:
+        return picture
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
 
 
 @cache
-def _color_tables() -> tuple[Picture, Picture, Picture]:
-    """Return, for 0 to 255, the color in RGB, its share of a blend, and what it leaves of 255."""
+def _color_tables() -> tuple[Picture, Picture]:
+    """Return, for 0 to 255, the color in RGB, and its share of a blend."""
     level = np.arange(256, dtype=np.uint8)[:, np.newaxis]
     colors = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    tint = STRONGEST_TINT * level[..., np.newaxis] / 255
-    tints = np.rint(tint * colors).astype(np.uint8)
-    through = np.rint(255 * (1 - tint)).astype(np.uint8).repeat(3, axis=2)
-    return np.asarray(colors, np.uint8), tints, through
+    tints = np.rint(STRONGEST_TINT * level[..., np.newaxis] / 255 * colors).astype(np.uint8)
+    return np.asarray(colors, np.uint8), tints
 
 
-def _strip(columns: int) -> Picture:
-    return np.zeros((LEGEND_LINES * _line_rows(columns), columns, 3), dtype=np.uint8)
+def _strip(columns: int, *samples: int) -> Picture:
+    return np.zeros((LEGEND_LINES * _line_rows(columns), columns, *samples), dtype=np.uint8)
 
 
 def _line_rows(columns: int) -> int:
@@ -194,7 +196,7 @@ def _line_rows(columns: int) -> int:
 
 
 def _legend_strip(columns: int, legend: Legend) -> Picture:
-    strip = _strip(columns)
+    strip = _strip(columns, RGB_DIMENSIONS)
     _write(strip, 0, AI_DISCLAIMER, WARNING)
     text = legend.finding
     if legend.finding != legend.explained_class:

@@ -20,7 +20,7 @@ from pydicom import Dataset
 
 from inference_worker.cell_grid import CellGrid
 from inference_worker.decoding import KeptInstance
-from inference_worker.heatmap import _color_tables
+from inference_worker.heatmap import STRONGEST_TINT, _color_tables
 from inference_worker.model_folder import load_model_folder, sha256_of, write_description
 from inference_worker.predictor import Predictor
 from inference_worker.preprocessing import to_network_geometry
@@ -146,11 +146,10 @@ def place_in_capture(results: Results, source: Dataset) -> tuple[Any, Any]:
     heatmap = results.heatmap
     capture = read(results.captures[0].content).pixel_array
     rows, columns = heatmap.shown.shape[:2]
-    np.testing.assert_array_equal(capture[:rows, :columns], heatmap.blended)
-    # One number for each color, so that levels can be looked up.
-    table, drawn = (each @ (1, 256, 65536) for each in (_color_tables()[0][:, 0], heatmap.colors))
-    order = np.argsort(table)
-    level = order[np.searchsorted(table[order], drawn)]
+    level = heatmap.level.astype(int)
+    share = STRONGEST_TINT * level[..., np.newaxis] / 255
+    blended = (1 - share) * heatmap.shown[..., np.newaxis] + share * _color_tables()[0][level, 0]
+    assert np.abs(capture[:rows, :columns] - blended).max() <= 1
     scale = np.array([source.Rows / rows, source.Columns / columns])
     peak = np.mean(np.argwhere(level == level.max()), axis=0)
     weight = np.where(level > level.max() / 2, level, 0)

@@ -7,7 +7,9 @@ from inference_worker.heatmap import (
     AI_DISCLAIMER,
     LEAST_COLUMNS,
     MOST_SIDE,
+    STRONGEST_TINT,
     Legend,
+    _color_tables,
     draw_heatmap,
     heatmap_png,
     source_png,
@@ -29,7 +31,7 @@ def a_cam(row: int, column: int) -> np.ndarray:
 def test_overlay_and_source_have_the_same_size_and_the_picture_keeps_its_place() -> None:
     heatmap = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND)
 
-    assert heatmap.overlay.shape == heatmap.source.shape
+    assert heatmap.overlay.shape == (*heatmap.source.shape, 3)
     assert heatmap.overlay.shape[1] == 800
     assert heatmap.overlay.dtype == np.uint8
     assert (heatmap.source[:600] == 100).all()
@@ -51,7 +53,8 @@ def test_the_capture_has_overlay_source_and_heat_map_and_the_legend() -> None:
     assert capture.shape == (rows, columns + 400, 3)
     assert (capture[:rows, :columns] == heatmap.overlay).all()
     assert (capture[:300, columns:] == 100).all()
-    assert capture[450, columns + 200].tolist() == heatmap.colors[300, 400].tolist()
+    strongest = _color_tables()[0][heatmap.level[300, 400]]
+    assert capture[450, columns + 200].tolist() == strongest[0].tolist()
     assert (capture[600:, columns:].max(axis=2) > 100).sum() > 100
 
 
@@ -61,7 +64,7 @@ def test_where_the_map_is_strongest_the_source_still_shows_through() -> None:
 
     heatmap = draw_heatmap(source, np.ones((7, 7), dtype=np.float32), LEGEND)
 
-    difference = heatmap.blended[300, 400].astype(int) - heatmap.blended[300, 401]
+    difference = heatmap.overlay[300, 400].astype(int) - heatmap.overlay[300, 401]
     assert difference.tolist() == pytest.approx([27, 27, 27], abs=1)
 
 
@@ -69,17 +72,17 @@ def test_pixels_that_are_not_square_are_drawn_square() -> None:
     tall = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND, pixel_aspect=1.5)
     wide = draw_heatmap(a_source(600, 800), a_cam(3, 3), LEGEND, pixel_aspect=0.8)
 
-    assert tall.shown.shape == (900, 800, 3)
-    assert wide.shown.shape == (600, 1000, 3)
+    assert tall.shown.shape == (900, 800)
+    assert wide.shown.shape == (600, 1000)
 
 
 def test_the_cells_are_drawn_where_they_lie() -> None:
     corner = CellGrid(Axis(0.5, 0.05), Axis(0.25, 0.05))
 
-    colors = draw_heatmap(a_source(1000, 1000), a_cam(0, 0), LEGEND, corner).colors
-    even = draw_heatmap(a_source(1000, 1000), a_cam(0, 0), LEGEND).colors
+    level = draw_heatmap(a_source(1000, 1000), a_cam(0, 0), LEGEND, corner).level
+    even = draw_heatmap(a_source(1000, 1000), a_cam(0, 0), LEGEND).level
 
-    assert colors[490, 240].tolist() == even[60, 60].tolist() != even[490, 240].tolist()
+    assert level[490, 240] == even[60, 60] != even[490, 240]
 
 
 def test_a_small_source_is_enlarged_until_the_legend_can_be_read() -> None:
@@ -111,9 +114,9 @@ def drawn_text(text: str, finding: str = "Normal") -> np.ndarray:
 def test_the_disclaimer_is_in_the_pixels() -> None:
     heatmap = draw_heatmap(a_source(512, 512), a_cam(0, 0), LEGEND)
 
-    for picture in (heatmap.overlay, heatmap.source):
+    for picture in (heatmap.overlay.max(axis=2), heatmap.source):
         first_line = picture[512 : 512 + round(512 * 0.045)]
-        assert (first_line.max(axis=2) > 150).sum() > 10 * len(AI_DISCLAIMER)
+        assert (first_line > 150).sum() > 10 * len(AI_DISCLAIMER)
 
 
 def test_the_finding_and_its_probability_change_the_pixels() -> None:
@@ -134,12 +137,38 @@ def test_a_long_label_stays_inside_the_picture() -> None:
     assert (strip[:, -8:] == 0).all()
 
 
-def test_the_pngs_hold_the_same_pixels() -> None:
-    heatmap = draw_heatmap(a_source(600, 800), a_cam(2, 2), LEGEND)
+def a_colored_source(rows: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("source", [a_source(600, 800), a_colored_source(600, 800)])
+def test_the_pngs_hold_the_same_pixels(source: np.ndarray) -> None:
+    heatmap = draw_heatmap(source, a_cam(2, 2), LEGEND)
 
     for png, picture in (
         (heatmap_png(heatmap), heatmap.overlay),
         (source_png(heatmap), heatmap.source),
     ):
-        decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
-        assert (decoded == picture).all()
+        decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+        if decoded.ndim == 3:
+            decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        np.testing.assert_array_equal(decoded, picture)
+
+
+def test_a_source_that_is_gray_in_three_samples_is_kept_as_a_gray_png() -> None:
+    gray = a_colored_source(600, 800)[..., 0]
+    in_color = draw_heatmap(np.repeat(gray[..., np.newaxis], 3, axis=2), a_cam(2, 2), LEGEND)
+
+    assert source_png(in_color) == source_png(draw_heatmap(gray, a_cam(2, 2), LEGEND))
+    np.testing.assert_array_equal(in_color.capture, draw_heatmap(gray, a_cam(2, 2), LEGEND).capture)
+
+
+@pytest.mark.parametrize("source", [a_source(512, 512), a_colored_source(512, 512)])
+def test_every_color_is_the_share_of_the_scale_that_the_map_gives_it(source: np.ndarray) -> None:
+    heatmap = draw_heatmap(source, a_cam(3, 3), LEGEND)
+
+    share = STRONGEST_TINT * heatmap.level[..., np.newaxis] / 255
+    shown = source if source.ndim == 3 else source[..., np.newaxis]
+    exact = (1 - share) * shown + share * _color_tables()[0][heatmap.level, 0]
+    # Both halves of the sum are rounded.
+    assert np.abs(heatmap.overlay[:512] - exact).max() <= 1.0
