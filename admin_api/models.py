@@ -66,6 +66,9 @@ class ModelView(BaseModel):
     weights_sha256: str
     intended_use: str
     registered_at: datetime
+    loaded_at: datetime | None
+    """When a worker has loaded its network last. None: none has yet; the first study that asks for
+    it shows whether the network fits its description."""
     last_decision: DecisionView | None
     """None: it is so because nobody has decided otherwise."""
 
@@ -304,6 +307,7 @@ def _fields(registered: RegisteredModel) -> dict[str, Any]:
         "weights_sha256": registered.weights_sha256,
         "intended_use": str(registered.description.get("intended_use", "")),
         "registered_at": registered.registered_at,
+        "loaded_at": registered.loaded_at,
         "last_decision": None if last is None else _decision(last),
     }
 

@@ -133,20 +133,24 @@ def _registry(data: Path | None) -> "Iterator[Connection | None]":
 def _list_registered(connection: "Connection") -> "Sequence[str]":
     from sqlalchemy import select
 
-    from imaging_store.model_registry import registered_models
+    from imaging_store.model_registry import ModelState, registered_models
     from imaging_store.schema.results import refused_model
 
     found = registered_models(connection)
+    refused = connection.execute(select(refused_model)).all()
+    known_to_fail = {(each.model_name, each.model_version) for each in refused}
     for each in found:
         labels = ", ".join(one["label"] for one in each.description.get("classes", ()))
         typer.echo(f"{_name(each)}  {each.state}  {labels}")
+        tried = each.loaded_at or (each.reference.name, each.reference.version) in known_to_fail
+        if each.state is not ModelState.INACTIVE and not tried:
+            typer.echo("  not loaded yet: the first study that asks for it shows whether it can be")
         last = each.last_decision
         if last is not None:
             typer.echo(f"  {last.decision}, {last.at:%Y-%m-%d %H:%M:%SZ}, {last.by}: {last.why}")
-    refused = connection.execute(select(refused_model.c.reason)).scalars().all()
     if not found and not refused:
         typer.echo("no models")
-    return refused
+    return [each.reason for each in refused]
 
 
 def _list_folders(data: Path | None) -> "Sequence[str]":

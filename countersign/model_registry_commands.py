@@ -127,7 +127,7 @@ def _register(database: "Database", folder: "ModelFolder", reference: "ModelRefe
     from admin_api import model_decisions
     from imaging_store.instances import open_instance_store
     from inference_worker.loading import keep_files
-    from inference_worker.registration import register
+    from inference_worker.registration import note_loading, register
     from inference_worker.settings import WorkerSettings
     from service_runtime.settings import load
 
@@ -136,6 +136,7 @@ def _register(database: "Database", folder: "ModelFolder", reference: "ModelRefe
     registered = register(database, [folder], [], deciding.at)
     for each in registered.refused:
         raise NotTaken(each.reason)
+    note_loading(database, reference, None, folder.path.name, deciding.at)
     model_decisions.note_addition(database, reference, deciding)
 
 

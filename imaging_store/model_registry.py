@@ -102,6 +102,8 @@ class RegisteredModel:
     """A ModelDescription, perhaps as an earlier release wrote it."""
     registered_at: datetime
     last_decision: Decided | None
+    loaded_at: datetime | None = None
+    """When a worker has loaded its network last; ``None`` where none has yet."""
 
 
 def registered_models(connection: Connection) -> tuple[RegisteredModel, ...]:
@@ -122,6 +124,7 @@ def registered_models(connection: Connection) -> tuple[RegisteredModel, ...]:
                 description=row.description,
                 registered_at=row.registered_at,
                 last_decision=last.get(reference),
+                loaded_at=row.loaded_at,
             )
         )
     found.sort(key=lambda each: version_key(each.reference.version), reverse=True)

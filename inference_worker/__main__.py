@@ -77,7 +77,7 @@ def register_only(settings: WorkerSettings) -> None:
 
 
 def serve(service: Service[WorkerSettings]) -> None:
-    """Load the models, then read studies until told to stop."""
+    """Read studies until told to stop."""
     settings = service.settings
     store = open_instance_store(settings.store)
     models = hold_models(settings, service.database, store)
@@ -122,7 +122,7 @@ def urgent_handling(worker: Worker, explainer: Explainer) -> Handling:
 
 
 def hold_models(settings: WorkerSettings, database: Database, store: InstanceStore) -> Models:
-    """Register the model folders, and load what is to read."""
+    """Check and register the model folders; a network is loaded when it is first asked for."""
     registered = _register(settings, database)
     source = ModelSource(
         store,
@@ -151,9 +151,7 @@ def hold_models(settings: WorkerSettings, database: Database, store: InstanceSto
             )
         note_loading(database, model.reference, refused, name, datetime.now(UTC))
 
-    models = Models(database, source.load, told)
-    models.refresh()
-    return models
+    return Models(database, source.load, told)
 
 
 def _reference(name: str, version: str) -> ModelReference:

@@ -1,7 +1,7 @@
 """The models that a worker holds, kept in step with the registry while it runs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from service_runtime.telemetry import log
 
 LOOK_S = 1.0
 """How often the registry is looked at."""
-_ORDER = (ModelState.ACTIVE, ModelState.SHADOW, ModelState.INACTIVE)
 
 _LOG = structlog.get_logger()
 
@@ -37,10 +36,12 @@ class StillLoading(Postponed):
 
 @dataclass
 class Models:
-    """Holds what is active or in shadow, and for a while what messages still ask for.
+    """Holds the models that messages ask for, and what takes their place while it runs.
 
-    One thread loads, whoever reads goes on meanwhile; a model that is not wanted any more is let
-    go of only when those that are wanted have been loaded.
+    A model is loaded when it is first asked for, since a network in memory is dear and a worker may
+    never be asked for most of what is installed. From then on the versions of its name that are
+    active or in shadow are held: one that a person decides for is loaded before the other is let
+    go of. Each is loaded in a thread of its own, so that one that hangs keeps no other waiting.
     """
 
     database: Database
@@ -49,11 +50,18 @@ class Models:
     told: Callable[[RegisteredModel, str | None], None]
     """Is told of every loading: why it failed, or that it did not."""
     _loaded: dict[ModelReference, LoadedModel] = field(default_factory=dict)
+    _loading: set[ModelReference] = field(default_factory=set)
     _unusable: dict[ModelReference, str] = field(default_factory=dict)
     _asked_for: set[ModelReference] = field(default_factory=set)
+    """By messages since the registry was looked at last."""
     _on_demand: set[ModelReference] = field(default_factory=set)
-    """Loaded for messages alone; kept until the registry changes."""
+    """Held for messages alone, whatever their state is, until the registry changes."""
+    _names: set[str] = field(default_factory=set)
+    """Of all models that were ever asked for."""
     _seen: Any = None
+    _due: bool = False
+    """A loading has ended since the registry was looked at last."""
+    _closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wake: threading.Event = field(default_factory=threading.Event)
 
@@ -71,6 +79,8 @@ class Models:
             found = self._loaded.get(reference)
             if found is not None:
                 return found
+            if reference in self._loading:
+                raise StillLoading
             unusable = self._unusable.get(reference)
             if unusable is None:
                 self._asked_for.add(reference)
@@ -79,13 +89,13 @@ class Models:
         raise ModelUnavailable(f"The model {reference.name} {reference.version} {unusable}")
 
     def follow(self, stop: threading.Event) -> None:
-        """Load and let go as the registry changes, until told to stop."""
+        """Load and let go as messages ask and the registry changes, until told to stop."""
         watch = self.database.watch()
         due = True
         try:
             while not stop.is_set():
                 try:
-                    due = watch.changed() or self._wake.is_set() or due
+                    due = watch.changed() or self._due or self._wake.is_set() or due
                     if due:
                         self._wake.clear()
                         self.refresh()
@@ -97,46 +107,68 @@ class Models:
             watch.close()
 
     def refresh(self) -> None:
-        """Load what is wanted and not here, then let go of what is here and not wanted.
+        """Begin to load what is wanted and not here.
+
+        Where all that is wanted is here, let go of what is not wanted.
 
         Raises
         ------
         TransientError
-            The database or the store is away: what is here stays.
+            The database is away: what is here stays.
         """
         with self.database.reading() as connection:
             seen = _state_of_registry(connection)
             with self._lock:
-                if seen == self._seen and not self._asked_for:
+                if seen == self._seen and not self._asked_for and not self._due:
                     return
-                if seen != self._seen:
-                    # What was repaired or decided meanwhile is tried anew.
-                    self._unusable.clear()
-                    self._on_demand.clear()
             registered = registered_models(connection)
         with self._lock:
-            asked_for = set(self._asked_for)
-            self._on_demand |= asked_for
-        wanted = [
-            each
-            for each in sorted(registered, key=lambda each: _ORDER.index(each.state))
-            if each.state is not ModelState.INACTIVE or each.reference in self._on_demand
-        ]
-        # What a message waits for comes first.
-        for each in sorted(wanted, key=lambda each: each.reference not in asked_for):
-            self._load(each)
-        self._let_go({each.reference for each in wanted}, asked_for)
-        self._seen = seen
+            if seen != self._seen:
+                # What was repaired or decided meanwhile is tried anew.
+                self._unusable.clear()
+                self._on_demand.clear()
+            self._seen, self._due = seen, False
+            missing, gone = self._take_in(registered)
+        for each in missing:
+            # A daemon: a network that hangs while it is loaded keeps no worker from leaving.
+            threading.Thread(
+                target=self._load, args=(each,), name=f"loads {each.reference.name}", daemon=True
+            ).start()
+        _let_go(gone)
 
     def close(self) -> None:
         """Let go of every model."""
-        self._let_go(set(), set())
+        with self._lock:
+            self._closed = True
+            gone = list(self._loaded.values())
+            self._loaded.clear()
+        _let_go(gone)
+
+    def _take_in(
+        self, registered: Iterable[RegisteredModel]
+    ) -> tuple[list[RegisteredModel], list[LoadedModel]]:
+        """Return what is to be loaded, and what to be let go of. The lock is held."""
+        asked_for, self._asked_for = self._asked_for, set()
+        self._on_demand |= asked_for
+        self._names |= {each.name for each in asked_for}
+        wanted = {each.reference: each for each in registered if self._is_wanted(each)}
+        for reference in asked_for - wanted.keys():
+            self._unusable.setdefault(reference, "is not installed on this worker.")
+        here = self._loaded.keys() | self._unusable.keys()
+        missing = [wanted[each] for each in wanted.keys() - here - self._loading]
+        self._loading |= {each.reference for each in missing}
+        if wanted.keys() - here:
+            return missing, []
+        return missing, [self._loaded.pop(each) for each in self._loaded.keys() - wanted.keys()]
+
+    def _is_wanted(self, registered: RegisteredModel) -> bool:
+        reference = registered.reference
+        if registered.state is ModelState.INACTIVE:
+            return reference in self._on_demand
+        return reference.name in self._names
 
     def _load(self, registered: RegisteredModel) -> None:
         reference = registered.reference
-        with self._lock:
-            if reference in self._loaded or reference in self._unusable:
-                return
         keys = {
             "model": reference.name,
             "model_version": reference.version,
@@ -146,32 +178,43 @@ class Models:
         loaded: LoadedModel | None = None
         try:
             loaded = self.load(registered)
-        except TransientError:
-            raise
+        except TransientError as error:
+            _LOG.warning("model.not_loaded", error=log.describe(error), **keys)
+            with self._lock:
+                self._loading.discard(reference)
+                # Not at once: what is away may be so for a while.
+                self._due = True
+            return
         except Exception as error:  # noqa: BLE001
             # A network may raise whatever it comes upon; the other models serve on.
             reason = log.describe(error)
             _LOG.error("model.set_aside", reason=reason, **keys)
         with self._lock:
-            if loaded is not None:
-                self._loaded[reference] = loaded
-            else:
+            self._loading.discard(reference)
+            self._due = True
+            came_late = self._closed
+            if loaded is None:
                 self._unusable[reference] = f"cannot be used: {reason}"
+            elif not came_late:
+                self._loaded[reference] = loaded
+        self._wake.set()
+        if loaded is not None and came_late:
+            loaded.close()
+            return
         if loaded is not None:
             _LOG.info("model.loaded", **keys)
-        self.told(registered, reason)
+        try:
+            self.told(registered, reason)
+        except TransientError as error:
+            _LOG.warning("model.loading_not_noted", error=log.describe(error), **keys)
 
-    def _let_go(self, wanted: set[ModelReference], asked_for: set[ModelReference]) -> None:
-        with self._lock:
-            for reference in asked_for - wanted:
-                self._unusable.setdefault(reference, "is not installed on this worker.")
-            self._asked_for -= asked_for
-            gone = [self._loaded.pop(each) for each in self._loaded.keys() - wanted]
-        for each in gone:
-            _LOG.info(
-                "model.let_go", model=each.description.name, model_version=each.description.version
-            )
-            each.close()
+
+def _let_go(models: Iterable[LoadedModel]) -> None:
+    for each in models:
+        _LOG.info(
+            "model.let_go", model=each.description.name, model_version=each.description.version
+        )
+        each.close()
 
 
 def _state_of_registry(connection: Any) -> Any:

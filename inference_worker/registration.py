@@ -192,6 +192,11 @@ def note_loading(
         connection.execute(delete(refused_model).where(refused_model.c.folder == folder))
         if refused is None:
             _let_be_used(transaction, reference.name, reference.version)
+            connection.execute(
+                update(table)
+                .where(table.c.name == reference.name, table.c.version == reference.version)
+                .values(loaded_at=at)
+            )
         else:
             _note_refused(transaction, [], [refused], at)
 

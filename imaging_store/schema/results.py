@@ -18,6 +18,9 @@ model = Table(
     # Since when another version of the same name is asked, unless a person has decided otherwise;
     # null of the one that is.
     Column("retired_at", UtcDateTime),
+    # When its network was loaded last, on whichever worker; null while that was never tried, or
+    # never went well.
+    Column("loaded_at", UtcDateTime),
 )
 """Every version that was ever installed; see `imaging_store.model_registry` for which is asked."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from countersign import model_registry_commands
 from countersign.cli import app
 from imaging_store.instances import open_instance_store
 from imaging_store.model_registry import registered_models, weights_key
-from inference_worker.model_folder import ModelFolder, write_description
+from inference_worker.model_folder import (
+    ModelFolder,
+    RefusedFolder,
+    load_model_folder,
+    write_description,
+)
+from inference_worker.registration import note_loading, register
+from message_contracts.inference import ModelReference
 from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database
 from tests.tiny_model import DESCRIPTION, TINY_NAME
@@ -26,6 +34,7 @@ WEIGHTS = b"weights that nobody loads"
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 WHY = ("--why", "Tests.")
 UID = "1.2.826.0.1.11"
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
 
 
 def make_folder(root: Path, version: str, **changes: Any) -> Path:
@@ -128,6 +137,31 @@ def test_the_same_version_with_other_weights_is_refused_by_the_field(
     assert "weights_sha256" in damaged[1]
     assert described_anew[0] == 1
     assert "version: 1.0.0 is registered with other weights; raise it" in described_anew[1]
+
+
+def test_the_list_tells_which_models_were_never_loaded(database: Database, tmp_path: Path) -> None:
+    folder = load_model_folder(make_folder(tmp_path, "1.0.0"))
+    register(database, [folder], [], NOON)
+    never_tried = run("list")
+    reference = ModelReference(name=TINY_NAME, version="1.0.0")
+    unloadable = RefusedFolder(folder.path, "tiny: grad_cam_layer: x", (TINY_NAME, "1.0.0"))
+
+    note_loading(database, reference, unloadable, folder.path.name, NOON)
+    refused = run("list")
+    note_loading(database, reference, None, folder.path.name, NOON)
+
+    assert never_tried[0] == 0
+    assert "not loaded yet: the first study that asks for it" in never_tried[1]
+    assert refused[0] == 1
+    assert "refused: tiny: grad_cam_layer: x" in refused[1]
+    assert "not loaded yet" not in refused[1]
+    assert "not loaded yet" not in run("list")[1]
+
+
+def test_what_was_added_was_loaded(database: Database, tmp_path: Path) -> None:
+    run("add", str(make_folder(tmp_path, "1.0.0")))
+
+    assert "not loaded yet" not in run("list")[1]
 
 
 @pytest.mark.parametrize("arguments", [("activate", TINY_NAME), ("activate", f"{TINY_NAME}@9.9.9")])

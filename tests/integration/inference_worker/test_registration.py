@@ -114,12 +114,15 @@ def test_what_is_refused_is_noted_until_it_is_repaired(database: Database) -> No
 def test_what_could_not_be_loaded_is_noted_until_it_could(database: Database) -> None:
     unloadable = RefusedFolder(Path("shapes"), "shapes: grad_cam_layer: x", ("shapes", "1.2.3"))
 
+    register(database, [a_folder()], [], NOON)
     note_loading(database, SHAPES, unloadable, "shapes", NOON)
     note_loading(database, SHAPES, unloadable, "shapes", NOON)
+    assert rows(database)["1.2.3"].loaded_at is None
     assert refused(database) == [("shapes", "1.2.3", "shapes: grad_cam_layer: x")]
 
     note_loading(database, SHAPES, None, "shapes", NOON)
     assert refused(database) == []
+    assert rows(database)["1.2.3"].loaded_at == NOON
 
 
 def test_other_weights_in_another_folder_stand_in_the_way_of_no_version(
