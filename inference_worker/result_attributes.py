@@ -1,7 +1,7 @@
 """What all objects made of one reading have in common."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from enum import StrEnum
 
@@ -64,6 +64,14 @@ class Reading:
     uncertain: bool
     known_as: Mapping[str, str] | None = None
     """What the study is known by, by keyword, where its instances contradict each other."""
+    _alike: "list[_Alike]" = field(default_factory=list, init=False, compare=False, repr=False)
+    """Of the instance of which an object was made last: the next is often made of it too."""
+
+    def alike_of(self, source: Dataset) -> "_Alike":
+        """Return what all objects of this reading that are made of one instance have alike."""
+        if not self._alike or self._alike[0].source is not source:
+            self._alike[:] = [_alike(source, self)]
+        return self._alike[0]
 
     def instance_uid(self, kind: Kind, number: int) -> str:
         """Return the UID that this reading's object of a kind and Instance Number always has."""
@@ -84,6 +92,13 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class _Alike:
+    source: Dataset
+    encoded: Mapping[int, bytes]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ResultObject:
     """A result as a Part 10 file."""
 
@@ -101,11 +116,11 @@ class Draft(Dataset):
     What is set as an attribute is written instead of what ``encoded`` has under its tag.
     """
 
-    def __init__(self, copied: Dataset, uids: tuple[str, str, str]) -> None:
-        super().__init__(copied)
+    def __init__(self, uids: tuple[str, str, str], encoded: dict[int, bytes]) -> None:
+        super().__init__()
         self.uids = uids
         """SOP Class UID, SOP Instance UID and Series Instance UID."""
-        self.encoded: dict[int, bytes] = {}
+        self.encoded = encoded
 
 
 def begin(
@@ -117,20 +132,26 @@ def begin(
     Contributing Equipment (PS3.3 §C.12.1.1.5) that names the model, its version and device UID.
     ``number`` is its Instance Number in the series of its kind.
     """
-    copied = copy_patient_and_study(source, reading.known_as)
     uids = (str(sop_class_uid), reading.instance_uid(kind, number), reading.uid(kind, "series"))
-    made = Draft(copied.attributes, uids)
-    put(made, "StudyInstanceUID", [reading.study_instance_uid])
-    at = reading.requested_at.astimezone(time_zone_of(made) or reading.time_zone)
-    date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
-    model = f"{reading.model.name} {reading.model.version}"
-    made.encoded |= elements(
-        SpecificCharacterSet="ISO_IR 192",
+    alike = reading.alike_of(source)
+    own = elements(
         SOPClassUID=uids[0],
         SOPInstanceUID=uids[1],
         SeriesInstanceUID=uids[2],
         SeriesNumber=FIRST_SERIES_NUMBER + tuple(Kind).index(kind),
         InstanceNumber=number,
+    )
+    return Draft(uids, {**alike.encoded, **own}), alike.left_out
+
+
+def _alike(source: Dataset, reading: Reading) -> _Alike:
+    copied = copy_patient_and_study(source, reading.known_as)
+    put(copied.attributes, "StudyInstanceUID", [reading.study_instance_uid])
+    at = reading.requested_at.astimezone(time_zone_of(copied.attributes) or reading.time_zone)
+    date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
+    model = f"{reading.model.name} {reading.model.version}"
+    made = elements(
+        SpecificCharacterSet="ISO_IR 192",
         InstanceCreationDate=date,
         InstanceCreationTime=time,
         SeriesDate=date,
@@ -144,7 +165,7 @@ def begin(
         DeviceSerialNumber=reading.weights_sha256,
         ContributingEquipmentSequence=[_contributing_equipment(source, reading, at)],
     )
-    return made, copied.left_out
+    return _Alike(source, elements_of(copied.attributes) | made, copied.left_out)
 
 
 def finish(
