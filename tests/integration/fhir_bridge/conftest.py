@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fhir_bridge.client import FhirClient
 from tests.peers.fhir import FhirServer
 
 
@@ -21,3 +22,11 @@ def ehr(fhir_server: FhirServer) -> FhirServer:
     """Give the EHR with nothing in it."""
     fhir_server.reset()
     return fhir_server
+
+
+@pytest.fixture
+def client(ehr: FhirServer) -> Iterator[FhirClient]:
+    """Open a client of the EHR."""
+    client = FhirClient(ehr.url, timeout_s=20)
+    yield client
+    client.close()

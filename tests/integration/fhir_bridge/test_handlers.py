@@ -48,13 +48,6 @@ def store(tmp_path: Path) -> FileInstanceStore:
     return store
 
 
-@pytest.fixture
-def client(ehr: FhirServer) -> Iterator[FhirClient]:
-    client = FhirClient(ehr.url, timeout_s=20)
-    yield client
-    client.close()
-
-
 def a_bridge(database: Database, store: FileInstanceStore, deliver: Deliver) -> Bridge:
     return Bridge(
         database, store, SITE, ZoneInfo("Europe/Vienna"), SYSTEMS, deliver, now=lambda: NOON
