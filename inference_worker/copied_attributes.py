@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import cache
 
 from pydicom import Dataset, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
 
 IDENTIFYING = frozenset({"StudyInstanceUID", "PatientID", "AccessionNumber"})
 """Kept as the source has them."""
@@ -100,7 +102,7 @@ def valid_values(source: Dataset, keyword: str) -> tuple[str, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = _values(source, keyword)
-    fits = values is not None and all(_fits(dictionary_VR(keyword), value) for value in values)
+    fits = values is not None and all(_fits(_tag_and_vr(keyword)[1], value) for value in values)
     return values if values is not None and fits else ()
 
 
@@ -117,19 +119,25 @@ def time_zone_of(attributes: Dataset) -> tzinfo | None:
 def put(target: Dataset, keyword: str, values: Sequence[str]) -> None:
     """Set an attribute from its text values, without judging them."""
     value = list(values) if len(values) > 1 else (values[0] if values else None)
-    target[keyword] = DataElement(
-        keyword, dictionary_VR(keyword), value, validation_mode=config.IGNORE
-    )
+    tag, vr = _tag_and_vr(keyword)
+    target[tag] = DataElement(tag, vr, value, validation_mode=config.IGNORE)
+
+
+@cache
+def _tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
+    return Tag(keyword), dictionary_VR(keyword)
 
 
 def _values(source: Dataset, keyword: str) -> tuple[str, ...] | None:
     """Return the values as text, empty ones left out; ``None`` where they cannot be read."""
-    if keyword not in source:
+    # By its tag: to look up a keyword takes longer than to look up an element.
+    tag, _ = _tag_and_vr(keyword)
+    if tag not in source:
         return ()
     try:
-        value = _undeclared_text(source, keyword)
+        value = _undeclared_text(source, tag)
         if value is None:
-            value = source[keyword].value
+            value = source[tag].value
         items = value if isinstance(value, MultiValue | list) else [value]
         texts = [_trimmed("" if item is None else str(item)) for item in items]
     except Exception:  # noqa: BLE001
@@ -138,10 +146,10 @@ def _values(source: Dataset, keyword: str) -> tuple[str, ...] | None:
     return tuple(texts) if any(texts) else ()
 
 
-def _undeclared_text(source: Dataset, keyword: str) -> str | list[str] | None:
+def _undeclared_text(source: Dataset, tag: BaseTag) -> str | list[str] | None:
     """Read text outside ASCII as UTF-8 where no character set is declared and it is that."""
-    raw: object = source.get_item(keyword)
-    if source.get("SpecificCharacterSet") or not isinstance(raw, RawDataElement):
+    raw: object = source.get_item(tag)
+    if not isinstance(raw, RawDataElement) or source.get("SpecificCharacterSet"):
         return None
     try:
         text = (raw.value or b"").decode("utf-8")
@@ -164,7 +172,7 @@ def _is_valid(keyword: str, values: Sequence[str]) -> bool:
         return False
     if keyword == "TimezoneOffsetFromUTC":
         return all(_OFFSET.fullmatch(value) and value != "-0000" for value in values)
-    return all(_fits(dictionary_VR(keyword), value) for value in values)
+    return all(_fits(_tag_and_vr(keyword)[1], value) for value in values)
 
 
 def _fits(vr: str, value: str) -> bool:

@@ -6,8 +6,8 @@ very bytes that pydicom would.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 from pydicom import Dataset
@@ -24,6 +24,7 @@ _LONG_LENGTH = frozenset({"OB", "SQ", "UC", "UT"})
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _FILE_META_INFORMATION_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
 _ITEM = b"\xfe\xff\0\xe0"
+_SHORT, _LONG = struct.Struct("<H"), struct.Struct("<2xI")
 
 
 def part10_of(made: Dataset) -> bytes:
@@ -125,15 +126,23 @@ def _element(found: DataElement) -> bytes:
 
 
 def _with_header(tag: int, vr: str, value: bytes) -> bytes:
-    header = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
-    if vr in _LONG_LENGTH:
-        return b"".join((header, b"\0\0", struct.pack("<I", len(value)), value))
-    return header + struct.pack("<H", len(value)) + value
+    length = _LONG if vr in _LONG_LENGTH else _SHORT
+    return b"".join((_tag_and_vr_encoded(tag, vr), length.pack(len(value)), value))
+
+
+@lru_cache(maxsize=1024)
+def _tag_and_vr_encoded(tag: int, vr: str) -> bytes:
+    return struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
 
 
 def _text(value: object, vr: str) -> bytes:
-    values: Sequence[object] = value if isinstance(value, MultiValue | list) else (value,)
-    text = "\\".join("" if each is None else _as_text(each, vr) for each in values)
+    if isinstance(value, str):
+        # Most are, and to ask whether something is a sequence takes long.
+        text = str(value)
+    elif isinstance(value, MultiValue | list):
+        text = "\\".join("" if each is None else _as_text(each, vr) for each in value)
+    else:
+        text = "" if value is None else _as_text(value, vr)
     encoded = text.encode("utf-8" if vr in _UNICODE else "ascii")
     return encoded + (b"\0" if vr == "UI" else b" ") * (len(encoded) % 2)
 
