@@ -5,26 +5,52 @@ from pathlib import Path
 
 import pytest
 
+from imaging_store.instances import FileInstanceStore
 from service_runtime.database import Database
 from tests.integration.dicom_listener.dicomweb_process import DicomWebProcess
+from tests.integration.dicom_listener.kept_studies import KeptStudies
 from tests.integration.dicom_listener.listener import Listener
 from tests.integration.dicom_listener.reading_room import ReadingRoom
 
 
 @pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
-def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReadingRoom]:
-    """Open a reading room on either database."""
-    database = Database(request.getfixturevalue(request.param))
-    yield ReadingRoom(database, tmp_path / "store")
-    database.close()
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Open either database."""
+    opened = Database(request.getfixturevalue(request.param))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
-def room_in_sqlite(sqlite_url: str, tmp_path: Path) -> Iterator[ReadingRoom]:
+def database_in_sqlite(sqlite_url: str) -> Iterator[Database]:
+    """Open the one database where both do the same."""
+    opened = Database(sqlite_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def room(database: Database, tmp_path: Path) -> ReadingRoom:
+    """Open a reading room on either database."""
+    return ReadingRoom(database, tmp_path / "store")
+
+
+@pytest.fixture
+def room_in_sqlite(database_in_sqlite: Database, tmp_path: Path) -> ReadingRoom:
     """Open a reading room where both databases do the same."""
-    database = Database(sqlite_url)
-    yield ReadingRoom(database, tmp_path / "store")
-    database.close()
+    return ReadingRoom(database_in_sqlite, tmp_path / "store")
+
+
+@pytest.fixture
+def kept(database: Database, tmp_path: Path) -> KeptStudies:
+    """Give studies, none yet, on either database."""
+    return KeptStudies(database, FileInstanceStore(tmp_path / "store"))
+
+
+@pytest.fixture
+def kept_in_sqlite(database_in_sqlite: Database, tmp_path: Path) -> KeptStudies:
+    """Give studies where both databases do the same."""
+    return KeptStudies(database_in_sqlite, FileInstanceStore(tmp_path / "store"))
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from typing import Any
 
 from sqlalchemy import Table, insert, select, update
 
+from dicom_listener.purging import Purge
 from imaging_store.instances import FileInstanceStore, instance_key
+from imaging_store.retention import Retention
 from imaging_store.schema.ingest import duplicate_instance, instance, study
 from imaging_store.schema.workflow import cases, destination_delivery
 from message_contracts.case import CaseStatus, DeliveryState
@@ -25,6 +27,8 @@ def days_ago(days: float) -> datetime:
 
 
 LONG_AGO = days_ago(40)
+MONTH = Retention(period=timedelta(days=30), watermark_bytes=0, reserve_bytes=0)
+NEVER_ENOUGH_ROOM = Retention(period=timedelta(days=30), watermark_bytes=2**80, reserve_bytes=0)
 
 
 @dataclass(frozen=True)
@@ -142,3 +146,8 @@ class KeptStudies:
         """Keys of the instances that have a file."""
         root = self.store.root
         return sorted(str(path.relative_to(root)) for path in root.glob("instances/**/*.dcm"))
+
+
+def a_purge(kept: KeptStudies, retention: Retention = MONTH, now: datetime = NOW) -> Purge:
+    """Return a purge of all that is kept."""
+    return Purge(kept.database, kept.store, retention, lambda: now)

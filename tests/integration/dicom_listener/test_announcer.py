@@ -1,7 +1,6 @@
 """Which studies are announced, and why, whatever else goes on in the database."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -48,13 +47,6 @@ PEER = Peer("MODALITY", timedelta(seconds=30), "", UTC)
 
 def at(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
-
-
-@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    opened = Database(request.getfixturevalue(request.param))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

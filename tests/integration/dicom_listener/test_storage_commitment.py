@@ -22,7 +22,6 @@ from dicom_listener.storage_commitment import (
     STORAGE_COMMITMENT_INSTANCE,
     StorageCommitment,
 )
-from imaging_store.instances import FileInstanceStore
 from imaging_store.retention import Retention
 from imaging_store.schema.administration import application_entity
 from imaging_store.schema.ingest import commitment, committed_instance, instance
@@ -37,20 +36,6 @@ from tests.peers.processes import LOOPBACK, free_port
 WEEK = timedelta(days=7)
 DAY = Retention(timedelta(days=1), watermark_bytes=0, reserve_bytes=0)
 MODALITY = Peer("CT1", timedelta(seconds=1), "LOCAL", UTC, commitment=True)
-
-
-@pytest.fixture(params=["sqlite_url", "postgresql_database_url"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeptStudies]:
-    database = Database(request.getfixturevalue(request.param))
-    yield KeptStudies(database, FileInstanceStore(tmp_path / "store"))
-    database.close()
-
-
-@pytest.fixture
-def kept_in_sqlite(sqlite_url: str, tmp_path: Path) -> Iterator[KeptStudies]:
-    database = Database(sqlite_url)
-    yield KeptStudies(database, FileInstanceStore(tmp_path / "store"))
-    database.close()
 
 
 def service(kept: KeptStudies, period: timedelta | None = WEEK) -> StorageCommitment:

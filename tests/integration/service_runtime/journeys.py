@@ -19,10 +19,13 @@ from message_contracts.inference import InferenceRequested, ModelReference, Urge
 from message_contracts.ingest import StudyOpened
 from message_contracts.topology import RetryPolicy
 from service_runtime.database import Database, Transaction
-from service_runtime.messaging import outbox
+from service_runtime.errors import PermanentError
+from service_runtime.messaging import backlog, dead_letters, outbox
 from service_runtime.messaging.consumer import Effect
 from service_runtime.settings import EMBEDDED
 from tests.peers.processes import ServerProcess, wait_until
+
+WORKFLOW = topology.WORKFLOW
 
 ledger = Table(
     "ledger",
@@ -123,6 +126,21 @@ def wait_for_effects(database: Database, count: int) -> Counter[str]:
         what=f"{count} messages handled (of which {len(effects(database))} at first)",
     )
     return effects(database)
+
+
+def nothing_waits(database: Database) -> bool:
+    """Tell whether no delivery is left."""
+    return backlog.waiting(database) == {}
+
+
+def refused(_envelope: Envelope) -> Effect:
+    """Handle nothing: whatever comes is given up at once."""
+    raise PermanentError("refused")
+
+
+def wait_for_dead_letters(database: Database) -> list[dead_letters.DeadLetter]:
+    """Wait until a message has been given up, and return all that were."""
+    return wait_until(lambda: dead_letters.list_open(database), what="a dead letter")
 
 
 def consumer_process(form: Form, log: Path, **environment: str) -> ServerProcess:

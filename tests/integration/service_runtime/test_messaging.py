@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from itertools import pairwise
 
 import pytest
 from sqlalchemy import insert, select
@@ -13,37 +11,27 @@ from sqlalchemy.exc import IntegrityError
 from message_contracts import catalogue, topology
 from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceRequested, Urgency
-from message_contracts.ingest import StudyOpened
 from service_runtime.database import Database, Transaction
-from service_runtime.errors import PermanentError, Postponed, TransientError
+from service_runtime.errors import PermanentError
 from service_runtime.messaging import backlog, dead_letters, outbox
 from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.messaging.forms import Messaging
-from service_runtime.messaging.tables import RELAY_QUEUE, dead_letter, delivery, inbox, message
+from service_runtime.messaging.tables import delivery, inbox, message
 from tests.integration.service_runtime.conftest import Consume
 from tests.integration.service_runtime.journeys import (
-    FAST,
+    WORKFLOW,
     Form,
     effects,
     inference_requested,
     noted,
     notes,
+    nothing_waits,
     numbered,
     send_all,
     study_opened,
     wait_for_effects,
 )
 from tests.peers.processes import wait_until
-
-WORKFLOW = topology.WORKFLOW
-
-
-def nothing_waits(database: Database) -> bool:
-    return backlog.waiting(database) == {}
-
-
-def wait_for_dead_letters(database: Database) -> list[dead_letters.DeadLetter]:
-    return wait_until(lambda: dead_letters.list_open(database), what="a dead letter")
 
 
 def test_every_message_has_its_effect_once_and_no_delivery_is_left(
@@ -175,62 +163,6 @@ def test_the_urgent_lane_is_read_first(form: Form, database: Database, consume: 
     assert sum(note == "urgent" for note in notes(database)[:7]) == 6
 
 
-@pytest.mark.usefixtures("fast")
-def test_a_transient_error_is_retried_with_growing_delay(
-    database: Database, consume: Consume
-) -> None:
-    times: list[float] = []
-
-    def handle(envelope: Envelope) -> Effect:
-        times.append(time.monotonic())
-        if len(times) < FAST.attempts:
-            raise TransientError("the peer is away")
-        return noted(envelope)
-
-    consume({WORKFLOW: handle})
-    send_all(database, study_opened())
-
-    wait_for_effects(database, 1)
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert len(gaps) == 3
-    assert all(gap >= FAST.delay_s(place) for place, gap in enumerate(gaps, start=1))
-    assert dead_letters.list_open(database) == []
-
-
-def test_what_is_postponed_uses_up_no_attempt(database: Database, consume: Consume) -> None:
-    once = topology.RetryPolicy(first_delay_s=0.1, multiplier=1, cap_s=0.1, attempts=1)
-    times: list[float] = []
-
-    def handle(envelope: Envelope) -> Effect:
-        times.append(time.monotonic())
-        if len(times) < 4:
-            raise Postponed("a person has to decide", delay_s=0.05)
-        return noted(envelope)
-
-    consume({WORKFLOW: Handling(handle, retry=once)})
-    send_all(database, study_opened())
-
-    wait_for_effects(database, 1)
-    assert all(later - earlier >= 0.05 for earlier, later in pairwise(times))
-    assert dead_letters.list_open(database) == []
-
-
-def test_a_handling_may_have_a_retry_policy_of_its_own(
-    database: Database, consume: Consume
-) -> None:
-    twice = topology.RetryPolicy(first_delay_s=0.01, multiplier=1, cap_s=0.01, attempts=2)
-
-    def handle(_envelope: Envelope) -> Effect:
-        raise TransientError("the peer is away")
-
-    consume({WORKFLOW: Handling(handle, on_exhausted=noted, retry=twice)})
-    send_all(database, study_opened())
-
-    wait_for_effects(database, 1)
-    [dead] = dead_letters.list_open(database)
-    assert dead.attempts == 2
-
-
 def test_a_branch_is_consumed_by_itself_and_only_while_its_gate_is_open(
     database: Database, messaging: Messaging
 ) -> None:
@@ -262,192 +194,6 @@ def test_a_branch_is_consumed_by_itself_and_only_while_its_gate_is_open(
     finally:
         stop.set()
         consuming.join()
-
-
-@pytest.mark.usefixtures("fast")
-def test_attempts_used_up_make_a_dead_letter_and_its_effect_in_one_transaction(
-    database: Database, consume: Consume
-) -> None:
-    envelope = study_opened()
-    attempts: list[int] = []
-
-    def handle(_envelope: Envelope) -> Effect:
-        attempts.append(1)
-        raise TransientError("the peer is away")
-
-    consume({WORKFLOW: Handling(handle, on_exhausted=noted)})
-    send_all(database, envelope)
-
-    wait_for_effects(database, 1)
-    [dead] = dead_letters.list_open(database)
-    assert len(attempts) == FAST.attempts
-    assert dead.attempts == FAST.attempts
-    assert dead.queue == WORKFLOW
-    assert dead.message_id == str(envelope.id)
-    assert notes(database) == ["the peer is away"]
-    wait_until(lambda: nothing_waits(database), what="no delivery is left")
-
-
-def test_a_permanent_error_is_not_tried_again(database: Database, consume: Consume) -> None:
-    attempts: list[int] = []
-
-    def handle(_envelope: Envelope) -> Effect:
-        attempts.append(1)
-        raise PermanentError("model: not installed")
-
-    consume({WORKFLOW: handle})
-    send_all(database, study_opened())
-
-    [dead] = wait_for_dead_letters(database)
-    assert dead.reason == "model: not installed"
-    assert attempts == [1]
-
-
-@pytest.mark.usefixtures("fast")
-def test_a_programming_error_is_retried_and_its_text_told_to_nobody(
-    database: Database, consume: Consume
-) -> None:
-    attempts: list[int] = []
-
-    def handle(_envelope: Envelope) -> Effect:
-        attempts.append(1)
-        raise KeyError("DOE^JANE")
-
-    consume({WORKFLOW: handle})
-    send_all(database, study_opened())
-
-    [dead] = wait_for_dead_letters(database)
-    assert len(attempts) == FAST.attempts
-    assert dead.reason.startswith("KeyError at ")
-    assert "DOE" not in dead.reason
-
-
-@pytest.mark.usefixtures("fast")
-def test_an_effect_that_fails_leaves_nothing_and_is_retried(
-    database: Database, consume: Consume
-) -> None:
-    failures = [TransientError("the row is locked"), None]
-
-    def handle(envelope: Envelope) -> Effect:
-        def effect(transaction: Transaction) -> None:
-            noted(envelope)(transaction)
-            if failure := failures.pop(0):
-                raise failure
-
-        return effect
-
-    envelope = study_opened()
-    consume({WORKFLOW: handle})
-    send_all(database, envelope)
-
-    assert wait_for_effects(database, 1) == {str(envelope.id): 1}
-    assert failures == []
-
-
-def test_a_dead_letter_is_made_even_where_its_effect_fails(
-    database: Database, consume: Consume
-) -> None:
-    def handle(_envelope: Envelope) -> Effect:
-        raise PermanentError("refused")
-
-    def on_exhausted(envelope: Envelope, _reason: str) -> Effect:
-        def effect(transaction: Transaction) -> None:
-            noted(envelope)(transaction)
-            raise LookupError
-
-        return effect
-
-    consume({WORKFLOW: Handling(handle, on_exhausted)})
-    send_all(database, study_opened())
-
-    wait_for_dead_letters(database)
-    assert effects(database) == {}
-
-
-def test_a_replayed_dead_letter_is_handled_again(database: Database, consume: Consume) -> None:
-    repaired: list[bool] = []
-
-    def handle(envelope: Envelope) -> Effect:
-        if not repaired:
-            raise PermanentError("model: not installed")
-        return noted(envelope)
-
-    envelope = study_opened()
-    consume({WORKFLOW: handle})
-    send_all(database, envelope)
-    [dead] = wait_for_dead_letters(database)
-
-    repaired.append(True)
-    with database.transaction() as transaction:
-        dead_letters.replay(transaction, dead.id, who="ops@example.org", why="model installed")
-
-    assert wait_for_effects(database, 1) == {str(envelope.id): 1}
-    assert dead_letters.list_open(database) == []
-    with database.reading() as connection:
-        row = connection.execute(select(dead_letter)).one()
-    assert (row.resolved_by, row.resolution, row.why) == (
-        "ops@example.org",
-        "replayed",
-        "model installed",
-    )
-
-
-def test_a_message_given_up_twice_is_two_dead_letters_one_after_the_other(
-    database: Database, consume: Consume
-) -> None:
-    def handle(_envelope: Envelope) -> Effect:
-        raise PermanentError("refused")
-
-    consume({WORKFLOW: handle})
-    send_all(database, study_opened())
-    [first] = wait_for_dead_letters(database)
-
-    with database.transaction() as transaction:
-        dead_letters.replay(transaction, first.id, who="ops", why="again")
-
-    [second] = wait_for_dead_letters(database)
-    assert second.id != first.id
-    assert second.message_id == first.message_id
-
-
-def test_a_discarded_dead_letter_stays_with_who_and_why(
-    database: Database, consume: Consume
-) -> None:
-    def handle(_envelope: Envelope) -> Effect:
-        raise PermanentError("refused")
-
-    consume({WORKFLOW: handle})
-    send_all(database, study_opened())
-    [dead] = wait_for_dead_letters(database)
-
-    with database.transaction() as transaction:
-        dead_letters.discard(transaction, dead.id, who="ops", why="a test study")
-
-    assert dead_letters.list_open(database) == []
-    with pytest.raises(dead_letters.NoSuchDeadLetter), database.transaction() as transaction:
-        dead_letters.replay(transaction, dead.id, who="ops", why="changed my mind")
-    with database.reading() as connection:
-        row = connection.execute(select(dead_letter)).one()
-    assert (row.resolved_by, row.resolution, row.why) == ("ops", "discarded", "a test study")
-
-
-def test_an_undecodable_message_is_a_dead_letter_that_can_only_be_discarded(
-    form: Form, database: Database, consume: Consume
-) -> None:
-    message_id = str(study_opened().id)
-    with database.transaction() as transaction:
-        assert outbox.keep(transaction, message_id, StudyOpened.TYPE, b"\xff not JSON \x00")
-        outbox.deliver(transaction, message_id, [RELAY_QUEUE if form.via_broker else WORKFLOW])
-
-    consume({WORKFLOW: noted})
-
-    [dead] = wait_for_dead_letters(database)
-    assert dead.body == b"\xff not JSON \x00"
-    assert dead.message_id == message_id
-    assert dead.reason == "the body is not JSON"
-    with pytest.raises(dead_letters.NotReplayable), database.transaction() as transaction:
-        dead_letters.replay(transaction, dead.id, who="ops", why="hope")
-    assert [each.id for each in dead_letters.list_open(database)] == [dead.id]
 
 
 def test_a_message_to_which_no_queue_is_bound_is_refused_where_it_is_sent(

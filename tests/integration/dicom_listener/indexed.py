@@ -1,0 +1,108 @@
+"""Arrivals, and an indexing process's work in a thread."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from typing import Any
+
+from sqlalchemy import Table, select
+
+from dicom_listener import indexing
+from dicom_listener.arrival import Arrival
+from dicom_listener.arrivals import Outcome
+from dicom_listener.index import OwnIndex
+from dicom_listener.indexing import Indexing, RemoteIndex
+from dicom_listener.instance_header import parse_header
+from dicom_listener.open_associations import OpenAssociation, open_for
+from imaging_store.instances import Kept
+from service_runtime.database import Database
+from tests.integration.dicom_listener.listener import a_slice, sendable
+
+NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
+
+
+def an_arrival(association: OpenAssociation | None = None, **attributes: Any) -> Arrival:
+    """Return an instance of these attributes that has just been kept."""
+    sent = sendable(a_slice(**attributes))
+    header = parse_header(io.BytesIO(sent.data), sent.transfer_syntax_uid)
+    assert header is not None
+    return Arrival(
+        header=header,
+        kept=Kept(f"instances/{header.sop_instance_uid}.dcm", len(sent.data), "0" * 32),
+        transfer_syntax_uid=sent.transfer_syntax_uid,
+        calling_ae_title="MODALITY",
+        called_ae_title="COUNTERSIGN",
+        issuer_of_patient_id="LOCAL",
+        started="2026-07-04",
+        at=NOON,
+        quiet_period=timedelta(seconds=30),
+        association=association,
+    )
+
+
+@dataclass
+class Installation:
+    """A database, and an indexing process's work in a thread."""
+
+    database: Database
+    remote: RemoteIndex
+    own_entered: list[Arrival] = field(default_factory=list)
+    is_alone: bool = False
+
+    def rows(self, table: Table) -> Sequence[Any]:
+        """All rows of a table."""
+        with self.database.reading() as connection:
+            return connection.execute(select(table)).all()
+
+
+class CountsOwn(OwnIndex):
+    """Remembers what was entered without a message."""
+
+    def __init__(self, database: Database, entered: list[Arrival]) -> None:
+        super().__init__(database)
+        self.entered = entered
+
+    def add(self, arrival: Arrival) -> Outcome:
+        self.entered.append(arrival)
+        return super().add(arrival)
+
+
+@contextmanager
+def serving(database: Database, listener: socket.socket) -> Iterator[None]:
+    """Have a thread enter what is sent to a listener, until nobody receives any more.
+
+    Whoever has sent must have ended before it is left.
+    """
+    over, receives = os.pipe()
+    thread = Thread(target=Indexing(OwnIndex(database), listener).serve, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(receives)
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "it serves although nobody receives any more"
+        listener.close()
+        os.close(over)
+
+
+@contextmanager
+def served(database: Database) -> Iterator[Installation]:
+    """Give an installation whose indexing is served."""
+    listener = indexing.listen()
+    own_entered: list[Arrival] = []
+    own = CountsOwn(database, own_entered)
+    remote = RemoteIndex(listener.getsockname(), own, lambda: installation.is_alone)
+    installation = Installation(database, remote, own_entered)
+    with serving(database, listener):
+        try:
+            yield installation
+        finally:
+            remote.end(open_for("THIS"))
