@@ -3,11 +3,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from imaging_store.instances import FileInstanceStore
 from service_runtime.database import Database
-from tests.integration.dicom_listener.dicomweb_process import DicomWebProcess
+from tests.integration.dicom_listener.dicomweb_process import DicomWebProcess, post
+from tests.integration.dicom_listener.dicomweb_studies import PIXELS, file_of, slices
 from tests.integration.dicom_listener.kept_studies import KeptStudies
 from tests.integration.dicom_listener.listener import Listener
 from tests.integration.dicom_listener.reading_room import ReadingRoom
@@ -91,3 +93,21 @@ def shared_dicomweb(
         url = request.getfixturevalue("postgresql").create_database(template)
     with DicomWebProcess(folder, url) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def dicomweb(shared_dicomweb: DicomWebProcess) -> DicomWebProcess:
+    """Give that process with three studies."""
+    with shared_dicomweb.client() as admin:
+        files = []
+        for ds in slices():
+            ds.PixelData = PIXELS
+            files.append(file_of(ds))
+        assert post(admin, *files).status_code == 200
+    return shared_dicomweb
+
+
+@pytest.fixture(scope="module")
+def doctor(dicomweb: DicomWebProcess) -> httpx.Client:
+    """Log a doctor in."""
+    return dicomweb.client("doctor")

@@ -25,9 +25,9 @@ from imaging_store.schema.ingest import (
 from message_contracts.ingest import StudyConflicted, StudyReceived, StudyUpdated
 from tests.integration.dicom_listener.dicomweb_process import POSTED, body_of
 from tests.integration.dicom_listener.dicomweb_room import app_before
+from tests.integration.dicom_listener.dicomweb_studies import file_of
 from tests.integration.dicom_listener.listener import a_slice
 from tests.integration.dicom_listener.reading_room import ReadingRoom
-from tests.integration.dicom_listener.test_dicomweb_storing import file_of
 
 SUCCESS, FULL, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
 PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"

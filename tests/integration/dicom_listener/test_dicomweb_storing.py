@@ -7,15 +7,12 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
 import xxhash
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
 
 from imaging_store.schema.ingest import (
     instance,
@@ -33,26 +30,13 @@ from tests.integration.dicom_listener.dicomweb_process import (
     body_of,
     post,
 )
+from tests.integration.dicom_listener.dicomweb_studies import file_of
 from tests.integration.dicom_listener.listener import a_slice, sendable
 from tests.integration.dicom_listener.small_disk import mounted
 from tests.peers.processes import LOOPBACK, wait_until
 
 Start = Callable[..., DicomWebProcess]
 MEBIBYTE = 1024 * 1024
-
-
-def file_of(ds: Dataset, **meta: str) -> bytes:
-    """Return a Part 10 file, as other software writes it."""
-    ds.preamble, ds.file_meta = bytes(128), FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    ds.file_meta.ImplementationClassUID = "1.2.3"
-    for keyword, value in meta.items():
-        setattr(ds.file_meta, keyword, value)
-    file = BytesIO()
-    dcmwrite(file, ds, enforce_file_format=False)
-    return file.getvalue()
 
 
 @pytest.fixture
