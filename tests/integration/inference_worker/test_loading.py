@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging_store.instances import FileInstanceStore, open_instance_store
+from imaging_store.instances import FileInstanceStore
 from imaging_store.model_registry import ModelState, RegisteredModel, weights_key
 from inference_worker import loading
 from inference_worker.forward_process import Limits
@@ -26,11 +26,6 @@ from tests.readings import a_model
 
 WEIGHTS = b"weights that nobody loads"
 SHAPES = ModelReference(name="shapes", version="1.2.3")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FileInstanceStore:
-    return open_instance_store(f"file:{tmp_path / 'store'}")
 
 
 @pytest.fixture

@@ -17,16 +17,7 @@ from message_contracts.inference import InferenceCompleted, InferenceFailed
 from service_runtime.database import Database
 from service_runtime.messaging.tables import message
 from tests.integration.imaging_pixels.test_every_file import everything_of_pydicom
-from tests.integration.inference_worker.test_handlers import (
-    a_request,
-    an_instance,
-    database,
-    keep,
-    store,
-    worker,
-)
-
-__all__ = ["database", "keep", "store", "worker"]
+from tests.integration.inference_worker.requests_to_read import a_request, an_instance
 
 # Odd values of odd files make pydicom warn.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

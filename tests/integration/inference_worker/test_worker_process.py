@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,13 +58,6 @@ def environment(sqlite_url: str, models_dir: Path, tmp_path: Path) -> dict[str, 
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONPATH": str(Path(__file__).parents[3]),
     }
-
-
-@pytest.fixture
-def database(sqlite_url: str) -> Iterator[Database]:
-    opened = Database(sqlite_url)
-    yield opened
-    opened.close()
 
 
 def keep(database: Database, store_url: str, stored: Any) -> None:
