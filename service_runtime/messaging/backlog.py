@@ -12,12 +12,17 @@ FOR_THE_RELAY = delivery.c.queue.not_like(f"%{topology.BRANCH_MARK}%")
 """What a relay takes to the broker: the queues themselves, and no branch of one."""
 
 
-def next_due_at(database: Database, queues: Sequence[str] | None = None) -> float | None:
-    """Return when the next of ``queues`` (or for the relay) may be claimed; ``None``: never."""
+def next_due_at(database: Database) -> float | None:
+    """Return when the relay may claim the next delivery; ``None``: never."""
     with database.reading() as connection:
-        if queues is None:
-            return connection.execute(_NEXT_DUE).scalar()
-        return connection.execute(_NEXT_DUE_OF, {"queues": list(queues)}).scalar()
+        return connection.execute(_NEXT_DUE).scalar()
+
+
+def next_due_by_queue(database: Database, queues: Sequence[str]) -> dict[str, float]:
+    """Return when the next delivery of each of ``queues`` may be claimed, where there is any."""
+    with database.reading() as connection:
+        rows = connection.execute(_NEXT_DUE_BY_QUEUE, {"queues": list(queues)}).all()
+    return {queue: due_at for queue, due_at in rows}  # noqa: C416 - rows are not pairs to mypy
 
 
 def waiting(database: Database) -> dict[str, int]:
@@ -30,13 +35,15 @@ def waiting(database: Database) -> dict[str, int]:
 
 
 # A delivery may be claimed once it is due and nobody's lease is on it.
-_NEXT_OF_ALL = select(
-    func.min(
-        case(
-            (delivery.c.leased_until > delivery.c.due_at, delivery.c.leased_until),
-            else_=delivery.c.due_at,
-        )
+_DUE_AT = func.min(
+    case(
+        (delivery.c.leased_until > delivery.c.due_at, delivery.c.leased_until),
+        else_=delivery.c.due_at,
     )
 )
-_NEXT_DUE = _NEXT_OF_ALL.where(FOR_THE_RELAY)
-_NEXT_DUE_OF = _NEXT_OF_ALL.where(delivery.c.queue.in_(bindparam("queues", expanding=True)))
+_NEXT_DUE = select(_DUE_AT).where(FOR_THE_RELAY)
+_NEXT_DUE_BY_QUEUE = (
+    select(delivery.c.queue, _DUE_AT)
+    .where(delivery.c.queue.in_(bindparam("queues", expanding=True)))
+    .group_by(delivery.c.queue)
+)

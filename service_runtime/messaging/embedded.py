@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from uuid import uuid4
 
 import structlog
@@ -106,6 +107,9 @@ class EmbeddedConsumer:
         try:
             while not stop.is_set():
                 try:
+                    # What happened until now, it sees: only what comes later need wake it again.
+                    self._woken.clear()
+                    watch.changed()
                     if not self._take(stop):
                         self._wait(watch, stop)
                 except DatabaseUnavailable as error:
@@ -157,9 +161,11 @@ class EmbeddedConsumer:
     def _claim(self, rooms: Mapping[str, int]) -> list[Delivery]:
         """Claim what is due: of each queue no more than its room, in all no more than the most."""
         queues = [queue for queue, room in rooms.items() if room > 0]
-        self._due_at = backlog.next_due_at(self._database, queues) if queues else None
+        due_at = backlog.next_due_by_queue(self._database, queues) if queues else {}
+        self._due_at = min(due_at.values(), default=None)
         if self._due_at is None or self._due_at > time.time():
             return []
+        queues = [queue for queue in queues if due_at.get(queue, inf) <= time.time()]
         closed_s = self._gate()
         if closed_s > 0:
             self._closed_until = time.time() + closed_s
@@ -186,7 +192,6 @@ class EmbeddedConsumer:
         until = max(until, min(self._closed_until, time.time() + _LONGEST_SLEEP_S))
         while time.time() < until and not stop.is_set():
             if self._woken.wait(self._look_s or watch.interval_s) or watch.changed():
-                self._woken.clear()
                 return
 
     def _keep(self, ended: threading.Event) -> None:
