@@ -43,7 +43,7 @@ from message_contracts.overtaking import overtaking_id
 from message_contracts.topology import INFERENCE_URGENT
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
-from service_runtime.messaging import outbox
+from service_runtime.messaging import dead_letters, outbox
 from service_runtime.messaging.consumer import Effect
 from service_runtime.messaging.hastening import is_handled
 
@@ -200,15 +200,12 @@ class Worker:
             is_refusal=refused is not None,
             given=refused.given if refused else None,
         )
-        answer = envelope.leads_to(
-            failed,
-            source=SOURCE,
-            time=self.now(),
-            # A replayed request may fail for another reason, which is another answer.
-            id=derived_id(InferenceFailed.TYPE, envelope.id, outcome, reason),
-        )
 
         def effect(transaction: Transaction) -> None:
+            # Replayed, it may fail for another reason, and then as it did before: each is told.
+            times = dead_letters.times_replayed(transaction.connection, envelope.id)
+            own_id = derived_id(InferenceFailed.TYPE, envelope.id, outcome, reason, times)
+            answer = envelope.leads_to(failed, source=SOURCE, time=self.now(), id=own_id)
             outbox.send(transaction, answer)
             INFERENCES.labels(request.model.name, outcome).inc()
 

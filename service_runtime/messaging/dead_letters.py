@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from message_contracts import catalogue, topology
 from service_runtime.database import Database, Transaction
@@ -84,6 +85,18 @@ def replay(transaction: Transaction, dead_letter_id: str, *, who: str, why: str)
     message_id = str(envelope.id)
     outbox.keep(transaction, message_id, envelope.body.routing_key, found.body)
     outbox.deliver(transaction, message_id, [found.queue])
+
+
+def times_replayed(connection: Connection, message_id: UUID) -> int:
+    """Return how often a message was replayed: what it leads to now is not what it led to before.
+
+    Whoever derives the id of an answer from the request counts it in, since a replayed request may
+    come to an answer that it had once and that another has followed.
+    """
+    replayed = select(func.count()).where(
+        dead_letter.c.message_id == str(message_id), dead_letter.c.resolution == REPLAYED
+    )
+    return connection.execute(replayed).scalar_one()
 
 
 def discard(transaction: Transaction, dead_letter_id: str, *, who: str, why: str) -> None:

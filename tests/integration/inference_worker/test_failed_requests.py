@@ -197,6 +197,34 @@ def consume_until(database: Database, worker: Worker, is_done: Callable[[], bool
         thread.join()
 
 
+def test_a_request_that_fails_as_it_did_before_the_last_replay_is_answered_anew(
+    worker: Worker, keep: Callable[..., None], database: Database
+) -> None:
+    keep(an_instance())
+    with database.transaction() as transaction:
+        outbox.send(transaction, a_request())
+
+    told = []
+    for reason in ("It hung.", "It leaked.", "It hung."):
+
+        def predict(_batch: Any, why: str = reason) -> Sequence[Prediction]:
+            raise ModelSetAside(why)
+
+        failing = with_model(worker, predict=predict)
+        consume_until(database, failing, lambda: len(dead_letters.list_open(database)) == 1)
+        told.append(sorted(each.reason for each in sent(database, InferenceFailed)))
+        [letter] = dead_letters.list_open(database)
+        with database.transaction() as transaction:
+            dead_letters.replay(transaction, letter.id, who="admin", why="it is back")
+
+    said = "The model could not be run: It"
+    assert told == [
+        [f"{said} hung."],
+        [f"{said} hung.", f"{said} leaked."],
+        [f"{said} hung.", f"{said} hung.", f"{said} leaked."],
+    ]
+
+
 def test_a_model_that_hangs_is_set_aside_while_others_go_on_and_can_be_asked_again(
     worker: Worker, keep: Callable[..., None], database: Database
 ) -> None:
