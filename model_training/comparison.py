@@ -29,7 +29,7 @@ class Inputs:
     folds: IntArray
     """Of every row, by whose scores it is judged; ``ONLY_LEARNED`` rows are not judged."""
     model: FloatArray
-    """Scores ``[n, classes]`` of networks that have not learned from the row."""
+    """Probabilities ``[n, classes]`` of networks that have not learned from the row."""
     features: FloatArray | None
     """Pooled features of the frozen backbone; ``None`` where it had no weights to come with."""
     thumbnails: FloatArray

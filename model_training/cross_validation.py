@@ -106,24 +106,38 @@ def trained(run: Run, learned: DataSet, validation: DataSet | None, name: str) -
     return Trained(network, tuple(history))
 
 
+@dataclass(frozen=True)
+class OutOfFold:
+    """What the networks of a cross-validation said of rows that they have not learned from."""
+
+    scores: FloatArray
+    """Of every train row, by the network that has not seen its fold, ``[n, classes]``."""
+    on_validation: tuple[FloatArray, ...]
+    """Of the validation rows, by the network of each fold."""
+
+
 def out_of_fold_scores(
     run: Run, learned: DataSet, validation: DataSet | None, folds: IntArray
-) -> FloatArray:
+) -> OutOfFold:
     """Return for every row the scores of the network that has not seen its fold.
 
-    Each is trained as the shipped one is, and stopped by the same validation rows, none of which
-    are among those it is judged by.
+    Each is trained as the shipped one is, and stopped and calibrated by the same validation rows,
+    none of which are among those it is judged by.
     """
     found = np.zeros((len(learned.rows), len(run.recipe.classes)))
+    on_validation = []
     for fold in np.unique(folds):
         held_out = np.flatnonzero(folds == fold)
         rest = learned.only(np.flatnonzero(folds != fold))
         network = trained(run, rest, validation, f"fold-{fold + 1}").network
         found[held_out] = scores(network, learned.pictures[held_out])
+        on_validation.append(
+            found[:0] if validation is None else scores(network, validation.pictures)
+        )
         right = np.mean(found[held_out].argmax(axis=1) == learned.labels[held_out])
         run.reporter.line(f"fold-{fold + 1}: accuracy out of fold {right:.4f}")
         keras.backend.clear_session()
-    return found
+    return OutOfFold(found, tuple(on_validation))
 
 
 def frozen_backbone_features(run: Run, data: DataSet) -> FloatArray:

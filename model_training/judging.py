@@ -8,16 +8,19 @@ import numpy.typing as npt
 
 from inference_worker.evaluate import figures
 from model_training.baselines import ONLY_LEARNED, thumbnails
-from model_training.calibration import best_temperature, calibrated_out_of_fold, uncertain_below
-from model_training.comparison import Inputs, compare, source_confound
-from model_training.cross_validation import (
-    Run,
-    out_of_fold_scores,
+from model_training.calibration import (
+    Calibration,
+    Held,
+    calibrated_by_the_rest,
+    calibrated_out_of_fold,
+    fit_calibration,
+    uncertain_below,
 )
+from model_training.comparison import Inputs, compare, source_confound
+from model_training.cross_validation import OutOfFold, Run, out_of_fold_scores
 from model_training.data_set import DataSet, TextArray
 from model_training.fitting import scores
 from model_training.folds import grouped_folds
-from model_training.linear_head import softmax
 from model_training.splitting import Part
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,7 +52,7 @@ class Judged:
     """What the card is made from: figures, and the rows behind the first of them."""
 
     metrics: dict[str, Any]
-    temperature: float
+    calibration: Calibration
     uncertain_below: float
     primary: str
     """The key of the figures that say most: cross-validated, or on the part that judges."""
@@ -74,32 +77,48 @@ def with_folds(data: DataSet, parts: TextArray, fold_count: int, seed: int) -> P
     return Parted(data, parts, folds)
 
 
-def judge(run: Run, parted: Parted, network: Any, out_of_fold: FloatArray | None) -> Judged:
+def judge(run: Run, parted: Parted, network: Any, out_of_fold: OutOfFold | None) -> Judged:
     """Calibrate the final network and measure it.
 
-    With a cross-validation, temperature and threshold come from its scores, out of fold; without,
-    from the validation rows. The part that judges is the test rows, or where the data have none,
-    the validation rows, which have then been looked at; the card says so.
+    The validation rows calibrate it, together with the scores out of fold of a cross-validation,
+    whose networks are calibrated in the same way. The figures of the validation part are then of
+    rows that the rest of it has calibrated. The threshold comes from the cross-validation; without
+    one, from the validation rows. The part that judges is the test rows, or where the data have
+    none, the validation rows, which have then been looked at; the card says so.
     """
     data, recipe = parted.data, run.recipe
     found = scores(network, data.pictures)
     learned, validation = parted.rows(Part.TRAIN), parted.rows(Part.VALIDATION)
     test = parted.rows(Part.TEST)
+    own = Held(found[validation], data.labels[validation])
+    others: tuple[Held, ...] = ()
+    honest = None
     if out_of_fold is not None and parted.folds is not None:
-        temperature = best_temperature(out_of_fold, data.labels[learned])
-        honest = calibrated_out_of_fold(out_of_fold, data.labels[learned], parted.folds)
-        threshold = uncertain_below(honest, data.labels[learned], recipe.uncertain_target)
+        held = Held(out_of_fold.scores, data.labels[learned])
+        others = tuple(held.only(parted.folds == fold) for fold in np.unique(parted.folds))
+        of_each = [Held(each, own.labels) for each in out_of_fold.on_validation]
+        honest = calibrated_out_of_fold(held, parted.folds, of_each)
+    calibration = fit_calibration(own, others)
+    crossed = calibrated_by_the_rest(own, data.groups[validation], others, run.seed)
+    if honest is None:
+        threshold = uncertain_below(crossed, own.labels, recipe.uncertain_target)
     else:
-        temperature = best_temperature(found[validation], data.labels[validation])
-        honest = None
-        calibrated = softmax(found[validation] / temperature)
-        threshold = uncertain_below(calibrated, data.labels[validation], recipe.uncertain_target)
-    probabilities = softmax(found / temperature)
+        threshold = uncertain_below(honest, data.labels[learned], recipe.uncertain_target)
+    probabilities = calibration.probabilities(found)
+    probabilities[validation] = crossed
 
     def on(rows: IntArray, these: FloatArray) -> dict[str, Any]:
         return figures(data.labels[rows], these, data.groups[rows], recipe.labels, threshold)
 
-    metrics: dict[str, Any] = {"temperature": round(temperature, 4)}
+    metrics: dict[str, Any] = {
+        "calibration": {
+            "temperature": round(calibration.temperature, 4),
+            "offsets": {
+                label: round(float(offset), 4)
+                for label, offset in zip(recipe.labels, calibration.offsets, strict=True)
+            },
+        }
+    }
     primary, rows, shown = "validation", validation, probabilities[validation]
     if len(validation):
         metrics["validation"] = on(validation, shown)
@@ -109,14 +128,14 @@ def judge(run: Run, parted: Parted, network: Any, out_of_fold: FloatArray | None
     if honest is not None and parted.folds is not None:
         primary, rows, shown = "cross_validation", learned, honest
         metrics["cross_validation"] = {"folds": int(parted.folds.max()) + 1} | on(learned, honest)
-    metrics |= _worth(run, parted, found, out_of_fold)
-    return Judged(metrics, temperature, threshold, primary, rows, shown)
+    metrics |= _worth(run, parted, probabilities, honest)
+    return Judged(metrics, calibration, threshold, primary, rows, shown)
 
 
 def _worth(
     run: Run, parted: Parted, found: FloatArray, out_of_fold: FloatArray | None
 ) -> dict[str, Any]:
-    """Compare with baselines, on the folds and on the part that judges."""
+    """Compare probabilities with baselines, on the folds and on the part that judges."""
     run.reporter.line("comparing with a thumbnail and with frozen features")
     data = parted.data
     features = data.features
@@ -155,13 +174,13 @@ def judge_left_out(run: Run, network: Any, judged: Judged, known: DataSet, other
     if not len(unknown):
         return {}
     other = other.only(unknown)
-    probabilities = softmax(scores(network, other.pictures) / judged.temperature)
+    probabilities = judged.calibration.probabilities(scores(network, other.pictures))
     names, threshold = run.recipe.labels, judged.uncertain_below
     found = figures(other.labels, probabilities, other.groups, names, threshold)
     return found | {"sources": sorted(set(other.sources))}
 
 
-def cross_validated(run: Run, parted: Parted) -> FloatArray | None:
+def cross_validated(run: Run, parted: Parted) -> OutOfFold | None:
     """Return the scores out of fold of the train rows; ``None`` without cross-validation."""
     if parted.folds is None:
         return None

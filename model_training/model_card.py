@@ -50,6 +50,7 @@ def model_card(recipe: Recipe, description: ModelDescription, metrics: Figures) 
         _comparisons(metrics),
         _confound(metrics["source_confound"]),
         _left_out(metrics["left_out_rows"]),
+        _calibration(metrics),
         _threshold(metrics),
         _explanation(description),
     ]
@@ -180,22 +181,22 @@ def _figures(part: str, metrics: Figures) -> str:
         "cross_validation": (
             "## Figures by cross-validation\n\n"
             f"Patient-grouped, {figures.get('folds')} folds over the train split: every picture was"
-            " judged by a network that had seen no picture of its patient, at a temperature that"
-            " the other folds chose."
+            " judged by a network that had seen no picture of its patient, and that was calibrated"
+            " as the shipped one is, by the validation part and the other folds."
         ),
         "test": (
             "## Figures on the test part\n\n"
             "None of these pictures, and none of their patients, had a say in the training, the"
-            " version kept, the temperature or the threshold."
+            " version kept, the calibration or the threshold."
         ),
         "validation": (
             "## Figures on the validation part\n\n"
-            "None of these pictures was learned from"
+            "None of these pictures was learned from. They calibrate the network; here each fifth"
+            " of their patients is calibrated by the rest."
             + (
-                ", but they chose the version, the temperature or the threshold: the figures"
-                " flatter a little."
+                " They chose the version or the threshold: the figures flatter a little."
                 if data["validation_chose"]
-                else " and none chose anything."
+                else ""
             )
         ),
     }[part]
@@ -299,15 +300,33 @@ def _threshold(metrics: Figures) -> str:
     uncertain = metrics[metrics["primary"]]["uncertain"]
     crossed = "cross_validation" in metrics
     on = "out of fold" if crossed else f"on the {metrics['primary']} part"
-    chose = "these same out-of-fold scores" if crossed else "the validation part"
+    chose = "these same out-of-fold probabilities" if crossed else "the validation part"
     right = uncertain["accuracy_of_the_rest"]
     rest = "nothing is left" if right is None else f"{right:.3f} of the rest are right"
     return (
         "## Uncertain\n\n"
-        f"Scores are divided by the temperature {metrics['temperature']:.2f} before the softmax."
-        f" Below a probability of {uncertain['below']:.2f} the finding is `Uncertain`: {on}"
+        f"Below a probability of {uncertain['below']:.2f} the finding is `Uncertain`: {on}"
         f" that is {uncertain['share']:.0%} of the pictures, and {rest}."
-        f" Temperature and threshold were chosen on {chose}."
+        f" The threshold was chosen on {chose}."
+    )
+
+
+def _calibration(metrics: Figures) -> str:
+    found = metrics["calibration"]
+    offsets = ", ".join(f"{label} {offset:+.2f}" for label, offset in found["offsets"].items())
+    more = (
+        "the validation part and the scores out of fold, each network with offsets of its own"
+        if "cross_validation" in metrics
+        else "the validation part"
+    )
+    return (
+        "## Calibration\n\n"
+        f"Scores are divided by the temperature {found['temperature']:.2f}, and each class's offset"
+        f" is added before the softmax: {offsets} (bias-corrected temperature scaling, Alexandari"
+        " et al., ICML 2020). How sure networks of this recipe are was learned from"
+        f" {more}; which classes this one leans to, from the validation part alone, for that"
+        " differs from network to network. Both are part of the weights. They hold where the"
+        " classes are as frequent as in these data."
     )
 
 

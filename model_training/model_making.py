@@ -33,7 +33,7 @@ from model_training.judging import (
     with_folds,
 )
 from model_training.model_card import CONFUSION, CURVES, RELIABILITY, model_card
-from model_training.networks import kernels_of, unmoved_kernels, with_temperature
+from model_training.networks import kernels_of, unmoved_kernels, with_calibration
 from model_training.plots import draw_confusion, draw_curves, draw_reliability
 from model_training.recipe import InvalidRecipe, Recipe, faults_of
 from model_training.splitting import Part
@@ -197,7 +197,7 @@ def _write(
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
     weights = output / WEIGHTS
-    with_temperature(final.network, judged.temperature).save(weights)
+    with_calibration(final.network, judged.calibration).save(weights)
     recipe, count = run.recipe, metrics["data"]["learned_from"]
     description = describe(
         recipe, sha256_of(weights), count, short_metrics(metrics), judged.uncertain_below

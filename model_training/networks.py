@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from model_training.architectures import BACKBONES, build_backbone, from_config
+from model_training.calibration import Calibration
 from model_training.recipe import FineTuning
 
 FloatArray = npt.NDArray[np.float64]
 
 
 SCORES_LAYER = "scores"
+CALIBRATION_LAYER = "temperature"
+"""Its name from when it had no offsets yet: networks that are kept half-way are read by it."""
 DROPOUT = 0.3
 NORMALIZATION_MOMENTUM = 0.9
 """Statistics follow the last ten batches or so: radiographs differ from ImageNet, and a run is a
@@ -35,7 +38,7 @@ def build_network(how: FineTuning, class_count: int, weights: Path | None) -> An
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(base.outputs[0])
     dropped = keras.layers.Dropout(DROPOUT, name="dropout")(pooled)
     scores = keras.layers.Dense(class_count, name=SCORES_LAYER)(dropped)
-    calibrated = keras.layers.Rescaling(1.0, name="temperature")(scores)
+    calibrated = keras.layers.Rescaling(1.0, name=CALIBRATION_LAYER)(scores)
     probabilities = keras.layers.Softmax(name="probabilities")(calibrated)
     return keras.Model(base.inputs[0], probabilities, name="countersign")
 
@@ -46,19 +49,21 @@ def pooled_features_of(network: Any) -> Any:
 
 
 def scores_of(network: Any) -> Any:
-    """Return the part of the network that ends at the scores before temperature and softmax."""
+    """Return the part of the network that ends at the scores before calibration and softmax."""
     return keras.Model(network.input, network.get_layer(SCORES_LAYER).output)
 
 
-def with_temperature(network: Any, temperature: float) -> Any:
-    """Return the same network with its scores divided by ``temperature`` before the softmax.
+def with_calibration(network: Any, calibration: Calibration) -> Any:
+    """Return the same network whose scores are calibrated before the softmax.
 
-    Guo et al., On Calibration of Modern Neural Networks (2017): it changes no ranking of classes.
+    The calibration is a layer of the network, so that whoever runs it needs to know of none. Which
+    places a heat map shows for a class it leaves as they were: it scales their gradient alike.
     """
     config = network.get_config()
     for layer in config["layers"]:
-        if layer["name"] == "temperature":
-            layer["config"]["scale"] = 1.0 / temperature
+        if layer["name"] == CALIBRATION_LAYER:
+            layer["config"]["scale"] = calibration.slope
+            layer["config"]["offset"] = calibration.offsets.tolist()
     return from_config(config, network.get_weights())
 
 

@@ -8,11 +8,13 @@ import pytest
 import tensorflow as tf
 
 from model_training.architectures import BACKBONES, UnfitBackboneWeights, build_backbone
+from model_training.calibration import Calibration
 from model_training.networks import (
     build_network,
     kernels_of,
+    scores_of,
     unmoved_kernels,
-    with_temperature,
+    with_calibration,
 )
 from model_training.recipe import Architecture, FineTuning
 
@@ -75,12 +77,27 @@ def test_weights_come_with_the_backbone_and_nothing_has_moved_yet(
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_temperature_changes_how_sure_and_not_what() -> None:
+def test_a_calibration_changes_probabilities_as_it_says() -> None:
     network = build_network(how("mobilenet_v2"), 4, None)
     pictures = np.random.default_rng(1).uniform(-1, 1, (3, 64, 64, 3)).astype(np.float32)
+    calibration = Calibration(0.5, np.array([0.75, -0.5, 0.25, -0.5]))
 
-    sharp = np.log(network(pictures).numpy())
-    soft = np.log(with_temperature(network, 2.0)(pictures).numpy())
+    scores = scores_of(network)(pictures).numpy().astype(np.float64)
+    calibrated = with_calibration(network, calibration)
 
-    spread = sharp - sharp.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(soft - soft.mean(axis=1, keepdims=True), spread / 2, atol=1e-5)
+    assert np.ptp(scores) > 0
+    np.testing.assert_allclose(
+        calibrated(pictures).numpy(), calibration.probabilities(scores), atol=1e-5
+    )
+    np.testing.assert_allclose(scores_of(calibrated)(pictures).numpy(), scores, atol=1e-5)
+
+
+def test_a_calibrated_network_is_the_same_after_it_was_kept(tmp_path: Path) -> None:
+    network = build_network(how("mobilenet_v2"), 3, None)
+    calibrated = with_calibration(network, Calibration(1.5, np.array([2.0, -1.0, -1.0])))
+    pictures = np.zeros((1, 64, 64, 3), np.float32)
+
+    calibrated.save(tmp_path / "weights.keras")
+    read = keras.saving.load_model(tmp_path / "weights.keras", compile=False)
+
+    np.testing.assert_array_equal(read(pictures).numpy(), calibrated(pictures).numpy())

@@ -94,7 +94,13 @@ def test_a_recipe_becomes_a_folder_that_the_worker_loads_and_that_a_domain_fits(
     assert metrics["kernels_moved"] == metrics["kernel_count"] == 3
     assert card.startswith("**Not for clinical use")
     assert "difference to the 12 x 12 thumbnail" in card
-    assert "and none chose anything" in card
+    assert "here each fifth of their patients is calibrated by the rest" in card
+    assert "They chose" not in card
+    offsets = metrics["calibration"]["offsets"]
+    assert set(offsets) == set(folder.description.labels)
+    assert sum(offsets.values()) == pytest.approx(0, abs=1e-3)
+    assert f"the temperature {metrics['calibration']['temperature']:.2f}" in card
+    assert all(f"{label} {offset:+.2f}" in card for label, offset in offsets.items())
     (prediction,) = Predictor(folder).predict(np.zeros((1, SIDE, SIDE), dtype=np.uint8))
     assert len(prediction.probabilities) == 4
     in_folder = {each.name for each in output.iterdir()}
