@@ -17,13 +17,17 @@ from imaging_store.schema.ingest import (
 from tests.integration.dicom_listener.kept_studies import NOW, KeptStudies, a_purge, days_ago
 
 
+def be_killed_after_marking(kept: KeptStudies, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(Purge, "remove_marked", lambda _: 0)
+        a_purge(kept).some()
+
+
 def test_who_is_killed_after_marking_leaves_what_the_next_one_removes(
     kept: KeptStudies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.add("1.1")
-    with monkeypatch.context() as killed:
-        killed.setattr(Purge, "remove_marked", lambda _: 0)
-        a_purge(kept).some()
+    be_killed_after_marking(kept, monkeypatch)
     assert kept.purged() == {"1.1.1", "1.1.2"}
     assert len(kept.files()) == 2
 
@@ -37,9 +41,7 @@ def test_who_is_killed_after_removing_leaves_nothing_that_stops_the_next_one(
     kept: KeptStudies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.add("1.1")
-    with monkeypatch.context() as killed:
-        killed.setattr(Purge, "remove_marked", lambda _: 0)
-        a_purge(kept).some()
+    be_killed_after_marking(kept, monkeypatch)
     for key in kept.files():
         (kept.store.root / key).unlink()
 
@@ -100,9 +102,7 @@ def test_what_comes_again_before_its_file_has_gone_stays(
     kept.receive_duplicate("1.1", "1.1.1", days_ago(41), b"other")
     rows = {row.key: row.digest for row in kept.rows(duplicate_instance)}
     [(key, digest)] = rows.items()
-    with monkeypatch.context() as killed:
-        killed.setattr(Purge, "remove_marked", lambda _: 0)
-        a_purge(kept).some()
+    be_killed_after_marking(kept, monkeypatch)
 
     assert put_back(kept.database, kept.store, key, ("1.1.1", digest), NOW)
     a_purge(kept).remove_marked()
