@@ -2,8 +2,8 @@
 
 Bytes go to a file without a name, are fsynced, then linked to their place, and the directory is
 fsynced. A process that dies leaves nothing. Where a file system has no files without names (NFS),
-and for what replaces an older file, the bytes go to a locked file in the folder ``incoming``:
-what nobody has locked there was left by the dead, and `discard_unfinished` removes it.
+and while one replaces an older file, it is a locked file in the folder ``incoming``: what nobody
+has locked there was left by the dead, and `discard_unfinished` removes it.
 """
 
 import errno
@@ -44,10 +44,11 @@ class UnfinishedFile:
     def __init__(
         self, incoming: Path, directories: "Directories", *, is_replacing: bool = False
     ) -> None:
+        self._incoming = incoming
         self._directories = directories
         self._is_replacing = is_replacing
         self._name: str | None = None
-        self._descriptor = -1 if is_replacing else _open_unnamed(incoming)
+        self._descriptor = _open_unnamed(incoming)
         if self._descriptor < 0:
             self._name, self._descriptor = _create(incoming)
         self._writer = BlockWriter(self._descriptor, directories.blocks)
@@ -104,14 +105,22 @@ class UnfinishedFile:
     def link(self, parent: int, name: str, tail_bytes: int = 0) -> None:
         """Give what is durable its name in an open directory, as `publish` does."""
         if self._is_replacing and self._name is not None:
-            os.rename(self._name, name, dst_dir_fd=parent)
-            self._name = None
+            self._replace(parent, name)
             return
         # Without the descriptor of a directory Python would link the symbolic link itself.
         try:
             os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
         except FileExistsError:
-            _keep_anew(parent, name, self._descriptor, tail_bytes)
+            if self._is_replacing:
+                self._replace(parent, name)
+            else:
+                _keep_anew(parent, name, self._descriptor, tail_bytes)
+
+    def _replace(self, parent: int, name: str) -> None:
+        if self._name is None:
+            self._name = _link_locked(self._incoming, self._descriptor)
+        os.rename(self._name, name, dst_dir_fd=parent)
+        self._name = None
 
     def discard(self) -> None:
         """Leave nothing but what was published."""
@@ -251,10 +260,26 @@ def _open_unnamed(folder: Path) -> int:
         raise _as_ours(error) from error
 
 
+def _new_name(folder: Path) -> str:
+    return f"{folder}/{secrets.token_hex(12)}"
+
+
+def _link_locked(folder: Path, descriptor: int) -> str:
+    """Give a file that has no name one in ``folder``; it is locked before anybody sees it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    name = _new_name(folder)
+    parent = _open_directory(str(folder))
+    try:
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
+    finally:
+        os.close(parent)
+    return name
+
+
 def _create(folder: Path) -> tuple[str, int]:
     """Create a locked file in ``folder``."""
     while True:
-        name = f"{folder}/{secrets.token_hex(12)}"
+        name = _new_name(folder)
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         except OSError as error:

@@ -331,3 +331,36 @@ def test_a_directory_that_somebody_else_made_is_synced_before_anything_is_promis
     synced.clear()
     store.put_artifact("instances/a/c.dcm", b"data set")
     assert store.root not in synced
+
+
+def test_an_artifact_that_cannot_replace_another_leaves_it_as_it_was(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_artifact("a/b", b"first")
+    discarded: list[int] = []
+
+    def rename(*_args: object, **_directories: object) -> None:
+        # A living writer's stays.
+        discarded.append(store.discard_unfinished())
+        raise OSError(errno.EIO, "it fails")
+
+    monkeypatch.setattr(os, "rename", rename)
+
+    with pytest.raises(OSError, match="it fails"):
+        store.put_artifact("a/b", b"second")
+
+    assert discarded == [0]
+    assert store.read("a/b") == b"first"
+    assert incoming(store) == []
+
+
+def test_artifacts_are_kept_where_every_file_has_a_name(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable_files, "_open_unnamed", lambda _folder: -1)
+
+    for content in (b"first", b"second"):
+        store.put_artifact("a/b", content)
+
+        assert store.read("a/b") == content
+        assert incoming(store) == []
