@@ -2,10 +2,11 @@
 
 ``python -m bench.ingest`` prints JSON; ``--instances --rounds --associations`` make it short. All
 take turns in one run on one file system, in a first round that is not measured and so many that
-are; figures are medians, ratios medians of the ratios within a round. Every program of DCMTK runs
-with ``TCP_NODELAY=1``; what the default environment gives stands beside. storescp syncs and indexes
-nothing: it is a ceiling, not a peer. Throughput and CPU are of storescu as sender, latency of a
-sender of our own over a raw socket, one process for each association.
+are; figures are medians, ratios medians of the ratios within a round. Each is begun anew for its
+turn and sent some instances before it is measured, because it would run for months. Every program
+of DCMTK runs with ``TCP_NODELAY=1``; what the default environment gives stands beside. storescp
+syncs and indexes nothing: it is a ceiling, not a peer. Throughput and CPU are of storescu as
+sender, latency of a sender of our own over a raw socket, one process for each association.
 """
 
 import argparse
@@ -29,6 +30,7 @@ IDLE_ASSOCIATIONS = 16
 _IDLE_S = 10
 _MEGABYTE = 1_000_000
 _LATENCY_INSTANCES = 160
+_WARMING_INSTANCES = 400
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Bench:
         self._work = work
         self._rounds = rounds
         self._places = 0
+        self._warming = draw(CT, work / "warming", _WARMING_INSTANCES, 8, series=2)
 
     def place(self) -> Path:
         """Return a new folder."""
@@ -110,6 +113,7 @@ class Bench:
         for round_ in range(self._rounds + 1):
             for name, start in receivers().items():
                 with start(self.place(), environment) as receiver:
+                    send(self._warming, receiver, associations, environment)
                     before = receiver.cpu_s()
                     seconds = send(folders, receiver, associations, environment)
                     cpu_s = receiver.cpu_s() - before
