@@ -239,6 +239,31 @@ def test_every_way_to_end_with_a_softmax_gives_the_networks_own_probabilities(
     assert all(each.cam.shape == (8, 8) for each in predictor.predict(pictures))
 
 
+def test_a_calibration_in_the_network_leaves_the_heat_map_of_a_class_as_it_was(
+    tiny: Path, tmp_path: Path
+) -> None:
+    scores, offsets = keras.layers.Dense(4), [2.0, -1.0, 0.5, -1.5]
+    plain = a_network(lambda pooled: keras.layers.Softmax()(scores(pooled)))
+    calibrated = keras.Model(
+        plain.input,
+        keras.layers.Softmax()(keras.layers.Rescaling(0.5, offsets)(plain.layers[-1].input)),
+    )
+    pictures, _ = drawn_pictures(3, seed=6)
+    before = Predictor(load_model_folder(saved(plain, tiny, tmp_path / "before")))
+
+    after = Predictor(load_model_folder(saved(calibrated, tiny, tmp_path / "after")))
+
+    expected = np.sqrt(before.classify(pictures)) * np.exp(offsets)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(after.classify(pictures), expected, atol=1e-6)
+    for place in range(4):
+        maps = zip(before.explain(pictures, place), after.explain(pictures, place), strict=True)
+        for old, new in maps:
+            np.testing.assert_allclose(new.cam, old.cam, atol=1e-5)
+    for each in after.predict(pictures):
+        assert each.cam.shape == (8, 8)
+
+
 def test_a_network_without_softmax_is_refused(tiny: Path, tmp_path: Path) -> None:
     network = a_network(keras.layers.Dense(4, activation="sigmoid"))
 
