@@ -33,12 +33,6 @@ PROBES = {
 """Accuracy of a linear head on frozen features, and of one on a thumbnail, known beforehand."""
 
 
-MISCALIBRATED = {
-    "skin-lesion": "0.050 by cross-validation, where chance gives up to 0.028",
-}
-"""Of which it is known, and said in their cards, that their probabilities are a little off."""
-
-
 def metrics_of(folder: ModelFolder) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder.path / "metrics.json").read_text(encoding="utf-8"))
     return found
@@ -95,11 +89,7 @@ def test_it_beats_what_was_known_before_on_the_validation_part(folder: ModelFold
     assert compared["model_minus_thumbnail"]["lower"] > 0
 
 
-def test_its_calibration_error_is_no_more_than_chance(
-    request: pytest.FixtureRequest, folder: ModelFolder
-) -> None:
-    if reason := MISCALIBRATED.get(folder.description.name):
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_its_calibration_error_is_no_more_than_chance(folder: ModelFolder) -> None:
     metrics = metrics_of(folder)
     parts = [metrics[part] for part in ("cross_validation", "validation")]
     known = [each for each in parts if "calibrated_ece_limit" in each]
