@@ -102,6 +102,9 @@ class Models:
                     due = False
                 except TransientError as error:
                     _LOG.warning("models.not_looked_at", error=log.describe(error))
+                except Exception as error:  # noqa: BLE001
+                    # Without this thread studies would wait for their models for ever.
+                    _LOG.exception("models.not_looked_at", exc_info=error)
                 self._wake.wait(LOOK_S)
         finally:
             watch.close()
@@ -132,7 +135,10 @@ class Models:
         for each in missing:
             # A daemon: a network that hangs while it is loaded keeps no worker from leaving.
             threading.Thread(
-                target=self._load, args=(each,), name=f"loads {each.reference.name}", daemon=True
+                target=self._load,
+                args=(each, seen),
+                name=f"loads {each.reference.name}",
+                daemon=True,
             ).start()
         _let_go(gone)
 
@@ -167,7 +173,8 @@ class Models:
             return reference in self._on_demand
         return reference.name in self._names
 
-    def _load(self, registered: RegisteredModel) -> None:
+    def _load(self, registered: RegisteredModel, seen: Any) -> None:
+        """Load a model that was wanted when the registry was in the state ``seen``."""
         reference = registered.reference
         keys = {
             "model": reference.name,
@@ -194,7 +201,9 @@ class Models:
             self._due = True
             came_late = self._closed
             if loaded is None:
-                self._unusable[reference] = f"cannot be used: {reason}"
+                # Else it may have been repaired after this loading began, and is tried anew.
+                if seen == self._seen:
+                    self._unusable[reference] = f"cannot be used: {reason}"
             elif not came_late:
                 self._loaded[reference] = loaded
         self._wake.set()

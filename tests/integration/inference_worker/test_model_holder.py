@@ -171,11 +171,13 @@ def test_nothing_is_loaded_twice_while_it_is_being_loaded(bench: Bench) -> None:
     ask(models, FIRST)
     models.refresh()
     ask(models, FIRST)
+    # So that the registry is looked at again.
+    ask(models, SECOND)
     models.refresh()
     bench.let_go_on.set()
     settle(models)
 
-    assert bench.loads == ["1.0.0"]
+    assert sorted(bench.loads) == ["1.0.0", "1.1.0"]
 
 
 def test_one_that_hangs_while_it_is_loaded_keeps_no_other_waiting(
@@ -303,6 +305,48 @@ def test_a_broken_model_is_refused_by_the_field_and_the_others_serve_on(
     add(database, THIRD)
     settle(models)
     assert models.of(FIRST)
+
+
+def test_what_is_repaired_while_it_is_being_loaded_is_tried_anew(
+    bench: Bench, database: Database
+) -> None:
+    bench.hanging.add("1.0.0")
+    bench.broken.add("1.0.0")
+    models = bench.models()
+    ask(models, FIRST)
+    models.refresh()
+    add(database, THIRD)
+    models.refresh()
+    bench.let_go_on.set()
+    wait_until(lambda: bench.told, what="it is told of")
+    bench.broken.clear()
+    settle(models)
+
+    assert models.of(FIRST)
+    assert bench.loads == ["1.0.0", "1.0.0"]
+
+
+def test_the_registry_is_looked_at_again_after_an_error_that_nobody_foresaw(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, stop, looks = bench.models(), threading.Event(), []
+    refresh = models.refresh
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            raise RuntimeError("nobody foresaw it")
+        refresh()
+
+    monkeypatch.setattr(models, "refresh", look)
+    models._asked_for.add(FIRST)
+    thread = threading.Thread(target=models.follow, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: FIRST in models._loaded, what="the model")
+    finally:
+        stop.set()
+        thread.join(timeout=30)
 
 
 def test_while_the_store_is_away_what_is_held_serves_on(bench: Bench, database: Database) -> None:
