@@ -29,6 +29,7 @@ from inference_worker import (
     secondary_capture,
     structured_report,
 )
+from inference_worker.__main__ import LOOK_S
 from inference_worker.forward_process import USUAL_LIMITS
 from inference_worker.handlers import Worker
 from inference_worker.model_folder import ModelFolder
@@ -87,7 +88,7 @@ class Ward:
         consuming = threading.Thread(
             target=messaging.consume,
             args=({INFERENCE_URGENT: handling, INFERENCE_ROUTINE: handling}, stop),
-            kwargs={"at_once": AT_ONCE},
+            kwargs={"at_once": AT_ONCE, "look_s": LOOK_S},
         )
         consuming.start()
         self._stack.callback(consuming.join)

@@ -40,6 +40,8 @@ from service_runtime.telemetry import log
 
 NAME = "inference_worker"
 REGISTER_ONLY = "--register-only"
+LOOK_S = 0.05
+"""How often to look for new requests: little beside the second that a reading takes."""
 
 _LOG = structlog.get_logger()
 
@@ -100,6 +102,7 @@ def serve(service: Service[WorkerSettings]) -> None:
             # One more for urgent studies: none waits for a long routine one to end.
             at_once=AtOnce(settings.studies_at_once + 1, of_later_queues=settings.studies_at_once),
             handler_deadline_s=settings.inference_deadline_s,
+            look_s=LOOK_S,
         )
     finally:
         models.close()

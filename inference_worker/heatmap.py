@@ -6,7 +6,7 @@ source is covered by text. The source alone is drawn at the same size, to be sho
 """
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -30,6 +30,9 @@ STRONGEST_TINT = 0.55
 RGB_DIMENSIONS = 3
 WHITE, DIM, WARNING = (255, 255, 255), (170, 170, 170), (255, 210, 60)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+_SIZES_KEPT = 4
+"""Words that are the same below every picture are written once for its size: beside a busy network
+each call of OpenCV waits for its turn with the interpreter."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -78,9 +81,7 @@ class Heatmap:
         whole[middle:rows, width:] = cv2.applyColorMap(
             _reduced(self.level, rows - middle, half), _color_tables()[0]
         )
-        aside = whole[rows:, width:]
-        _write(aside, 0, "Above: the source,", DIM)
-        _write(aside, 1, "and the heat map alone", DIM)
+        whole[rows:, width:] = _aside_strip(len(strip), half)
         return whole
 
     @property
@@ -91,10 +92,8 @@ class Heatmap:
     @cached_property
     def source(self) -> Picture:
         """The source, of the overlay's size; gray where it is."""
-        plain = _strip(self._width, *self.shown.shape[2:])
-        _write(plain, 0, AI_DISCLAIMER, WHITE)
-        _write(plain, 1, "Source as the model was given it", WHITE)
-        return np.vstack([_widened(self.shown, self._width), plain])
+        strip = _source_strip(self._width, *self.shown.shape[2:])
+        return np.vstack([_widened(self.shown, self._width), strip])
 
     @property
     def _width(self) -> int:
@@ -195,28 +194,55 @@ def _line_rows(columns: int) -> int:
     return max(8, round(columns * LEGEND_LINE_PER_COLUMN))
 
 
-def _legend_strip(columns: int, legend: Legend) -> Picture:
+@lru_cache(maxsize=_SIZES_KEPT)
+def _source_strip(columns: int, *samples: int) -> Picture:
+    strip = _strip(columns, *samples)
+    _write(strip, 0, AI_DISCLAIMER, WHITE)
+    _write(strip, 1, "Source as the model was given it", WHITE)
+    return strip
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def _aside_strip(rows: int, columns: int) -> Picture:
+    strip = np.zeros((rows, columns, RGB_DIMENSIONS), dtype=np.uint8)
+    _write(strip, 0, "Above: the source,", DIM)
+    _write(strip, 1, "and the heat map alone", DIM)
+    return strip
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def _empty_legend_strip(columns: int) -> Picture:
     strip = _strip(columns, RGB_DIMENSIONS)
     _write(strip, 0, AI_DISCLAIMER, WARNING)
+    scale = np.linspace(0, 255, columns // 3).round().astype(np.intp)
+    _bar(strip, 3, _color_tables()[0][scale, 0])
+    return strip
+
+
+def _legend_strip(columns: int, legend: Legend) -> Picture:
+    strip = _empty_legend_strip(columns).copy()
     text = legend.finding
     if legend.finding != legend.explained_class:
         text = f"{legend.finding}; colors explain: {legend.explained_class}"
     _write(strip, 1, text, WHITE)
     bar = np.full(columns // 3, WHITE[0], dtype=np.uint8)
     bar[round(len(bar) * legend.probability) :] = WHITE[0] // 5
-    _bar(strip, 2, np.repeat(bar[:, np.newaxis], 3, axis=1), f"{legend.probability:.1%}")
-    scale = np.linspace(0, 255, columns // 3).round().astype(np.intp)
-    _bar(strip, 3, _color_tables()[0][scale, 0], f"Grad-CAM 0 to 1, {legend.model}")
+    _bar(strip, 2, np.repeat(bar[:, np.newaxis], 3, axis=1))
+    _write(strip, 2, f"{legend.probability:.1%}", DIM, _after_bar(strip))
+    _write(strip, 3, f"Grad-CAM 0 to 1, {legend.model}", DIM, _after_bar(strip))
     return strip
 
 
-def _bar(strip: Picture, line: int, colors: Picture, text: str) -> None:
-    """Draw a row of colors as a bar on a line of the strip, and words to the right of it."""
+def _bar(strip: Picture, line: int, colors: Picture) -> None:
+    """Draw a row of colors, a third of its columns long, as a bar on a line of the strip."""
     height = len(strip) // LEGEND_LINES
     left = height // 2
     top = line * height + height // 4
     strip[top : top + height // 2, left : left + len(colors)] = colors
-    _write(strip, line, text, DIM, left + len(colors))
+
+
+def _after_bar(strip: Picture) -> int:
+    return len(strip) // LEGEND_LINES // 2 + int(strip.shape[1]) // 3
 
 
 def _write(
@@ -226,9 +252,15 @@ def _write(
     height = len(strip) // LEGEND_LINES
     left += height // 2
     plain = text.encode("ascii", "replace").decode("ascii")
-    (wide, high), _ = cv2.getTextSize(plain, FONT, 1.0, 1)
+    wide, high = _text_size(plain)
     room = strip.shape[1] - left - height // 2
     size = min(0.6 * height / high, room / max(wide, 1))
     thickness = max(1, round(1.6 * size))
     baseline = round((line + 0.78) * height)
     cv2.putText(strip, plain, (left, baseline), FONT, size, color, thickness, cv2.LINE_AA)
+
+
+@lru_cache(maxsize=256)
+def _text_size(plain: str) -> tuple[int, int]:
+    (wide, high), _ = cv2.getTextSize(plain, FONT, 1.0, 1)
+    return int(wide), int(high)
