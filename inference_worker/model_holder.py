@@ -1,6 +1,7 @@
 """The models that a worker holds, kept in step with the registry while it runs."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,8 +31,9 @@ class ModelUnavailable(PermanentError):
 class StillLoading(Postponed):
     """The model is being loaded; meanwhile others read."""
 
-    def __init__(self) -> None:
-        super().__init__("the model is being loaded", LOOK_S)
+    def __init__(self, for_s: float = 0.0) -> None:
+        # Where it takes long, many may wait: each is heard of less often.
+        super().__init__("the model is being loaded", max(LOOK_S, for_s / 4))
 
 
 @dataclass
@@ -50,7 +52,8 @@ class Models:
     told: Callable[[RegisteredModel, str | None], None]
     """Is told of every loading: why it failed, or that it did not."""
     _loaded: dict[ModelReference, LoadedModel] = field(default_factory=dict)
-    _loading: set[ModelReference] = field(default_factory=set)
+    _loading: dict[ModelReference, float] = field(default_factory=dict)
+    """Since when (monotonic)."""
     _unusable: dict[ModelReference, str] = field(default_factory=dict)
     _asked_for: set[ModelReference] = field(default_factory=set)
     """By messages since the registry was looked at last."""
@@ -79,8 +82,8 @@ class Models:
             found = self._loaded.get(reference)
             if found is not None:
                 return found
-            if reference in self._loading:
-                raise StillLoading
+            if (began := self._loading.get(reference)) is not None:
+                raise StillLoading(time.monotonic() - began)
             unusable = self._unusable.get(reference)
             if unusable is None:
                 self._asked_for.add(reference)
@@ -133,14 +136,26 @@ class Models:
             self._seen, self._due = seen, False
             missing, gone = self._take_in(registered)
         for each in missing:
-            # A daemon: a network that hangs while it is loaded keeps no worker from leaving.
-            threading.Thread(
-                target=self._load,
-                args=(each, seen),
-                name=f"loads {each.reference.name}",
-                daemon=True,
-            ).start()
+            self._begin_to_load(each, seen)
         _let_go(gone)
+
+    def _begin_to_load(self, registered: RegisteredModel, seen: Any) -> None:
+        # A daemon: a network that hangs while it is loaded keeps no worker from leaving.
+        thread = threading.Thread(
+            target=self._load,
+            args=(registered, seen),
+            name=f"loads {registered.reference.name}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _LOG.warning(
+                "model.not_loaded", error=log.describe(error), model=registered.reference.name
+            )
+            with self._lock:
+                self._loading.pop(registered.reference, None)
+                self._due = True
 
     def close(self) -> None:
         """Let go of every model."""
@@ -161,8 +176,8 @@ class Models:
         for reference in asked_for - wanted.keys():
             self._unusable.setdefault(reference, "is not installed on this worker.")
         here = self._loaded.keys() | self._unusable.keys()
-        missing = [wanted[each] for each in wanted.keys() - here - self._loading]
-        self._loading |= {each.reference for each in missing}
+        missing = [wanted[each] for each in wanted.keys() - here - self._loading.keys()]
+        self._loading |= {each.reference: time.monotonic() for each in missing}
         if wanted.keys() - here:
             return missing, []
         return missing, [self._loaded.pop(each) for each in self._loaded.keys() - wanted.keys()]
@@ -188,7 +203,7 @@ class Models:
         except TransientError as error:
             _LOG.warning("model.not_loaded", error=log.describe(error), **keys)
             with self._lock:
-                self._loading.discard(reference)
+                self._loading.pop(reference, None)
                 # Not at once: what is away may be so for a while.
                 self._due = True
             return
@@ -197,7 +212,7 @@ class Models:
             reason = log.describe(error)
             _LOG.error("model.set_aside", reason=reason, **keys)
         with self._lock:
-            self._loading.discard(reference)
+            self._loading.pop(reference, None)
             self._due = True
             came_late = self._closed
             if loaded is None:

@@ -279,6 +279,31 @@ def test_a_message_for_another_version_has_it_loaded_and_kept(
     assert bench.closed == ["1.1.0"]
 
 
+def test_a_loading_that_takes_long_is_asked_after_less_often() -> None:
+    assert StillLoading(for_s=2).delay_s == pytest.approx(1)
+    assert StillLoading(for_s=600).delay_s == pytest.approx(150)
+
+
+def test_a_loading_that_cannot_begin_for_want_of_threads_begins_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = bench.models()
+    with suppress(StillLoading):
+        models.of(FIRST)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread_is_left)
+        models.refresh()
+
+    models.refresh()
+    settle(models)
+
+    assert models.of(FIRST)
+
+
+def _no_thread_is_left(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_what_was_never_installed_is_a_reason(bench: Bench) -> None:
     models = bench.asked_for(THIRD)
 
