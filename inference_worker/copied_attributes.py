@@ -38,6 +38,7 @@ _ENUMERATED = {
     "TypeOfPatientID": {"TEXT", "RFID", "BARCODE"},
     "UniversalEntityIDType": {"DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500"},
 }
+_ALWAYS_ASCII = frozenset({"AS", "CS", "DA", "DS", "TM", "UI"})
 _MAY_REPEAT = {"OtherPatientNames", "PhysiciansOfRecord"}
 _GREATEST_LENGTH = {"SH": 16, "LO": 64, "DS": 16, "UT": 2**16}
 _PATTERNS = {
@@ -131,11 +132,11 @@ def _tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
 def _values(source: Dataset, keyword: str) -> tuple[str, ...] | None:
     """Return the values as text, empty ones left out; ``None`` where they cannot be read."""
     # By its tag: to look up a keyword takes longer than to look up an element.
-    tag, _ = _tag_and_vr(keyword)
+    tag, vr = _tag_and_vr(keyword)
     if tag not in source:
         return ()
     try:
-        value = _undeclared_text(source, tag)
+        value = _undeclared_text(source, tag, vr)
         if value is None:
             value = source[tag].value
         items = value if isinstance(value, MultiValue | list) else [value]
@@ -146,13 +147,20 @@ def _values(source: Dataset, keyword: str) -> tuple[str, ...] | None:
     return tuple(texts) if any(texts) else ()
 
 
-def _undeclared_text(source: Dataset, tag: BaseTag) -> str | list[str] | None:
-    """Read text outside ASCII as UTF-8 where no character set is declared and it is that."""
+def _undeclared_text(source: Dataset, tag: BaseTag, vr: str) -> str | list[str] | None:
+    """Read text that no character set is declared for: such a VR has none, or the source.
+
+    Outside ASCII, that of a source is read as UTF-8 where it is that.
+    """
     raw: object = source.get_item(tag)
-    if not isinstance(raw, RawDataElement) or source.get("SpecificCharacterSet"):
+    if not isinstance(raw, RawDataElement):
+        return None
+    # As it stands: to have pydicom make a value of it, and text of that, takes much longer.
+    is_plain = vr in _ALWAYS_ASCII and raw.VR in {vr, None}
+    if not is_plain and source.get("SpecificCharacterSet"):
         return None
     try:
-        text = (raw.value or b"").decode("utf-8")
+        text = (raw.value or b"").decode("ascii" if is_plain else "utf-8")
     except UnicodeDecodeError:
         return None
     return text.split("\\") if "\\" in text else text

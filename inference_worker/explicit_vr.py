@@ -58,8 +58,8 @@ def element(tag: int, vr: str, value: object) -> bytes:
         return _with_header(tag, vr, struct.pack("<d", value))
     if vr == "US":
         return _with_header(tag, vr, struct.pack("<H", value))
-    if vr == "OB" and isinstance(value, bytes):
-        return _with_header(tag, vr, value + b"\0" * (len(value) % 2))
+    if vr == "OB" and isinstance(value, bytes | memoryview):
+        return _with_header(tag, vr, value, b"\0" * (len(value) % 2))
     raise ValueError(f"no element of VR {vr} is written here")
 
 
@@ -117,7 +117,7 @@ def _element(found: DataElement) -> bytes:
     elif vr in _ASCII or vr in _UNICODE:
         value = _text(found.value, vr)
     elif vr == "OB" and isinstance(found.value, bytes):
-        value = found.value + b"\0" * (len(found.value) % 2)
+        return _with_header(found.tag, vr, found.value, b"\0" * (len(found.value) % 2))
     elif vr == "US" and isinstance(found.value, int):
         value = struct.pack("<H", found.value)
     else:
@@ -125,9 +125,9 @@ def _element(found: DataElement) -> bytes:
     return _with_header(found.tag, vr, value)
 
 
-def _with_header(tag: int, vr: str, value: bytes) -> bytes:
-    length = _LONG if vr in _LONG_LENGTH else _SHORT
-    return b"".join((_tag_and_vr_encoded(tag, vr), length.pack(len(value)), value))
+def _with_header(tag: int, vr: str, value: bytes | memoryview, padding: bytes = b"") -> bytes:
+    length = (_LONG if vr in _LONG_LENGTH else _SHORT).pack(len(value) + len(padding))
+    return b"".join((_tag_and_vr_encoded(tag, vr), length, value, padding))
 
 
 @lru_cache(maxsize=1024)

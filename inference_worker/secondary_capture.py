@@ -74,7 +74,7 @@ def make(  # noqa: PLR0913, PLR0917 - the last four tell the captures of a readi
         BitsStored=8,
         HighBit=7,
         PixelRepresentation=0,
-        PixelData=picture_rgb.tobytes(),
+        PixelData=np.ascontiguousarray(picture_rgb).data.cast("B"),
     )
     return finish(made, left_out)
 
