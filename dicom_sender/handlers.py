@@ -39,11 +39,10 @@ from message_contracts.delivery import (
 )
 from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
-from message_contracts.identifiers import derived_id
 from message_contracts.message import Message
-from service_runtime.database import Database, Transaction
+from service_runtime.database import Database
 from service_runtime.errors import PermanentError, Postponed, TransientError
-from service_runtime.messaging import outbox
+from service_runtime.messaging.answering import answer
 from service_runtime.messaging.consumer import Effect
 
 SOURCE = "dicom_sender"
@@ -284,17 +283,7 @@ class Sender:
         )
 
     def _tell(self, envelope: Envelope, message: Message) -> Effect:
-        answer = envelope.leads_to(
-            message,
-            source=SOURCE,
-            time=self.now(),
-            id=derived_id(message.TYPE, envelope.id),
-        )
-
-        def tell(transaction: Transaction) -> None:
-            outbox.send(transaction, answer)
-
-        return tell
+        return lambda tx: answer(tx, envelope, message, source=SOURCE, time=self.now())
 
 
 def _is_taken(statuses: Mapping[str, int], uid: str) -> bool:

@@ -26,9 +26,8 @@ from message_contracts.delivery import (
     ResourceOutcome,
 )
 from message_contracts.envelope import Envelope
-from message_contracts.identifiers import derived_id
 from service_runtime.database import Database, Transaction
-from service_runtime.messaging import outbox
+from service_runtime.messaging.answering import answer
 from service_runtime.messaging.consumer import Effect
 
 SOURCE = "fhir_bridge"
@@ -89,10 +88,7 @@ class Bridge:
             outcomes=self._refused_outcomes(requested, reason),
             reason=reason,
         )
-        leads_to = envelope.leads_to(
-            failed, source=SOURCE, time=self.now(), id=derived_id("report.failed", envelope.id)
-        )
-        return lambda tx: outbox.send(tx, leads_to)
+        return lambda tx: answer(tx, envelope, failed, source=SOURCE, time=self.now())
 
     def _pdf(self, report: SignedReport) -> bytes:
         """Return the PDF of this version: the one that is kept, where there is one."""
@@ -138,8 +134,7 @@ class Bridge:
         delivered = ReportDelivered(
             case_id=requested.case_id, case_version=requested.case_version, outcomes=outcomes
         )
-        own_id = derived_id("report.delivered", envelope.id)
-        outbox.send(tx, envelope.leads_to(delivered, source=SOURCE, time=self.now(), id=own_id))
+        answer(tx, envelope, delivered, source=SOURCE, time=self.now())
 
     def _keep_refusal(self, requested: ReportRequested, refusal: EhrRefused) -> None:
         kept: dict[str, Any] = {

@@ -31,7 +31,6 @@ from inference_worker.results import LoadedModel, Results, make_results
 from inference_worker.served_model import ModelSetAside
 from inference_worker.study_reading import StudyReading, read_study
 from message_contracts.envelope import Envelope
-from message_contracts.identifiers import derived_id
 from message_contracts.inference import (
     InferenceCompleted,
     InferenceFailed,
@@ -43,7 +42,7 @@ from message_contracts.overtaking import overtaking_id
 from message_contracts.topology import INFERENCE_URGENT
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
-from service_runtime.messaging import dead_letters, outbox
+from service_runtime.messaging.answering import answer
 from service_runtime.messaging.consumer import Effect
 from service_runtime.messaging.hastening import is_handled
 
@@ -145,16 +144,10 @@ class Worker:
             for name, result in results.items()
         ]
         completed = _completed(request, made, keys, study)
-        answer = envelope.leads_to(
-            completed,
-            source=SOURCE,
-            time=self.now(),
-            id=derived_id(InferenceCompleted.TYPE, envelope.id),
-        )
 
         def effect(transaction: Transaction) -> None:
             transaction.connection.execute(transaction.database.insert_new(result_object), rows)
-            outbox.send(transaction, answer)
+            answer(transaction, envelope, completed, source=SOURCE, time=self.now())
             INFERENCES.labels(request.model.name, "completed").inc()
 
         return effect
@@ -202,11 +195,7 @@ class Worker:
         )
 
         def effect(transaction: Transaction) -> None:
-            # Replayed, it may fail for another reason, and then as it did before: each is told.
-            times = dead_letters.times_replayed(transaction.connection, envelope.id)
-            own_id = derived_id(InferenceFailed.TYPE, envelope.id, outcome, reason, times)
-            answer = envelope.leads_to(failed, source=SOURCE, time=self.now(), id=own_id)
-            outbox.send(transaction, answer)
+            answer(transaction, envelope, failed, source=SOURCE, time=self.now())
             INFERENCES.labels(request.model.name, outcome).inc()
 
         return effect

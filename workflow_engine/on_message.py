@@ -203,7 +203,11 @@ def _delivery_answered(
     failure = body.reason if isinstance(body, AttachmentFailed | ReportFailed) else None
     state = DeliveryState.DELIVERED if failure is None else DeliveryState.FAILED
     # What has been delivered stays delivered, whichever answer comes last.
-    if before.state in {state, DeliveryState.DELIVERED, DeliveryState.REJECTED}:
+    if before.state in {DeliveryState.DELIVERED, DeliveryState.REJECTED}:
+        return
+    # Once withdrawn, it goes on telling why it failed: a PACS may still show it.
+    is_told = failure == before.reason or before.rejected_at is not None
+    if before.state is state is DeliveryState.FAILED and is_told:
         return
     deliveries.settle(connection, case.id, before, (state, failure), occasion.at)
     history.append(

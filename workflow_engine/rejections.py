@@ -94,7 +94,12 @@ def rejection_answered(
         if before.rejected_at is None:
             # The doctor agrees by now: it is shown rightly.
             return
-        state, reason = DeliveryState.FAILED, f"it still shows what is rejected: {body.reason}"
+        state, reason = (
+            DeliveryState.FAILED,
+            f"it still shows what is rejected: {body.reason}"[:500],
+        )
+        if (state, reason) == (before.state, before.reason):
+            return
     elif body.sop_instance_uids:
         state, reason = DeliveryState.REJECTED, None
     else:
@@ -102,8 +107,7 @@ def rejection_answered(
         state, reason = before.state, before.reason
         if reason == _FOLLOWS:
             reason = _NOTHING_SENT
-    became = (state, reason and reason[:500])
-    deliveries.settle(connection, case.id, before, became, occasion.at)
+    deliveries.settle(connection, case.id, before, (state, reason), occasion.at)
     details = {
         "destination": body.destination,
         "version_answered": body.case_version,

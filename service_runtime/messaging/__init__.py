@@ -12,5 +12,5 @@ A service's main, in both forms::
         run_service("workflow_engine", WorkflowSettings, serve)
 
 A handler returns the effect that its message has; within the effect, ``outbox.send(transaction,
-envelope.leads_to(…))`` sends what follows from it.
+envelope.leads_to(…))`` sends what follows from it, and ``answering.answer`` what it was asked for.
 """

@@ -88,11 +88,7 @@ def replay(transaction: Transaction, dead_letter_id: str, *, who: str, why: str)
 
 
 def times_replayed(connection: Connection, message_id: UUID) -> int:
-    """Return how often a message was replayed: what it leads to now is not what it led to before.
-
-    Whoever derives the id of an answer from the request counts it in, since a replayed request may
-    come to an answer that it had once and that another has followed.
-    """
+    """Return how often a message was replayed: each time it may lead to something else."""
     replayed = select(func.count()).where(
         dead_letter.c.message_id == str(message_id), dead_letter.c.resolution == REPLAYED
     )

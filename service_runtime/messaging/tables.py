@@ -71,6 +71,8 @@ dead_letter = Table(
     Column("resolved_by", String(200)),
     Column("resolution", String(20)),
     Column("why", Text),
+    # Whoever answers a message asks how often that was replayed.
+    Index("ix_dead_letter_message_id", "message_id"),
     # One open dead letter per queue and message, however often the broker tells of it.
     Index(
         "uq_dead_letter_open",

@@ -114,6 +114,32 @@ def test_every_way_of_failing_is_a_dead_letter_with_its_reason_whose_replay_deli
     assert "Jörg" not in (tmp_path / "sender.log").read_text()
 
 
+def test_a_failure_that_comes_back_after_another_one_is_told_anew(
+    run: Callable[..., RunningSender], database: Database
+) -> None:
+    statuses = iter((0xA900, 0xA900, 0xC000, 0xC000, 0xA900, 0xA900))
+    with a_pacs(lambda _event: next(statuses)) as port:
+        sender = run(at(port))
+        sender.ask("archive")
+
+        told = []
+        for times in (1, 2, 3):
+            sender.wait_for(AttachmentFailed, "archive", times=times)
+            told.append(sorted(each.reason for each in sender.told(AttachmentFailed, "archive")))
+            [letter] = dead_letters.list_open(database)
+            with database.transaction() as transaction:
+                dead_letters.replay(transaction, letter.id, who="test", why="it was changed")
+
+    refused, not_understood = (
+        f"archive did not take 2 of 2 instances: {code}" for code in ("0xA900", "0xC000")
+    )
+    assert told == [
+        [refused],
+        [refused, not_understood],
+        [refused, refused, not_understood],
+    ]
+
+
 def test_warnings_are_a_delivery(run: Callable[..., RunningSender], database: Database) -> None:
     received: list[str] = []
 

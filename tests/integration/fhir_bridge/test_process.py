@@ -16,7 +16,7 @@ from message_contracts import catalogue
 from message_contracts.delivery import ReportDelivered, ReportFailed, ReportRequested
 from message_contracts.envelope import Envelope
 from service_runtime.database import Database
-from service_runtime.messaging import outbox
+from service_runtime.messaging import dead_letters, outbox
 from service_runtime.messaging.tables import dead_letter, delivery, message
 from tests.integration.fhir_bridge.signed_case import keep_case, keep_pictures
 from tests.peers.fhir import FhirServer
@@ -123,3 +123,22 @@ def test_a_refused_report_becomes_a_dead_letter_and_is_told(
         [letter] = connection.execute(select(dead_letter)).all()
     assert letter.reason == answer.reason
     assert "Mustermann" not in process.log.read_text()
+
+
+def test_a_report_that_is_refused_as_before_the_last_replay_is_told_anew(
+    process: ServerProcess, database: Database, ehr: FhirServer
+) -> None:
+    ehr.answer_next(422)
+    process.start()
+    request(database)
+
+    told = []
+    for next_status in (413, 422, 422):
+        [letter] = wait_until(lambda: dead_letters.list_open(database), what="the dead letter")
+        told.append(sorted(answer.reason for answer in answers(database)))
+        ehr.answer_next(next_status)
+        with database.transaction() as tx:
+            dead_letters.replay(tx, letter.id, who="admin", why="the EHR was changed")
+
+    invalid, too_large = (f"the EHR refused with {code}: invalid" for code in (422, 413))
+    assert told == [[invalid], [too_large, invalid], [too_large, invalid, invalid]]

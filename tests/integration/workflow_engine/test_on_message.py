@@ -278,6 +278,28 @@ def test_what_a_destination_answers_stands_beside_the_case(reading_room: Ward) -
     assert reading_room.case(UID) == before
 
 
+def test_the_case_says_what_it_failed_for_last(reading_room: Ward) -> None:
+    before = reading_room.case(UID)
+    reasons = ["it refuses the SOP class", "it is full", "it refuses the SOP class"]
+
+    shown = []
+    for reason in reasons:
+        reading_room.deliver(AttachmentFailed(**an_answer(reason=reason)))
+        shown.append(the_delivery(reading_room))
+
+    assert shown == [("FAILED", reason) for reason in reasons]
+    assert reading_room.case(UID) == before
+
+
+def test_the_same_failure_once_more_is_no_news(reading_room: Ward) -> None:
+    reading_room.deliver(AttachmentFailed(**an_answer(reason="it is full")))
+    before = the_history(reading_room)
+
+    reading_room.deliver(AttachmentFailed(**an_answer(reason="it is full")))
+
+    assert the_history(reading_room) == before
+
+
 def test_what_was_delivered_stays_delivered(reading_room: Ward) -> None:
     reading_room.deliver(AttachmentDelivered(**an_answer()))
 

@@ -19,6 +19,7 @@ from message_contracts.destination import PacsDestination
 from message_contracts.identifiers import case_id_of
 from service_runtime.database import Database
 from tests.workflow_journey import Ward, a_model
+from workflow_engine.case import Trigger
 from workflow_engine.commands import (
     Decision,
     RejectionReason,
@@ -65,6 +66,13 @@ def delivery(ward: Ward, destination: str) -> tuple[str, str | None]:
             )
         ).one()
     return row.state, row.reason
+
+
+def answers_in_history(ward: Ward) -> int:
+    """Count what destinations have answered."""
+    with ward.database.reading() as connection:
+        triggers = connection.execute(select(history.c.trigger)).scalars().all()
+    return triggers.count(Trigger.DELIVERY_ANSWERED)
 
 
 def delivered(ward: Ward, destination: str = Release.AI_ANALYZED) -> None:
@@ -331,3 +339,34 @@ def test_a_note_that_fails_is_told_and_its_replay_too(analyzed: Ward) -> None:
     assert failed[0] == DeliveryState.FAILED
     assert failed[1].startswith("it still shows what is rejected: the archive did not take")
     assert delivery(analyzed, Release.AI_ANALYZED) == (DeliveryState.REJECTED, None)
+
+
+def test_a_note_that_fails_otherwise_when_it_is_replayed_says_so(analyzed: Ward) -> None:
+    delivered(analyzed)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+
+    shown = []
+    for reason in ("it is full", "it is away", "it is away", "it is full"):
+        answered(analyzed, reason=reason)
+        shown.append((delivery(analyzed, Release.AI_ANALYZED)[1], answers_in_history(analyzed)))
+
+    still = "it still shows what is rejected"
+    assert shown == [
+        (f"{still}: it is full", 2),
+        (f"{still}: it is away", 3),
+        (f"{still}: it is away", 3),
+        (f"{still}: it is full", 4),
+    ]
+
+
+def test_results_that_fail_late_leave_the_reason_why_they_are_still_shown(analyzed: Ward) -> None:
+    delivered(analyzed, Release.AI_ANALYZED)
+    verify_as_doctor(analyzed.desk, analyzed.request(UID, "doctor"), OVERRIDE)
+    answered(analyzed, reason="it is away")
+
+    withdrawn(analyzed)
+
+    assert delivery(analyzed, Release.AI_ANALYZED) == (
+        DeliveryState.FAILED,
+        "it still shows what is rejected: it is away",
+    )
