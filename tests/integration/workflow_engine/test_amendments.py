@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
 
-from imaging_store.schema.workflow import signature
-from message_contracts.case import CaseStatus, Release
+from message_contracts.case import CaseStatus
 from message_contracts.delivery import ReportRequested
 from message_contracts.destination import PacsDestination
-from service_runtime.database import Database
-from tests.workflow_journey import Ward, a_model
-from workflow_engine.commands import Words, reject
-from workflow_engine.reasons import RejectionReason
+from tests.integration.workflow_engine.signed_case import AT_EVERY_SIGNATURE, REJECT, UID, in_force
+from tests.workflow_journey import Ward
+from workflow_engine.commands import reject
 from workflow_engine.refusals import IllegalTransition
 
-UID = "1.2.826.0.1.1"
-REJECT = Words(RejectionReason.WRONG_PATIENT, "Not hers.")
-DESTINATIONS = tuple(
-    PacsDestination(name=rule, ae_title="PACS", host="127.0.0.1", port=104, release=rule)
-    for rule in Release
-)
-
 
 @pytest.fixture
-def ward(database: Database) -> Ward:
-    ward = Ward(database, DESTINATIONS)
-    ward.register(a_model())
-    return ward
-
-
-@pytest.fixture
-def analyzed(ward: Ward) -> Ward:
-    ward.analyzed(UID)
-    return ward
-
-
-def rows(ward: Ward, table):
-    with ward.database.reading() as connection:
-        return connection.execute(select(table)).all()
-
-
-def in_force(ward: Ward, version: int = 1) -> set[str]:
-    return {
-        row.stage
-        for row in rows(ward, signature)
-        if row.voided_at is None and row.case_version == version
-    }
+def destinations() -> tuple[PacsDestination, ...]:
+    return AT_EVERY_SIGNATURE
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from imaging_store.migrations import upgrade
 from imaging_store.schema.workflow import cases, destination_delivery, hold, signature
 from message_contracts.case import CaseStatus, Release, Stage
 from message_contracts.delivery import AttachmentRequested, ReportRequested
-from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from message_contracts.identifiers import case_id_of
 from message_contracts.intake import ConflictDecision
 from service_runtime.database import Database
+from tests.integration.workflow_engine.signed_case import AT_EVERY_SIGNATURE, UID
 from tests.workflow_journey import Ward, a_model
 from workflow_engine.audit import verify
 from workflow_engine.commands import (
@@ -41,11 +41,6 @@ from workflow_engine.reasons import DecisionReason, HoldReleaseReason, Rejection
 from workflow_engine.refusals import Refusal
 from workflow_engine.signing import Decision
 
-UID = "1.2.826.0.1.1"
-DESTINATIONS = tuple(
-    PacsDestination(name=rule, ae_title="PACS", host="127.0.0.1", port=104, release=rule)
-    for rule in Release
-)
 # Few people of several roles each, so that one person tries to sign twice.
 PEOPLE = st.sampled_from(["Ada", "Bea", "Cleo", "Dora"])
 ROLES = st.sampled_from(list(Stage))
@@ -83,7 +78,7 @@ class AnySequence(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         url = f"sqlite:///{self.folder / 'any.sqlite3'}"
         upgrade(url)
-        self.ward = Ward(Database(url), DESTINATIONS)
+        self.ward = Ward(Database(url), AT_EVERY_SIGNATURE)
         self.ward.register(a_model())
         for version in range(1, 5):
             self.ward.receive(UID, version, modality="MR" if version == 3 else "DX")

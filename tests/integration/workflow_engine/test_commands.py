@@ -5,15 +5,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
 
 from imaging_store.schema.workflow import destination_delivery, intervention, signature
-from message_contracts.case import CaseStatus, Release, Stage
+from message_contracts.case import CaseStatus, Stage
 from message_contracts.delivery import ReportRequested
 from message_contracts.destination import PacsDestination
 from message_contracts.identifiers import case_id_of
-from service_runtime.database import Database
-from tests.workflow_journey import Ward, a_model
+from tests.integration.workflow_engine.signed_case import (
+    AT_EVERY_SIGNATURE,
+    REJECT,
+    UID,
+    in_force,
+    rows,
+)
+from tests.workflow_journey import Ward
 from workflow_engine.commands import (
     Request,
     Verification,
@@ -25,7 +30,7 @@ from workflow_engine.commands import (
     send_back,
     verify_as_doctor,
 )
-from workflow_engine.reasons import HoldReleaseReason, RejectionReason, ReturnReason
+from workflow_engine.reasons import HoldReleaseReason, ReturnReason
 from workflow_engine.refusals import (
     IllegalTransition,
     NothingToAgreeWith,
@@ -38,41 +43,14 @@ from workflow_engine.refusals import (
 )
 from workflow_engine.signing import Decision
 
-UID = "1.2.826.0.1.1"
 AGREE = Verification(Decision.AGREE)
 RETURN = Words(ReturnReason.FINDING_QUESTIONED, "Look again.")
-REJECT = Words(RejectionReason.WRONG_PATIENT, "Not hers.")
 RELEASE = Words(HoldReleaseReason.IDENTITY_CONFIRMED, "Asked the ward.")
-DESTINATIONS = tuple(
-    PacsDestination(name=rule, ae_title="PACS", host="127.0.0.1", port=104, release=rule)
-    for rule in Release
-)
 
 
 @pytest.fixture
-def ward(database: Database) -> Ward:
-    ward = Ward(database, DESTINATIONS)
-    ward.register(a_model())
-    return ward
-
-
-@pytest.fixture
-def analyzed(ward: Ward) -> Ward:
-    ward.analyzed(UID)
-    return ward
-
-
-def rows(ward: Ward, table):
-    with ward.database.reading() as connection:
-        return connection.execute(select(table)).all()
-
-
-def in_force(ward: Ward, version: int = 1) -> set[str]:
-    return {
-        row.stage
-        for row in rows(ward, signature)
-        if row.voided_at is None and row.case_version == version
-    }
+def destinations() -> tuple[PacsDestination, ...]:
+    return AT_EVERY_SIGNATURE
 
 
 def test_three_people_make_a_report(analyzed: Ward) -> None:

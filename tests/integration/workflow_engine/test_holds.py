@@ -21,9 +21,8 @@ from message_contracts.intake import (
     ConflictUnsettled,
     UnsettledReason,
 )
-from service_runtime.database import Database
 from service_runtime.messaging.tables import delivery
-from tests.workflow_journey import Ward, a_model
+from tests.workflow_journey import Ward
 from workflow_engine.audit import verify
 from workflow_engine.commands import (
     COMMAND_LINE,
@@ -55,10 +54,8 @@ KEEP, REPLACE, EXCLUDE = ConflictDecision
 
 
 @pytest.fixture
-def ward(database: Database) -> Ward:
-    ward = Ward(database, DESTINATIONS)
-    ward.register(a_model())
-    return ward
+def destinations() -> tuple[PacsDestination, ...]:
+    return DESTINATIONS
 
 
 @pytest.fixture

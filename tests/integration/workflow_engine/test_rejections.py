@@ -17,8 +17,8 @@ from message_contracts.delivery import (
 )
 from message_contracts.destination import PacsDestination
 from message_contracts.identifiers import case_id_of
-from service_runtime.database import Database
-from tests.workflow_journey import Ward, a_model
+from tests.integration.workflow_engine.signed_case import AT_EVERY_SIGNATURE, UID
+from tests.workflow_journey import Ward
 from workflow_engine.case import Trigger
 from workflow_engine.commands import (
     Decision,
@@ -31,22 +31,14 @@ from workflow_engine.commands import (
     verify_as_doctor,
 )
 
-UID = "1.2.826.0.1.1"
 CASE = case_id_of(UID)
 RESULTS = (f"{UID}.1.901", f"{UID}.1.902")
 OVERRIDE = Verification(Decision.OVERRIDE, finding="Normal")
-DESTINATIONS = tuple(
-    PacsDestination(name=rule, ae_title="PACS", host="127.0.0.1", port=104, release=rule)
-    for rule in Release
-)
 
 
 @pytest.fixture
-def analyzed(database: Database) -> Ward:
-    ward = Ward(database, DESTINATIONS)
-    ward.register(a_model())
-    ward.analyzed(UID)
-    return ward
+def destinations() -> tuple[PacsDestination, ...]:
+    return AT_EVERY_SIGNATURE
 
 
 def rejected(ward: Ward) -> list[tuple[str, int, tuple[str, ...]]]:
