@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import cv2
 import structlog
+import xxhash
 from prometheus_client import Counter
 
 from imaging_pixels.decode import frame_count
@@ -135,12 +136,11 @@ class Worker:
         contents = {name: result.content for name, result in results.items()}
         contents["heatmap.png"] = heatmap_png(made.heatmap)
         contents["source.png"] = source_png(made.heatmap)
-        digests = {name: hashlib.sha256(each).hexdigest() for name, each in contents.items()}
         folder = _folder(request, model)
-        keys = {name: _key(folder, name, digest) for name, digest in digests.items()}
+        keys = {name: _key(folder, name, each) for name, each in contents.items()}
         self.store.put_artifacts({keys[name]: content for name, content in contents.items()})
         rows = [
-            self._row(request, made, result) | {"key": keys[name], "sha256": digests[name]}
+            self._row(request, made, result) | {"key": keys[name]}
             for name, result in results.items()
         ]
         completed = _completed(request, made, keys, study)
@@ -213,6 +213,7 @@ class Worker:
             "model_name": made.reading.model.name,
             "model_version": made.reading.model.version,
             "made_at": self.now(),
+            "sha256": hashlib.sha256(result.content).hexdigest(),
         }
 
 
@@ -220,15 +221,15 @@ def _folder(request: InferenceRequested, model: LoadedModel) -> str:
     """Return where the store keeps what came of a reading; other weights, another place."""
     described = model.description
     return (
-        f"results/{request.case_id}/v{request.case_version}/"
+        f"results/{request.case_id}/v{request.case_version}-"
         f"{described.name}-{described.version}-{model.weights_sha256[:12]}"
     )
 
 
-def _key(folder: str, name: str, sha256: str) -> str:
+def _key(folder: str, name: str, content: bytes) -> str:
     """Return where a file lies: other content never takes its place."""
     stem, _, suffix = name.rpartition(".")
-    return f"{folder}/{stem}-{sha256[:12]}.{suffix}"
+    return f"{folder}/{stem}-{xxhash.xxh3_64_hexdigest(content)}.{suffix}"
 
 
 def _completed(
