@@ -29,7 +29,7 @@ class ModelUnavailable(PermanentError):
 
 
 class StillLoading(Postponed):
-    """The model is being loaded; meanwhile others read."""
+    """The model is being loaded, for so many seconds by now; meanwhile others read."""
 
     def __init__(self, for_s: float = 0.0) -> None:
         # Where it takes long, many may wait: each is heard of less often.
