@@ -8,6 +8,7 @@ from sqlalchemy import String, Table
 from dicom_listener.identity import birth_date
 from dicom_listener.instance_header import InstanceHeader
 from dicom_listener.open_associations import OpenAssociation
+from dicom_listener.study_progress import Progress
 from imaging_store.instances import Kept
 from imaging_store.schema.ingest import instance, study
 
@@ -34,14 +35,14 @@ class Arrival(NamedTuple):
     """It was sent with DIMSE priority HIGH."""
 
 
-def study_row(arrival: Arrival) -> dict[str, Any]:
-    """Return the row of the study that this instance is the first of."""
-    return study_attributes(arrival) | {
-        "study_instance_uid": arrival.header.study_instance_uid,
-        "opened_at": arrival.at,
-        "pending_since": arrival.at,
-        "quiet_until": arrival.at + arrival.quiet_period,
-        "version": 0,
+def study_row(first: Arrival, progress: Progress) -> dict[str, Any]:
+    """Return the row of the study that an instance is the first of, and that has come so far."""
+    return study_attributes(first) | {
+        "study_instance_uid": first.header.study_instance_uid,
+        "opened_at": first.at,
+        "pending_since": progress.pending_since,
+        "quiet_until": progress.quiet_until,
+        "version": progress.version,
     }
 
 

@@ -14,7 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from imaging_store.schema.ingest import open_association
 from service_runtime.database import Database, Transaction
@@ -33,7 +33,7 @@ class OpenAssociation:
     calling_ae_title: str
     process: str
     study_instance_uid: str = ""
-    """Which study its row holds open; empty while it has none."""
+    """Which study its row holds open, after all that was answered for; empty while it has none."""
 
 
 def open_for(calling_ae_title: str) -> OpenAssociation:
@@ -61,18 +61,24 @@ def _host() -> str:
 
 
 def hold_open(
-    transaction: Transaction, sent: Iterable[tuple[OpenAssociation, str]], at: datetime
+    transaction: Transaction, sent: Iterable[tuple[OpenAssociation, str, datetime]]
 ) -> None:
-    """Have associations hold open what they have just sent to, and nothing else any more."""
-    moved = [
-        (association, study_instance_uid)
-        for association, study_instance_uid in sent
-        if association.study_instance_uid != study_instance_uid
-    ]
+    """Have associations hold open what they have sent to last, and nothing else any more.
+
+    ``sent`` has association, study and moment of each instance, in the order in which they came.
+    """
+    holds: dict[str, str] = {}
+    moved: dict[str, tuple[OpenAssociation, str, datetime]] = {}
+    for each in sent:
+        association, study_instance_uid, _ = each
+        held = holds.get(association.id, association.study_instance_uid)
+        if held != study_instance_uid:
+            holds[association.id] = study_instance_uid
+            moved[association.id] = each
     if not moved:
         return
     # Of a commit that failed nobody knows whether it left a row.
-    _remove(transaction, [association for association, _ in moved])
+    _remove(transaction, moved)
     _ADD.run(
         transaction,
         [
@@ -83,21 +89,22 @@ def hold_open(
                 "study_instance_uid": study_instance_uid,
                 "since": at,
             }
-            for association, study_instance_uid in moved
+            for association, study_instance_uid, at in moved.values()
         ],
     )
-    transaction.after_commit(partial(_moved, moved))
-
-
-def _moved(moved: list[tuple[OpenAssociation, str]]) -> None:
-    for association, study_instance_uid in moved:
-        association.study_instance_uid = study_instance_uid
+    for association, study_instance_uid, _ in moved.values():
+        transaction.after_commit(partial(_note, association, study_instance_uid))
 
 
 def let_go(transaction: Transaction, associations: Sequence[OpenAssociation]) -> None:
-    """Have associations that have ended hold nothing open."""
-    if associations:
-        _remove(transaction, associations)
+    """Have associations that have ended hold nothing open; to be called when all is entered."""
+    _remove(transaction, [association.id for association in associations])
+    for association in associations:
+        transaction.after_commit(partial(_note, association, ""))
+
+
+def _note(association: OpenAssociation, study_instance_uid: str) -> None:
+    association.study_instance_uid = study_instance_uid
 
 
 def forget_dead(database: Database, now: datetime) -> None:
@@ -135,9 +142,9 @@ def _lives(process: str) -> bool:
         return False
 
 
-def _remove(transaction: Transaction, associations: Sequence[OpenAssociation]) -> None:
-    ids = [association.id for association in associations]
-    transaction.connection.execute(delete(open_association).where(open_association.c.id.in_(ids)))
+def _remove(transaction: Transaction, ids: Iterable[str]) -> None:
+    _REMOVE.run(transaction, [{"of": each} for each in sorted(ids)])
 
 
 _ADD = Change(open_association.insert())
+_REMOVE = Change(delete(open_association).where(open_association.c.id == bindparam("of")))

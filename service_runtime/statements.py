@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from psycopg2.extras import execute_batch
-from sqlalchemy import BindParameter, CompoundSelect, Dialect, Insert, Select, Update, bindparam
+from sqlalchemy import (
+    BindParameter,
+    CompoundSelect,
+    Delete,
+    Dialect,
+    Insert,
+    Select,
+    Update,
+    bindparam,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -46,9 +55,9 @@ class Lookup:
 
 
 class Change:
-    """An INSERT or UPDATE, of many rows in one round trip."""
+    """An INSERT, UPDATE or DELETE, of many rows in one round trip."""
 
-    def __init__(self, clause: Insert | Update) -> None:
+    def __init__(self, clause: Insert | Update | Delete) -> None:
         self._clause = clause
         self._compiled: dict[tuple[str, ...], _Compiled] = {}
 
@@ -110,7 +119,7 @@ class _Compiled:
 
 def _compile(
     transaction: Transaction,
-    clause: Insert | Update | Select[Any] | CompoundSelect[Any],
+    clause: Insert | Update | Delete | Select[Any] | CompoundSelect[Any],
     names: Sequence[str] | Mapping[str, object],
 ) -> _Compiled:
     dialect: Dialect = transaction.connection.dialect
@@ -124,7 +133,7 @@ def _compile(
         for parameter, name in compiled.bind_names.items()
         if (encode := parameter.type.dialect_impl(dialect).bind_processor(dialect))
     }
-    columns = [] if isinstance(clause, Insert | Update) else list(clause.selected_columns)
+    columns = [] if isinstance(clause, Insert | Update | Delete) else list(clause.selected_columns)
     decoders = [
         (place, decode)
         for place, column in enumerate(columns)

@@ -238,7 +238,7 @@ def test_an_association_holds_only_what_it_has_sent_to_last(database: Database) 
 
     for uid in ("1", "1", "2"):
         with database.transaction() as transaction:
-            open_associations.hold_open(transaction, [(association, uid)], NOON)
+            open_associations.hold_open(transaction, [(association, uid, NOON)])
         assert studies_held_open() == [uid]
 
     OwnIndex(database).end(association)
@@ -250,7 +250,7 @@ def test_what_a_transaction_did_not_keep_is_entered_again(database: Database) ->
 
     def hold_open_and_fail() -> None:
         with database.transaction() as transaction:
-            open_associations.hold_open(transaction, [(association, "1")], NOON)
+            open_associations.hold_open(transaction, [(association, "1", NOON)])
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -267,7 +267,7 @@ def test_a_row_of_which_nobody_heard_that_it_was_kept_is_entered_again(
     for _ in range(2):
         association.study_instance_uid = ""
         with database.transaction() as transaction:
-            open_associations.hold_open(transaction, [(association, "1")], NOON)
+            open_associations.hold_open(transaction, [(association, "1", NOON)])
 
     assert association.study_instance_uid == "1"
 
