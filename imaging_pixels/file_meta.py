@@ -14,7 +14,8 @@ _META_GROUP = 2
 _MOST_FILES_BYTES = 1024
 _LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT"}
 _GROUP_LENGTH, _SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX = 0x0000, 0x0002, 0x0003, 0x0010
-_UID_LENGTH = 64
+_SOURCE_AE_TITLE = 0x0016
+_UID_LENGTH, _AE_TITLE_LENGTH = 64, 16
 
 
 class NotPart10(ValueError):
@@ -23,13 +24,15 @@ class NotPart10(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FileMeta:
-    """What stands before the data set. Absent UIDs are empty."""
+    """What stands before the data set. What is absent is empty."""
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     size_bytes: int
     """Of preamble and File Meta Information: the data set begins there."""
+    source_ae_title: str = ""
+    """Of whom it came from (0002,0016), where that is told."""
 
 
 def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
@@ -66,10 +69,11 @@ def parse_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
     if not values:
         raise NotPart10("no DICOM file: it has no File Meta Information")
     return FileMeta(
-        _uid(values, _SOP_CLASS),
-        _uid(values, _SOP_INSTANCE),
-        _uid(values, _TRANSFER_SYNTAX),
+        _text(values, _SOP_CLASS, _UID_LENGTH),
+        _text(values, _SOP_INSTANCE, _UID_LENGTH),
+        _text(values, _TRANSFER_SYNTAX, _UID_LENGTH),
         position,
+        _text(values, _SOURCE_AE_TITLE, _AE_TITLE_LENGTH),
     )
 
 
@@ -113,7 +117,7 @@ def _element(head: bytes, position: int) -> tuple[int, int, bytes, int] | None:
     return group, element, head[start : start + length], start + length
 
 
-def _uid(values: dict[int, bytes], element: int) -> str:
-    """Return a UID, or nothing where it is absent or no UID could be meant by it."""
+def _text(values: dict[int, bytes], element: int, length: int) -> str:
+    """Return a UID or a title, or nothing where it is absent or none could be meant by it."""
     value = values.get(element, b"").decode("ascii", "replace").strip(" \0")
-    return value if len(value) <= _UID_LENGTH and value.isascii() and value.isprintable() else ""
+    return value if len(value) <= length and value.isascii() and value.isprintable() else ""

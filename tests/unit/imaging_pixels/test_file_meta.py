@@ -11,7 +11,9 @@ from imaging_pixels.file_meta import FileMeta, NotPart10, parse_file_meta, read_
 
 META = file_meta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "MODALITY")
 DATA_SET = bytes.fromhex("08001600") + b"UI" + bytes(60)
-EXPECTED = FileMeta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", len(META))
+EXPECTED = FileMeta(
+    "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", len(META), "MODALITY"
+)
 PREAMBLE = bytes(128) + b"DICM"
 
 
@@ -30,7 +32,7 @@ def test_a_wrong_group_length_is_passed_over(claimed: int) -> None:
 
 def test_a_missing_group_length_is_not_needed() -> None:
     assert parse_file_meta(META[:132] + META[144:] + DATA_SET) == FileMeta(
-        "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", len(META) - 12
+        "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", len(META) - 12, "MODALITY"
     )
 
 
@@ -41,6 +43,14 @@ def test_a_missing_group_length_is_not_needed() -> None:
 def test_what_is_no_file_is_refused(content: bytes) -> None:
     with pytest.raises(NotPart10):
         parse_file_meta(content, whole=True)
+
+
+def test_who_sent_it_may_be_unsaid_or_nonsense() -> None:
+    for title in ("", "A" * 18, "A\x07"):
+        meta = parse_file_meta(file_meta("1.2", "1.2.3", "1.2.840.10008.1.2.1", title), whole=True)
+
+        assert meta is not None
+        assert meta.source_ae_title == ""
 
 
 def test_file_meta_information_has_an_end() -> None:
