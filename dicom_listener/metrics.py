@@ -28,7 +28,7 @@ PURGED = Counter(
 )
 SWEPT = Counter(
     "countersign_files_swept",
-    "Received files that no row claimed: moved aside, and later removed.",
+    "Received files that no row claimed: entered, or moved aside and later removed.",
     ["outcome"],
 )
 COMMITMENTS = Counter(

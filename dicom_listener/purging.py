@@ -5,7 +5,7 @@ killed in between leaves work that the next one finishes, and no row that claims
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from dicom_listener.sweeping import Sweep
 from imaging_store.ballast import Ballast
 from imaging_store.holdings import Amount
 from imaging_store.instances import FileInstanceStore
-from imaging_store.removal import putting_back, remove, removing
+from imaging_store.removal import putting_back, remove_marked, removing
 from imaging_store.retention import (
     Moment,
     Retention,
@@ -46,7 +46,7 @@ _LOOK_FOR_DUE = timedelta(minutes=1)
 _FORGET = timedelta(hours=6)
 _SWEEP = timedelta(days=1)
 _TRY_AGAIN = timedelta(hours=1)
-"""After it a file is tried that could not be removed."""
+"""After it a file is tried that could not be removed, or was kept anew."""
 
 log = structlog.get_logger()
 
@@ -153,29 +153,37 @@ class Purge:
     def remove_marked(self) -> int:
         """Remove the files that no row claims any more; return how many that were.
 
-        What cannot be removed is tried again later, and stands before nothing.
+        What cannot be removed is tried again later, and stands before nothing. So is what was kept
+        after it had been marked: its sender was answered before the index knew, and whoever enters
+        it puts it back. A store that was restored from a backup looks the same, once.
         """
         removed = 0
         now = self.now()
         while True:
             with removing(self.store.root):
                 with self.database.reading() as connection:
-                    keys = list(connection.execute(_MARKED.limit(_FILES), {"now": now}).scalars())
-                failed = remove(self.store.root, keys)
-                gone = [key for key in keys if key not in failed]
-                if keys:
+                    rows = connection.execute(_MARKED.limit(_FILES), {"now": now}).all()
+                marked = {
+                    row.key: row.due_at - _TRY_AGAIN if row.due_at else row.since for row in rows
+                }
+                failed, kept_anew = remove_marked(self.store.root, marked, now)
+                left = [*failed, *kept_anew]
+                if marked:
                     with self.database.transaction() as transaction:
                         connection = transaction.connection
+                        gone = list(marked.keys() - left)
                         connection.execute(delete(removal).where(removal.c.key.in_(gone)))
                         connection.execute(
                             update(removal)
-                            .where(removal.c.key.in_(list(failed)))
+                            .where(removal.c.key.in_(left))
                             .values(due_at=now + _TRY_AGAIN)
                         )
-            removed += len(gone)
+            removed += len(marked) - len(left)
             for key, error in failed.items():
                 log.error("instance.not_removed", key=key, exc_info=error)
-            if len(keys) < _FILES:
+            for key in kept_anew:
+                log.warning("instance.kept_anew", key=key)
+            if len(marked) < _FILES:
                 return removed
 
 
@@ -231,10 +239,12 @@ class Purging(Background):
     It also has what nobody will ask about again forgotten, and sweeps the store.
     """
 
-    def __init__(self, purge: Purge) -> None:
+    def __init__(
+        self, purge: Purge, recover: Callable[[Sequence[str]], set[str]] = lambda _: set()
+    ) -> None:
         super().__init__("purging")
         self._purge = purge
-        self._sweep = Sweep(purge.database, purge.store, purge.retention, purge.now)
+        self._sweep = Sweep(purge.database, purge.store, purge.retention, purge.now, recover)
         self._due_at = self._forget_at = self._sweep_at = purge.now()
 
     @override
@@ -281,7 +291,7 @@ class Purging(Background):
 _LOCK_STUDY = select(study.c.study_instance_uid).with_for_update()
 _LOCK_CASE = select(cases.c.id).with_for_update(read=True)
 _MARKED = (
-    select(removal.c.key)
+    select(removal)
     .where(or_(removal.c.due_at.is_(None), removal.c.due_at <= bindparam("now", type_=UtcDateTime)))
     .order_by(removal.c.since, removal.c.key)
 )

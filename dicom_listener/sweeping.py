@@ -1,7 +1,11 @@
-"""Sweeps up files that no row claims: their receiver was killed, and nobody sent them again."""
+"""Sweeps up files that no row claims: enters them, or moves aside what cannot be entered.
+
+Their receiver was killed before it had them entered, or the index is older than the store: it was
+restored from a backup.
+"""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -30,21 +34,30 @@ class Sweep:
     store: FileInstanceStore
     retention: Retention
     now: Callable[[], datetime]
+    recover: Callable[[Sequence[str]], set[str]]
+    """Enters files that no row claims; returns which of them."""
 
     def run(self, stopping: threading.Event) -> int:
-        """Move aside what nobody claims, a day after it was kept; return how many files.
+        """Enter what nobody claims a day after it was kept, or move it aside; return how many were.
 
         What was moved aside is removed after the retention period.
+
+        Raises
+        ------
+        TransientError
+            Something is left that may yet be entered.
         """
         now = self.now()
         old = kept_before(self.store.root, now - _ENTERED_BY_THEN)
         moved = 0
         while not stopping.is_set() and (keys := list(islice(old, _AT_ONCE))):
             found = claimed(self.database, keys)
+            unclaimed = [key for key in keys if key not in found]
+            entered = self.recover(unclaimed)
             moved += sum(
                 move_aside(self.store.root, key, now - _ENTERED_BY_THEN, self._is_claimed, now)
-                for key in keys
-                if key not in found
+                for key in unclaimed
+                if key not in entered
             )
         if moved:
             log.warning("files.unclaimed", count=moved)

@@ -1,7 +1,7 @@
 """Files of a store that nobody claims: what a killed process had kept and not entered.
 
-They are moved aside first and removed much later: where the database was restored from a backup,
-what had been received since can still be sent again from there.
+Those that cannot be entered are moved aside first and removed much later: a person can still send
+them again from there.
 """
 
 import fcntl
@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from imaging_store.removal import leave, remove
 
 _ASIDE = "unclaimed"
-_SWEPT = ("instances", "quarantine")
+_INSTANCES = "instances"
+_SWEPT = (_INSTANCES, "quarantine")
 """Artifacts and results are never looked at."""
 
 
@@ -31,6 +32,36 @@ def _older(root: Path, folder: Path, moment: datetime) -> Iterator[str]:
             with suppress(FileNotFoundError):
                 if file.stat().st_mtime < moment.timestamp():
                     yield str(file.relative_to(root))
+
+
+def kept_between(root: Path, since: datetime, before: datetime) -> Iterator[str]:
+    """Give the keys of received instances that were kept in this time.
+
+    Only those folders of studies are read that were changed since: a file that gets its name
+    changes its folder. One that had its name before, and was kept anew, may be left out.
+    """
+    first, end = since.timestamp(), before.timestamp()
+    for shard in _entries(root / _INSTANCES):
+        for study in _entries(shard):
+            if _modified_at(study) < first:
+                continue
+            for file in _entries(study):
+                if first <= _modified_at(file) < end:
+                    yield f"{_INSTANCES}/{shard.name}/{study.name}/{file.name}"
+
+
+def _entries(folder: Path | os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:
+    """Give what is in a folder, if it is one, and is there."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from entries
+
+
+def _modified_at(entry: os.DirEntry[str]) -> float:
+    """Return when it was, or that it was never if it is not there any more."""
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return float("-inf")
 
 
 def move_aside(

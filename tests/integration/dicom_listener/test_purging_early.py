@@ -9,6 +9,7 @@ import pytest
 from dicom_listener import purging
 from dicom_listener.purging import Purging
 from imaging_store.holdings import Amount
+from imaging_store.removal import Left
 from imaging_store.retention import Retention, Room
 from imaging_store.schema.ingest import (
     removal,
@@ -60,7 +61,11 @@ def test_where_files_cannot_be_removed_no_more_are_given_up(
     kept_in_sqlite.add("1.2", ended_at=days_ago(3))
     purge = a_purge(kept_in_sqlite, NEVER_ENOUGH_ROOM)
     with monkeypatch.context() as read_only:
-        read_only.setattr(purging, "remove", lambda _, keys: dict.fromkeys(keys, OSError()))
+        read_only.setattr(
+            purging,
+            "remove_marked",
+            lambda _, marked, __: Left(dict.fromkeys(marked, OSError()), []),
+        )
 
         assert [purge.some_early().instances for _ in range(3)] == [2, 0, 0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -64,6 +64,38 @@ def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
     stubborn.rmdir()
     assert a_purge(kept_in_sqlite).remove_marked() == 0
     assert a_purge(kept_in_sqlite, now=NOW + timedelta(hours=1)).remove_marked() == 1
+
+
+def test_what_was_kept_after_it_had_been_marked_waits_an_hour_for_being_put_back(
+    kept: KeptStudies,
+) -> None:
+    anew, before = (kept.keep("1.1", uid, b"a") for uid in ("1.1.1", "1.1.2"))
+    minute, hour = timedelta(minutes=1), timedelta(hours=1)
+    now = datetime.now(UTC) + minute
+    kept.write(removal, key=anew, since=now - 2 * minute)
+    kept.write(removal, key=before, since=now + minute)
+
+    assert a_purge(kept, now=now).remove_marked() == 1
+
+    assert kept.files() == [anew]
+    [row] = kept.rows(removal)
+    assert row.due_at == now + hour
+    assert a_purge(kept, now=now + hour - minute).remove_marked() == 0
+    assert a_purge(kept, now=now + hour).remove_marked() == 1
+    assert kept.files() == []
+
+
+def test_what_is_kept_anew_while_it_waits_waits_again(kept_in_sqlite: KeptStudies) -> None:
+    kept = kept_in_sqlite
+    key = kept.keep("1.1", "1.1.1", b"a")
+    now = datetime.now(UTC) + timedelta(minutes=1)
+    # It was left an hour and two minutes ago, long after it had been marked.
+    kept.write(removal, key=key, since=now - timedelta(days=2), due_at=now - timedelta(minutes=2))
+
+    assert a_purge(kept, now=now).remove_marked() == 0
+
+    assert kept.files() == [key]
+    assert a_purge(kept, now=now + timedelta(hours=1)).remove_marked() == 1
 
 
 def test_an_empty_folder_of_a_study_goes_with_its_files(kept_in_sqlite: KeptStudies) -> None:

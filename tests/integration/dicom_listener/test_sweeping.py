@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from imaging_store.instances import FileInstanceStore, instance_key
 from imaging_store.retention import Retention
 from imaging_store.schema.ingest import instance, quarantined_instance, removal
 from imaging_store.unclaimed import move_aside
-from service_runtime.database import Database
+from service_runtime.database import Database, DatabaseUnavailable
 from tests.integration.dicom_listener.kept_studies import NOW, KeptStudies, days_ago
 
 MONTH = Retention(timedelta(days=30), 0, 0)
@@ -29,8 +29,14 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeptStudies
     database.close()
 
 
-def sweep(kept: KeptStudies, now: datetime = NOW, retention: Retention = MONTH) -> int:
-    return Sweep(kept.database, kept.store, retention, lambda: now).run(threading.Event())
+def sweep(
+    kept: KeptStudies,
+    now: datetime = NOW,
+    retention: Retention = MONTH,
+    recover: Callable[[Sequence[str]], set[str]] = lambda _: set(),
+) -> int:
+    sweep = Sweep(kept.database, kept.store, retention, lambda: now, recover)
+    return sweep.run(threading.Event())
 
 
 def grow_old(kept: KeptStudies) -> None:
@@ -72,6 +78,39 @@ def test_only_what_nobody_claims_is_moved_aside(
     assert kept.store.exists("results/x/SC.dcm")
     assert kept.store.exists("quarantine/a.reason.txt")
     assert sweep(kept) == 0
+
+
+def test_what_can_be_entered_is_not_moved_aside(kept_in_sqlite: KeptStudies) -> None:
+    kept = kept_in_sqlite
+    kept.add("1.1")
+    good, bad = kept.keep("1.3", "1.3.1", b"a"), kept.keep("1.3", "1.3.2", b"b")
+    grow_old(kept)
+    offered: list[str] = []
+
+    def recover(keys: Sequence[str]) -> set[str]:
+        offered.extend(keys)
+        return {good}
+
+    assert sweep(kept, recover=recover) == 1
+
+    assert sorted(offered) == sorted([good, bad])
+    assert aside(kept) == [Path(bad).name]
+
+
+def test_nothing_is_moved_aside_while_it_cannot_be_told_what_can_be_entered(
+    kept_in_sqlite: KeptStudies,
+) -> None:
+    kept = kept_in_sqlite
+    key = kept.keep("1.3", "1.3.1", b"a")
+    grow_old(kept)
+
+    def recover(_: Sequence[str]) -> set[str]:
+        raise DatabaseUnavailable("database: away")
+
+    with pytest.raises(DatabaseUnavailable):
+        sweep(kept, recover=recover)
+
+    assert kept.files() == [key]
 
 
 def test_what_a_row_says_to_be_purged_is_claimed_by_none(kept: KeptStudies) -> None:
