@@ -1,30 +1,44 @@
-"""What could not be understood: kept until a person has it received once more, or discards it."""
+"""What could not be understood: kept until a person has it received once more, or discards it.
+
+So is what the index refuses although its sender has been answered.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 from sqlalchemy import Row, delete, select, update
 
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome, enter
+from dicom_listener.claims import claimed
 from dicom_listener.instance_header import InstanceHeader, NotUnderstood
 from dicom_listener.part10 import file_meta
 from dicom_listener.purging import discard, put_back
 from dicom_listener.rereading import Rereader, Source, skip_file_meta
 from dicom_listener.store_status import OTHER_SOP_CLASS, OTHER_SOP_INSTANCE
-from imaging_store.instances import FileInstanceStore, Kept, NotInStore, instance_key
+from imaging_store.instances import (
+    FileInstanceStore,
+    FileSink,
+    Kept,
+    NotInStore,
+    instance_key,
+)
 from imaging_store.removal import putting_back
 from imaging_store.schema.ingest import duplicate_instance, instance, quarantined_instance, removal
+from imaging_store.unclaimed import move_aside
 from message_contracts.envelope import Envelope
 from message_contracts.intake import QuarantineDecided, QuarantineDecision
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import TransientError
 from service_runtime.messaging.consumer import Effect
+
+REFUSED_BY_INDEX = "it was received, and the index would not take it: the log says why"
+"""A reason."""
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -140,9 +154,7 @@ class Quarantine:
                     source.calling_ae_title,
                 )
             ) as sink:
-                skip_file_meta(file)
-                while piece := file.read(_PIECE_BYTES):
-                    sink.write(piece)
+                _copy_data_set(file, sink)
                 key = instance_key(header.study_instance_uid, header.sop_instance_uid, sink.digest)
                 kept = sink.commit(key)
         return self.rereader.arrival_of(header, kept, source, at)
@@ -209,6 +221,48 @@ def put(database: Database, store: FileInstanceStore, thing: Quarantined) -> boo
                 delete(removal).where(removal.c.key.in_([key, reason_key(thing.kept.digest)]))
             )
     return True
+
+
+def set_aside(
+    database: Database, store: FileInstanceStore, arrival: Arrival, reason: str, now: datetime
+) -> None:
+    """Put an instance in quarantine that was kept and answered for, and cannot be entered.
+
+    A person may have it received once more. Its own file is moved aside, where the retention ends
+    it: nobody will claim it.
+
+    Raises
+    ------
+    DatabaseUnavailable, StorageFull, JustPurged
+        It is as it was, or in quarantine already; try again.
+    NotInStore
+        It is not kept any more.
+    NotUnderstood
+        Its file is damaged.
+    """
+    header, key = arrival.header, arrival.kept.key
+    source = Source(arrival.transfer_syntax_uid, arrival.calling_ae_title, arrival.called_ae_title)
+    meta = file_meta(
+        header.sop_class_uid,
+        header.sop_instance_uid,
+        source.transfer_syntax_uid,
+        source.calling_ae_title,
+    )
+    with store.open(key) as file, store.open_write(meta) as sink:
+        _copy_data_set(file, sink)
+        store.put_artifact(reason_key(sink.digest), f"{reason}\n".encode())
+        kept = sink.commit(quarantine_key(sink.digest))
+    thing = Quarantined(kept, reason, header.sop_class_uid, header.sop_instance_uid, source, now)
+    if not put(database, store, thing):
+        raise JustPurged("what a person had discarded has just been removed; it is kept next time")
+    log.warning("instance.quarantined", reason=reason, key=kept.key)
+    move_aside(store.root, key, now, lambda key: key in claimed(database, [key]), now)
+
+
+def _copy_data_set(file: BinaryIO, sink: FileSink) -> None:
+    skip_file_meta(file)
+    while piece := file.read(_PIECE_BYTES):
+        sink.write(piece)
 
 
 def quarantine_key(digest: str) -> str:
