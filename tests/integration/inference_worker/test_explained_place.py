@@ -20,7 +20,7 @@ from pydicom import Dataset
 
 from inference_worker.cell_grid import CellGrid
 from inference_worker.decoding import KeptInstance
-from inference_worker.heatmap import STRONGEST_TINT, _color_tables
+from inference_worker.heatmap import STRONGEST_TINT, _color_scale
 from inference_worker.model_folder import load_model_folder, sha256_of, write_description
 from inference_worker.predictor import Predictor
 from inference_worker.preprocessing import to_network_geometry
@@ -148,7 +148,7 @@ def place_in_capture(results: Results, source: Dataset) -> tuple[Any, Any]:
     rows, columns = heatmap.shown.shape[:2]
     level = heatmap.level.astype(int)
     share = STRONGEST_TINT * level[..., np.newaxis] / 255
-    blended = (1 - share) * heatmap.shown[..., np.newaxis] + share * _color_tables()[0][level, 0]
+    blended = (1 - share) * heatmap.shown[..., np.newaxis] + share * _color_scale()[level]
     assert np.abs(capture[:rows, :columns] - blended).max() <= 1
     scale = np.array([source.Rows / rows, source.Columns / columns])
     peak = np.mean(np.argwhere(level == level.max()), axis=0)

@@ -9,7 +9,7 @@ from inference_worker.heatmap import (
     MOST_SIDE,
     STRONGEST_TINT,
     Legend,
-    _color_tables,
+    _color_scale,
     draw_heatmap,
     heatmap_png,
     source_png,
@@ -53,8 +53,8 @@ def test_the_capture_has_overlay_source_and_heat_map_and_the_legend() -> None:
     assert capture.shape == (rows, columns + 400, 3)
     assert (capture[:rows, :columns] == heatmap.overlay).all()
     assert (capture[:300, columns:] == 100).all()
-    strongest = _color_tables()[0][heatmap.level[300, 400]]
-    assert capture[450, columns + 200].tolist() == strongest[0].tolist()
+    strongest = _color_scale()[heatmap.level[300, 400]]
+    assert capture[450, columns + 200].tolist() == strongest.tolist()
     assert (capture[600:, columns:].max(axis=2) > 100).sum() > 100
 
 
@@ -169,6 +169,6 @@ def test_every_color_is_the_share_of_the_scale_that_the_map_gives_it(source: np.
 
     share = STRONGEST_TINT * heatmap.level[..., np.newaxis] / 255
     shown = source if source.ndim == 3 else source[..., np.newaxis]
-    exact = (1 - share) * shown + share * _color_tables()[0][heatmap.level, 0]
+    exact = (1 - share) * shown + share * _color_scale()[heatmap.level]
     # Both halves of the sum are rounded.
     assert np.abs(heatmap.overlay[:512] - exact).max() <= 1.0
