@@ -78,10 +78,6 @@ class AssociationsOfProcess:
         """Whether another process should rather accept the next connection."""
         return self._connections[self._process] > min(self._connections)
 
-    def is_only_connection(self) -> bool:
-        """Whether no process has a connection beside the one that asks."""
-        return sum(self._connections) <= 1
-
     def enter(self, ae_title: str, limit_of_peer: int | None) -> Rejection | None:
         """Count one more association of ``ae_title``, or say why there can be none.
 

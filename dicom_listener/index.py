@@ -1,4 +1,4 @@
-"""The index: which instances there are. An instance is answered for when its row is durable."""
+"""The index: which instances there are."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,6 +28,13 @@ write, so that who came while we waited for other processes comes along."""
 class Index(Protocol):
     """What enters arrivals into the database."""
 
+    def take(self, arrival: Arrival) -> bool:
+        """Take an arrival to be entered soon, whatever happens; return whether it was taken.
+
+        Its file must be durable, under a name that nothing had before: where everything is killed
+        it is entered from there. What was not taken is for `add`.
+        """
+
     def add(self, arrival: Arrival) -> Outcome:
         """Enter an arrival; when this returns its row and what it announces are durable.
 
@@ -40,15 +47,20 @@ class Index(Protocol):
     def end(self, association: OpenAssociation) -> None:
         """Have an association that has ended hold no study open.
 
-        Where the database is away its row stays, and the association time-out bounds what it holds.
+        When this returns all that came over it is entered, too. Where the database is away that has
+        to wait; the association time-out bounds what it holds.
         """
 
 
 class OwnIndex:
-    """Enters arrivals by itself."""
+    """Enters arrivals by itself, each at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def take(self, _: Arrival) -> bool:
+        """Take nothing; see `Index.take`."""
+        return False
 
     def add(self, arrival: Arrival) -> Outcome:
         """Enter an arrival, in a transaction of its own; see `Index.add`."""
@@ -88,8 +100,9 @@ class OwnIndex:
                 with self._database.transaction() as transaction:
                     group = board()
                     arrivals = [each for each in group if isinstance(each, Arrival)]
-                    let_go(transaction, [each for each in group if not isinstance(each, Arrival)])
                     outcomes = iter(enter(transaction, arrivals) if arrivals else ())
+                    # After what has come over them.
+                    let_go(transaction, [each for each in group if not isinstance(each, Arrival)])
                 return [next(outcomes) if isinstance(each, Arrival) else None for each in group]
             except (IntegrityError, Deadlock):
                 # PostgreSQL: another process has just entered the same study or instance, or wants

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import pydicom
 import structlog
 
-from dicom_listener import indexing
+from dicom_listener import index_messages
 from dicom_listener.announcer import Announcer
 from dicom_listener.announcing import announce
 from dicom_listener.application_entities import look_up
@@ -30,13 +30,17 @@ from dicom_listener.commitment_report import Reporter
 from dicom_listener.commitment_telling import Teller, Telling
 from dicom_listener.completion import Limits
 from dicom_listener.deciding import intake_handling
+from dicom_listener.entered import follow_up
 from dicom_listener.handlers import Intake
 from dicom_listener.index import OwnIndex
+from dicom_listener.index_queue import IndexQueue
+from dicom_listener.indexing import Indexing
 from dicom_listener.negotiation import FrontDoor, application_entity
 from dicom_listener.peers import Peer
 from dicom_listener.pre_fork import Body, PreFork
 from dicom_listener.purging import Purge, Purging
 from dicom_listener.reception import InstanceKeeper
+from dicom_listener.recovering import Recovering, recovery_of
 from dicom_listener.services import event_receivers, normalized_services
 from dicom_listener.serving import Secure, serve
 from dicom_listener.settings import MEBIBYTE, ListenerSettings
@@ -59,7 +63,7 @@ log = structlog.get_logger()
 
 _DRAIN_TIMEOUT_S = 15.0
 _BACKLOG = 128
-_DESCRIPTORS_OF_ASSOCIATION = 4
+_DESCRIPTORS_OF_ASSOCIATION = 3
 _OTHER_DESCRIPTORS = 256
 
 
@@ -88,7 +92,7 @@ def run() -> None:
             count.clear(process)
             store.discard_unfinished()
 
-    index = indexing.listen()
+    index = index_messages.listen()
     # Held open by whoever receives, so that who enters what they receive outlives them.
     over, receives = os.pipe()
 
@@ -103,7 +107,7 @@ def run() -> None:
     crew = PreFork(
         [
             *bodies,
-            entering(settings, [*listeners], index, over, receives),
+            entering(settings, store, [*listeners], index, over, receives),
             announcing(settings, store, [*listeners, index], receives),
         ],
         on_death=on_death,
@@ -123,8 +127,8 @@ def run() -> None:
 def allow_descriptors(associations: int) -> None:
     """Let one process have as many files and sockets open as all associations need at most.
 
-    An association has its connection, one to the index, a file and for a moment its folder. Where
-    the hard limit is lower it is what there is: who finds no descriptor waits in the queue.
+    An association has its connection, a file and for a moment its folder. Where the hard limit is
+    lower it is what there is: who finds no descriptor waits in the queue.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OTHER_DESCRIPTORS + _DESCRIPTORS_OF_ASSOCIATION * associations
@@ -188,24 +192,25 @@ def receiving(
     def receive(wake: int) -> None:
         index.close()
         database = Database(settings.database, via_relay=settings.via_broker)
-        remote = indexing.RemoteIndex(address, OwnIndex(database), count.is_only_connection)
-        service = Service(
-            ae=application_entity(settings.ae_title),
-            keep=InstanceKeeper(store, database, remote, _now),
-            front_door=FrontDoor(
-                ae_title=settings.ae_title,
-                site=site_of(settings),
-                look_up=partial(look_up, database),
-                count=count,
-                services=normalized_services(settings, database, store, _now),
-                receivers=event_receivers(database, _now),
-            ),
-            wake=wake,
-            acse_timeout_s=settings.acse_timeout_s,
-            idle_timeout_s=settings.association_idle_timeout_s,
-            dimse_timeout_s=settings.dimse_timeout_s,
-        )
-        serve(listeners, service)
+        follow = partial(follow_up, database, store, _now)
+        with IndexQueue(address, OwnIndex(database), follow) as queue:
+            service = Service(
+                ae=application_entity(settings.ae_title),
+                keep=InstanceKeeper(store, database, queue, _now),
+                front_door=FrontDoor(
+                    ae_title=settings.ae_title,
+                    site=site_of(settings),
+                    look_up=partial(look_up, database),
+                    count=count,
+                    services=normalized_services(settings, database, store, _now),
+                    receivers=event_receivers(database, _now),
+                ),
+                wake=wake,
+                acse_timeout_s=settings.acse_timeout_s,
+                idle_timeout_s=settings.association_idle_timeout_s,
+                dimse_timeout_s=settings.dimse_timeout_s,
+            )
+            serve(listeners, service)
 
     return receive
 
@@ -222,18 +227,24 @@ def site_of(settings: ListenerSettings) -> Peer:
 
 def entering(
     settings: ListenerSettings,
+    store: FileInstanceStore,
     listeners: Sequence[socket.socket],
     index: socket.socket,
     over: int,
     receives: int,
 ) -> Body:
-    """Return the work of the process that enters what is received, until nobody receives."""
+    """Return the work of the process that enters what is received, until nobody receives.
+
+    It also enters what processes that were killed have left in the store.
+    """
 
     def enter(_: int) -> None:
         close_all(listeners)
         os.close(receives)
         database = Database(settings.database, via_relay=settings.via_broker)
-        indexing.Indexing(OwnIndex(database), index).serve(over)
+        recovery = recovery_of(database, store, site_of(settings), settings.ae_title, _now)
+        with Recovering(recovery) as recovering:
+            Indexing(OwnIndex(database), index, recovering.look).serve(over)
 
     return enter
 
@@ -258,8 +269,10 @@ def announcing(
             deadline=timedelta(seconds=settings.completion_deadline_s),
         )
         with service_of("dicom_listener", settings, threading.Event()) as service:
-            handling = intake_handling(service.database, store, site_of(settings), _now)
+            site = site_of(settings)
+            handling = intake_handling(service.database, store, site, _now)
             purge = Purge(service.database, store, Retention.of(settings), _now)
+            recovery = recovery_of(service.database, store, site, settings.ae_title, _now)
             files = TlsFiles.of(settings)
             report = Reporter(
                 partial(application_entity, settings.ae_title),
@@ -267,7 +280,7 @@ def announcing(
             )
             with (
                 Intake(service.messaging, handling),
-                Purging(purge),
+                Purging(purge, recovery.enter),
                 Telling(Teller(service.database, report, _now)),
             ):
                 service.ready()

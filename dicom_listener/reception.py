@@ -1,4 +1,4 @@
-"""Keeps one data set while it arrives: file first, then index, then the answer."""
+"""Keeps one data set while it arrives: first its bytes, then the answer, then the index."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from dicom_listener.arrival import Arrival
-from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
+from dicom_listener.entered import is_kept
 from dicom_listener.index import Index
 from dicom_listener.instance_header import (
     PREFIX_BYTES,
@@ -23,7 +23,6 @@ from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_s
 from dicom_listener.long_transfers import prolong
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.part10 import file_meta
-from dicom_listener.purging import put_back
 from dicom_listener.quarantine import Quarantined, put, quarantine_key, reason_key
 from dicom_listener.rereading import Source, skip_file_meta
 from dicom_listener.sender import Sender
@@ -175,43 +174,32 @@ class InstanceReception:
             instance_key(header.study_instance_uid, header.sop_instance_uid, sink.digest)
         )
         keeper, sender = self._keeper, self._sender
-        outcome = keeper.index.add(
-            Arrival(
-                header=header,
-                kept=kept,
-                transfer_syntax_uid=self._transfer_syntax_uid,
-                calling_ae_title=sender.calling_ae_title,
-                called_ae_title=sender.called_ae_title,
-                issuer_of_patient_id=header.issuer_of_patient_id
-                or sender.peer.default_issuer_of_patient_id,
-                started=study_start(
-                    header.study_date,
-                    header.study_time,
-                    header.timezone_offset,
-                    sender.peer.zone,
-                ),
-                at=keeper.now(),
-                quiet_period=sender.peer.quiet_period,
-                association=sender.association,
-                rejected_studies=self._rejected_studies(header, kept),
-                is_urgent=self._request.is_urgent,
-            )
+        arrival = Arrival(
+            header=header,
+            kept=kept,
+            transfer_syntax_uid=self._transfer_syntax_uid,
+            calling_ae_title=sender.calling_ae_title,
+            called_ae_title=sender.called_ae_title,
+            issuer_of_patient_id=header.issuer_of_patient_id
+            or sender.peer.default_issuer_of_patient_id,
+            started=study_start(
+                header.study_date,
+                header.study_time,
+                header.timezone_offset,
+                sender.peer.zone,
+            ),
+            at=keeper.now(),
+            quiet_period=sender.peer.quiet_period,
+            association=sender.association,
+            rejected_studies=self._rejected_studies(header, kept),
+            is_urgent=self._request.is_urgent,
         )
-        if outcome is Outcome.PURGED and not put_back(
-            keeper.database,
-            keeper.store,
-            kept.key,
-            (header.sop_instance_uid, kept.digest),
-            keeper.now(),
-        ):
+        if not sink.was_there and keeper.index.take(arrival):
+            return SUCCESS
+        outcome = keeper.index.add(arrival)
+        if not is_kept(keeper.database, keeper.store, arrival, outcome, keeper.now()):
             # The purge has just removed it again: it is to be sent once more.
             return self._refuse(PROCESSING_FAILURE)
-        if outcome is Outcome.OTHER_BYTES:
-            log.warning(
-                "instance.duplicated",
-                study_instance_uid=header.study_instance_uid,
-                sop_instance_uid=header.sop_instance_uid,
-            )
         return SUCCESS
 
     def _header(self) -> InstanceHeader:

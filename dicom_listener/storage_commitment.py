@@ -5,6 +5,7 @@ request is answered; its result is told on the same association where the peer h
 by `CommitmentTelling`, which goes on until it is heard.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -54,6 +55,9 @@ RETRY = RetryPolicy(first_delay_s=5, multiplier=2, cap_s=3600, attempts=130)
 """When a result that was not acknowledged is told again: for about five days."""
 
 _AT_ONCE = 500
+_ON_ITS_WAY_S = 3.0
+"""For so long what is not in the index may still be on its way there, of what was answered for."""
+_LOOK_AGAIN_S = 0.1
 
 log = structlog.get_logger()
 
@@ -127,6 +131,7 @@ class StorageCommitment:
         self, asked: CommitmentRequest, period: timedelta
     ) -> tuple[bool, tuple[Decided, ...]]:
         uids = [each.sop_instance_uid for each in asked.references]
+        self._wait_for(uids)
         with self.database.reading() as connection:
             has_address = _has_address(connection, asked.calling_ae_title)
             bytes_there = dict(self._bytes_there(connection, uids))
@@ -150,6 +155,21 @@ class StorageCommitment:
                 decided = decide(asked.references, index, bytes_there)
             _enter(transaction, asked, decided, now=now, due_at=due_at, kept_until=now + period)
         return has_address, decided
+
+    def _wait_for(self, uids: Sequence[str]) -> None:
+        """Give the index a moment to enter what has just been answered for."""
+        deadline = time.monotonic() + _ON_ITS_WAY_S
+        while self._is_any_unknown(uids) and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _is_any_unknown(self, uids: Sequence[str]) -> bool:
+        column = instance.c.sop_instance_uid
+        with self.database.reading() as connection:
+            known = sum(
+                len(connection.execute(select(column).where(column.in_(some))).all())
+                for some in _in_pieces(uids)
+            )
+        return known < len(uids)
 
     def _bytes_there(
         self, connection: Connection, uids: Sequence[str]

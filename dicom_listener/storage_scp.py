@@ -103,6 +103,7 @@ class Acceptor(Association):  # type: ignore[misc]
         self._forwarded_limit_bytes = 0
         self._message = DIMSEMessage()
         self._instances = 0
+        self._has_let_go = False
 
     @property
     def request(self) -> AssociationRequest:
@@ -169,8 +170,7 @@ class Acceptor(Association):  # type: ignore[misc]
         self.is_established = False
         if self.sender is not None:
             self.front_door.leave(self.sender.peer)
-            if self._instances and self.sender.association:
-                self._service.keep.association_ended(self.sender.association)
+            self._let_go()
         self.dul.stop_dul()
         self._fragments.clear()
         if self.dul.socket is not None:
@@ -185,6 +185,12 @@ class Acceptor(Association):  # type: ignore[misc]
             count=self._instances,
             outcome=self._outcome(),
         )
+
+    def _let_go(self) -> None:
+        """Have what came over this association entered, and nothing wait for more."""
+        if not self._has_let_go and self._instances and self.sender and self.sender.association:
+            self._has_let_go = True
+            self._service.keep.association_ended(self.sender.association)
 
     @property
     def _address(self) -> str:
@@ -217,6 +223,8 @@ class Acceptor(Association):  # type: ignore[misc]
                 if context_id is not None:  # else pynetdicom says that the association is over
                     self._serve_request(message, context_id)
             if self.is_established and self.acse.is_release_requested():
+                # Who is told that it is over finds all of it.
+                self._let_go()
                 self.acse.send_release(is_response=True)
                 self.is_released = True
                 self.is_established = False

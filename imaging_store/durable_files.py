@@ -52,6 +52,8 @@ class UnfinishedFile:
         if self._descriptor < 0:
             self._name, self._descriptor = _create(incoming)
         self._writer = BlockWriter(self._descriptor, directories.blocks)
+        self.was_there = False
+        """Whether the name had a file already when this one was to get it."""
 
     @property
     def path(self) -> Path:
@@ -111,6 +113,7 @@ class UnfinishedFile:
         try:
             os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
         except FileExistsError:
+            self.was_there = True
             if self._is_replacing:
                 self._replace(parent, name)
             else:

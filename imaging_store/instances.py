@@ -299,6 +299,11 @@ class FileSink:
         """Of the data set written so far."""
         return self._size_bytes
 
+    @property
+    def was_there(self) -> bool:
+        """Whether the same bytes had been kept already under the key of ``commit``."""
+        return self._file.was_there
+
     def flush_to(self) -> Path:
         """Path of the unfinished file, with all that was written; for this process only."""
         self.write()

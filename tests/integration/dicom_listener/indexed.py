@@ -1,11 +1,11 @@
-"""Arrivals, and an indexing process's work in a thread."""
+"""Arrivals, and the work of an indexing process and of a queue to it in threads."""
 
 from __future__ import annotations
 
 import io
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,13 +14,13 @@ from typing import Any
 
 from sqlalchemy import Table, select
 
-from dicom_listener import indexing
+from dicom_listener import index_messages
 from dicom_listener.arrival import Arrival
-from dicom_listener.arrivals import Outcome
-from dicom_listener.index import OwnIndex
-from dicom_listener.indexing import Indexing, RemoteIndex
+from dicom_listener.index import Answer, Board, OwnIndex
+from dicom_listener.index_queue import IndexQueue
+from dicom_listener.indexing import Indexing
 from dicom_listener.instance_header import parse_header
-from dicom_listener.open_associations import OpenAssociation, open_for
+from dicom_listener.open_associations import OpenAssociation
 from imaging_store.instances import Kept
 from service_runtime.database import Database
 from tests.integration.dicom_listener.listener import a_slice, sendable
@@ -49,12 +49,13 @@ def an_arrival(association: OpenAssociation | None = None, **attributes: Any) ->
 
 @dataclass
 class Installation:
-    """A database, and an indexing process's work in a thread."""
+    """A database, an indexing process's work, and a queue to it."""
 
     database: Database
-    remote: RemoteIndex
+    queue: IndexQueue
+    followed: list[tuple[Arrival, Answer]]
+    """What the queue told of arrivals that it had taken."""
     own_entered: list[Arrival] = field(default_factory=list)
-    is_alone: bool = False
 
     def rows(self, table: Table) -> Sequence[Any]:
         """All rows of a table."""
@@ -69,19 +70,21 @@ class CountsOwn(OwnIndex):
         super().__init__(database)
         self.entered = entered
 
-    def add(self, arrival: Arrival) -> Outcome:
-        self.entered.append(arrival)
-        return super().add(arrival)
+    def enter(self, board: Board) -> list[Answer]:
+        self.entered += [each for each in board() if isinstance(each, Arrival)]
+        return super().enter(board)
 
 
 @contextmanager
-def serving(database: Database, listener: socket.socket) -> Iterator[None]:
+def serving(
+    database: Database, listener: socket.socket, on_lost: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Have a thread enter what is sent to a listener, until nobody receives any more.
 
     Whoever has sent must have ended before it is left.
     """
     over, receives = os.pipe()
-    thread = Thread(target=Indexing(OwnIndex(database), listener).serve, args=(over,))
+    thread = Thread(target=Indexing(OwnIndex(database), listener, on_lost).serve, args=(over,))
     thread.start()
     try:
         yield
@@ -96,13 +99,13 @@ def serving(database: Database, listener: socket.socket) -> Iterator[None]:
 @contextmanager
 def served(database: Database) -> Iterator[Installation]:
     """Give an installation whose indexing is served."""
-    listener = indexing.listen()
+    listener = index_messages.listen()
     own_entered: list[Arrival] = []
-    own = CountsOwn(database, own_entered)
-    remote = RemoteIndex(listener.getsockname(), own, lambda: installation.is_alone)
-    installation = Installation(database, remote, own_entered)
-    with serving(database, listener):
-        try:
-            yield installation
-        finally:
-            remote.end(open_for("THIS"))
+    followed: list[tuple[Arrival, Answer]] = []
+    queue = IndexQueue(
+        listener.getsockname(),
+        CountsOwn(database, own_entered),
+        lambda arrival, answer: followed.append((arrival, answer)),
+    )
+    with serving(database, listener), queue:
+        yield Installation(database, queue, followed, own_entered)

@@ -103,6 +103,11 @@ class KillLoad:
         for thread in modalities:
             thread.join()
         assert self.kills.total() == len(kills)
+        wait_until(
+            lambda: not self._not_indexed(),
+            timeout_s=_PATIENCE_S,
+            what="all that was answered 0000 to be in the index",
+        )
         wait_until(self._everything_is_announced, timeout_s=_PATIENCE_S, what="announcements")
 
     def _wait_for_answers(self, target: int, *, limit: int) -> None:
@@ -184,11 +189,13 @@ class KillLoad:
             row.pending_since is None and row.version > 0 for row in self.listener.rows(study)
         )
 
+    def _not_indexed(self) -> set[str]:
+        indexed = {row.sop_instance_uid for row in self.listener.rows(instance)}
+        return {sent.sop_instance_uid for sent in self.answered} - indexed
+
     def nothing_is_lost(self) -> None:
         """Assert that what was answered for is in the index and, byte for byte, in the store."""
         indexed = {row.sop_instance_uid: row for row in self.listener.rows(instance)}
-        lost = {sent.sop_instance_uid for sent in self.answered} - indexed.keys()
-        assert not lost, f"{len(lost)} of {self.count} answered 0000 are not in the index"
         for sent in self.answered:
             row = indexed[sent.sop_instance_uid]
             assert row.size_bytes == len(sent.data)

@@ -167,7 +167,7 @@ def test_an_association_that_ends_without_a_word_holds_nothing(
     if end == "abort":
         association.abort()
     elif end == "kill -9":
-        [row] = listener.rows(open_association)
+        [row] = wait_until(lambda: listener.rows(open_association), what="its row")
         os.kill(int(row.process.split(":")[1].split("-")[0]), signal.SIGKILL)
 
     series.wait_until_announced(listener)

@@ -62,6 +62,7 @@ def test_a_disk_filled_to_the_brim_is_out_of_resources_until_there_is_room(
     sent = [sendable(a_slice()) for _ in range(3)]
     association = associate(listener.port, (sent[0].sop_class_uid, sent[0].transfer_syntax_uid))
     assert store(association, sent[0]).Status == 0x0000
+    wait_until(lambda: listener.rows(instance), what="its row")
 
     disk.fill()
     refused = store(association, sent[1])
@@ -71,8 +72,8 @@ def test_a_disk_filled_to_the_brim_is_out_of_resources_until_there_is_room(
 
     disk.make_room()
     assert store(association, sent[1]).Status == 0x0000
-    assert send(listener.port, [sent[2]]) == [0x0000]
     association.release()
+    assert send(listener.port, [sent[2]]) == [0x0000]
     assert len(listener.rows(instance)) == 3
     assert_all_that_is_there_is_indexed(listener)
 

@@ -1,189 +1,37 @@
-"""What associations send to the indexing process is entered, together, and never half."""
+"""Whoever receives is listened to, nobody else, and whichever process dies it goes on."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
-import pickle
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from typing_extensions import override
 
-from dicom_listener import index as index_module
-from dicom_listener import indexing
-from dicom_listener.arrival import Arrival
-from dicom_listener.arrivals import Outcome, enter
-from dicom_listener.indexing import NotEntered
-from dicom_listener.open_associations import open_for
-from imaging_store.schema.ingest import instance, open_association
-from service_runtime.database import Database, DatabaseFull, DatabaseUnavailable, Transaction
-from tests.integration.dicom_listener.indexed import Installation, an_arrival, served
-from tests.integration.dicom_listener.listener import Listener, a_slice, send, sendable
-from tests.peers.processes import wait_until
-
-
-@pytest.fixture
-def installation(database: Database) -> Iterator[Installation]:
-    with served(database) as installation:
-        yield installation
-
-
-def test_an_arrival_is_entered_once_and_found_to_be_the_same_again(
-    installation: Installation,
-) -> None:
-    arrival = an_arrival()
-
-    outcomes = [installation.remote.add(arrival) for _ in range(2)]
-
-    assert outcomes == [Outcome.NEW, Outcome.SAME_AGAIN]
-    (row,) = installation.rows(instance)
-    assert row.sop_instance_uid == arrival.header.sop_instance_uid
-    assert row.instance_number == arrival.header.instance_number
-
-
-def test_who_comes_while_another_process_writes_shares_one_commit(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = Database(sqlite_url)
-    groups: list[int] = []
-
-    def entered(transaction: Transaction, arrivals: Sequence[Arrival]) -> list[Outcome]:
-        groups.append(len(arrivals))
-        return enter(transaction, arrivals)
-
-    monkeypatch.setattr(index_module, "enter", entered)
-    about_to_send: list[object] = []
-    dump = pickle.dumps
-
-    def dumps(arrival: Arrival, protocol: int) -> bytes:
-        about_to_send.append(arrival)
-        return dump(arrival, protocol)
-
-    monkeypatch.setattr(indexing.pickle, "dumps", dumps)
-    with served(database) as installation, ThreadPoolExecutor(5) as senders:
-
-        def send_and_leave(arrival: Arrival) -> Outcome:
-            try:
-                return installation.remote.add(arrival)
-            finally:
-                installation.remote.end(open_for("X"))
-
-        with database._lock_path.open("w") as writing:
-            # An open file has the lock, as a transaction of another process does.
-            fcntl.flock(writing, fcntl.LOCK_EX)
-            outcomes = [senders.submit(send_and_leave, an_arrival()) for _ in range(5)]
-            wait_until(lambda: len(about_to_send) == 5, what="all to send")
-        assert {each.result() for each in outcomes} == {Outcome.NEW}
-    assert sum(groups) == 5
-    # The last of them may have come a moment too late.
-    assert max(groups) >= 4
-    database.close()
-
-
-def test_an_association_that_has_ended_holds_nothing_open(installation: Installation) -> None:
-    association = open_for("MODALITY")
-
-    installation.remote.add(an_arrival(association))
-    held = [row.id for row in installation.rows(open_association)]
-    installation.remote.end(association)
-
-    assert held == [association.id]
-    wait_until(lambda: not installation.rows(open_association), what="the row to be gone")
-
-
-def test_an_association_holds_open_what_it_has_sent_to_last(installation: Installation) -> None:
-    association = open_for("MODALITY")
-
-    for uid in ("1.2", "1.2", "1.3"):
-        installation.remote.add(an_arrival(association, StudyInstanceUID=uid))
-        (row,) = installation.rows(open_association)
-        assert (row.id, row.study_instance_uid) == (association.id, uid)
-
-
-def test_what_is_too_large_for_a_message_is_entered_without_one(
-    installation: Installation,
-) -> None:
-    arrival = an_arrival()
-    header = arrival.header._replace(study_description="x" * indexing.MOST_BYTES)
-    association = open_for("MODALITY")
-    large = arrival._replace(header=header, association=association)
-
-    assert installation.remote.add(large) is Outcome.NEW
-
-    assert installation.own_entered == [large]
-    assert len(installation.rows(instance)) == 1
-    assert len(installation.rows(open_association)) == 1
-    installation.remote.end(association)
-    assert not installation.rows(open_association)
-
-
-@pytest.mark.parametrize("alone", [(0, 1), (1, 0), (0, 1, 0), (1, 0, 1)])
-def test_who_is_alone_enters_by_itself_and_at_the_end_holds_nothing_open(
-    installation: Installation, alone: tuple[int, ...]
-) -> None:
-    association = open_for("MODALITY")
-
-    for number, is_alone in enumerate(alone):
-        installation.is_alone = bool(is_alone)
-        arrival = an_arrival(association, StudyInstanceUID=f"1.{number}")
-        assert installation.remote.add(arrival) is Outcome.NEW
-        (row,) = installation.rows(open_association)
-        assert (row.id, row.study_instance_uid) == (association.id, f"1.{number}")
-    assert len(installation.own_entered) == sum(alone)
-    installation.remote.end(association)
-
-    wait_until(lambda: not installation.rows(open_association), what="the row to be gone")
-    assert len(installation.rows(instance)) == len(alone)
-
-
-def test_what_is_held_open_by_itself_is_let_go_of_though_the_other_process_refused_before(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> list[Outcome]:
-        raise ValueError("no such row")
-
-    association = open_for("MODALITY")
-    with monkeypatch.context() as refusing:
-        refusing.setattr(index_module, "enter", refuse)
-        with pytest.raises(NotEntered):
-            installation.remote.add(an_arrival(association))
-    installation.is_alone = True
-    installation.remote.add(an_arrival(association))
-    assert installation.rows(open_association)
-
-    installation.remote.end(association)
-
-    assert not installation.rows(open_association)
-
-
-@pytest.mark.parametrize(
-    ("failure", "heard"),
-    [
-        (DatabaseFull("database: no room"), DatabaseFull),
-        (DatabaseUnavailable("database: away"), DatabaseUnavailable),
-        (ValueError("what a patient is called"), NotEntered),
-    ],
+from dicom_listener import index_messages, indexing
+from dicom_listener.arrivals import Outcome
+from dicom_listener.index import OwnIndex
+from dicom_listener.index_queue import IndexQueue
+from imaging_store.schema.ingest import instance
+from message_contracts.ingest import StudyReceived
+from service_runtime.database import Database
+from tests.integration.dicom_listener.indexed import an_arrival, served, serving
+from tests.integration.dicom_listener.listener import (
+    Listener,
+    a_slice,
+    associate,
+    send,
+    sendable,
+    store,
 )
-def test_a_failure_is_told_as_what_it_is_and_without_its_text(
-    installation: Installation,
-    monkeypatch: pytest.MonkeyPatch,
-    failure: Exception,
-    heard: type[Exception],
-) -> None:
-    def fail(*_: object) -> list[Outcome]:
-        raise failure
-
-    monkeypatch.setattr(index_module, "enter", fail)
-
-    with pytest.raises(heard) as told:
-        installation.remote.add(an_arrival())
-
-    assert type(told.value) is heard
-    assert "patient" not in str(told.value)
+from tests.peers.processes import wait_until
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
@@ -192,7 +40,7 @@ def test_nobody_else_is_listened_to(database: Database) -> None:
         code = (
             "import os, socket, sys; os.setuid(65534);"
             "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
-            f"s.connect({installation.remote._address!r});"
+            f"s.connect({installation.queue._address!r});"
             "s.settimeout(30); print(s.recv(10))"
         )
         told = subprocess.run(
@@ -215,9 +63,85 @@ def test_whichever_process_dies_everything_goes_on(
     assert indexing_process not in listener.living_children()
 
 
+def test_what_was_answered_for_is_entered_though_the_process_that_received_it_was_killed(
+    start_listener: Callable[..., Listener],
+) -> None:
+    listener = start_listener(quiet_period_s=5)
+    *receiving, indexing_process, _ = listener.children
+    os.kill(indexing_process, signal.SIGSTOP)
+    sent = [sendable(a_slice(StudyInstanceUID="1.2.3")) for _ in range(3)]
+    association = associate(listener.port, (sent[0].sop_class_uid, sent[0].transfer_syntax_uid))
+    assert [store(association, each).Status for each in sent] == [0, 0, 0]
+    assert not listener.rows(instance)
+
+    for process in receiving:
+        os.kill(process, signal.SIGKILL)
+    os.kill(indexing_process, signal.SIGCONT)
+
+    wait_until(lambda: len(listener.rows(instance)) == 3, what="the instances")
+    association.abort()
+    wait_until(lambda: listener.messages(StudyReceived), what="the study")
+    (received,) = listener.messages(StudyReceived)
+    assert received.instance_count == 3
+
+
+def test_what_was_answered_for_is_entered_though_everything_was_killed(
+    start_listener: Callable[..., Listener],
+) -> None:
+    listener = start_listener()
+    os.kill(listener.children[-2], signal.SIGSTOP)
+    sent = sendable(a_slice())
+    association = associate(listener.port, (sent.sop_class_uid, sent.transfer_syntax_uid))
+    assert store(association, sent).Status == 0
+
+    for process in [listener.process.pid, *listener.children]:
+        os.kill(process, signal.SIGKILL)
+    association.abort()
+    assert not listener.rows(instance)
+    listener.start()
+
+    (row,) = wait_until(lambda: listener.rows(instance), what="the instance")
+    assert (row.sop_instance_uid, row.calling_ae_title) == (sent.sop_instance_uid, "MODALITY")
+    assert row.size_bytes == len(sent.data)
+
+
 def test_the_socket_is_no_file() -> None:
-    listener = indexing.listen()
+    listener = index_messages.listen()
 
     assert listener.family == socket.AF_UNIX
     assert listener.getsockname().startswith(b"\0")
     listener.close()
+
+
+def test_however_many_connect_at_once_all_are_served(database: Database) -> None:
+    listener = index_messages.listen()
+    for _ in range(sys.getrecursionlimit()):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(listener.getsockname())
+    queue = IndexQueue(listener.getsockname(), OwnIndex(database), lambda *_: None)
+    with serving(database, listener), queue:
+        assert queue.add(an_arrival()) is Outcome.NEW
+
+
+class Full(socket.socket):
+    """A listening socket of a process that has no descriptor left, for a while."""
+
+    left = 2 * sys.getrecursionlimit()
+
+    @override
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_who_cannot_be_accepted_now_is_accepted_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_WAIT_AFTER_ERROR_S", 0)
+    listener = index_messages.listen()
+    full = Full(listener.family, listener.type, fileno=listener.detach())
+    queue = IndexQueue(full.getsockname(), OwnIndex(database), lambda *_: None)
+    with capture_logs(), serving(database, full), queue:
+        assert queue.add(an_arrival()) is Outcome.NEW

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from dicom_listener import storage_commitment
 from dicom_listener.commitment_report import Reporter
 from dicom_listener.commitment_telling import Address, Event, Teller
 from dicom_listener.negotiation import application_entity as local_ae
@@ -36,6 +38,11 @@ from tests.peers.processes import LOOPBACK, free_port
 WEEK = timedelta(days=7)
 DAY = Retention(timedelta(days=1), watermark_bytes=0, reserve_bytes=0)
 MODALITY = Peer("CT1", timedelta(seconds=1), "LOCAL", UTC, commitment=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_commitment, "_ON_ITS_WAY_S", 0.0)
 
 
 def service(kept: KeptStudies, period: timedelta | None = WEEK) -> StorageCommitment:
@@ -114,6 +121,26 @@ def test_what_is_not_there_is_told_with_its_reason(kept: KeptStudies) -> None:
     assert failures(answer) == {"1.1.2": 0x0112, "1.1.3": 0x0119, "1.1.4": 0x0112, "1.1.5": 0x0112}
     rows = {row.sop_instance_uid: row for row in kept.rows(committed_instance)}
     assert {uid for uid, row in rows.items() if row.kept_until} == {"1.1.1"}
+
+
+def test_what_is_still_on_its_way_into_the_index_is_waited_for(
+    kept: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_commitment, "_ON_ITS_WAY_S", 30.0)
+    kept.add("1.1", count=1)
+    looked = threading.Event()
+    pause = storage_commitment.time.sleep
+
+    def sleep(seconds: float) -> None:
+        looked.set()
+        pause(seconds)
+
+    monkeypatch.setattr(storage_commitment.time, "sleep", sleep)
+    with ThreadPoolExecutor(1) as requestor:
+        answer = requestor.submit(service(kept).n_action, asking("1.1.1", "1.1.2"))
+        assert looked.wait(timeout=30)
+        kept.receive("1.1", "1.1.2", NOW)
+        assert failures(answer.result(timeout=30)) == {}
 
 
 def test_a_file_that_was_cut_short_is_not_committed_to(kept_in_sqlite: KeptStudies) -> None:

@@ -70,15 +70,3 @@ def test_the_busier_process_knows_it() -> None:
     assert not second.has_more_than_others()
     first.disconnect()
     assert not first.has_more_than_others()
-
-
-def test_one_connection_of_all_processes_is_the_only_one() -> None:
-    count = AssociationCount(processes=2, limit=9)
-    first, second = count.of_process(0), count.of_process(1)
-
-    first.connect()
-    assert first.is_only_connection()
-    second.connect()
-    assert not first.is_only_connection()
-    first.disconnect()
-    assert second.is_only_connection()

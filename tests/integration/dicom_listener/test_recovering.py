@@ -1,0 +1,385 @@
+"""What was answered for and not entered is entered, as if it had just come."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from sqlalchemy import Table, delete, update
+from structlog.testing import capture_logs
+from typing_extensions import override
+
+from dicom_listener import recovering
+from dicom_listener.arrival import Arrival
+from dicom_listener.arrivals import Outcome
+from dicom_listener.index import Answer, Board, OwnIndex
+from dicom_listener.quarantine import REFUSED_BY_INDEX
+from dicom_listener.reception import InstanceKeeper
+from dicom_listener.recovering import Recovering, Recovery, recovery_of
+from dicom_listener.sweeping import Sweep
+from imaging_store.retention import Retention
+from imaging_store.schema.ingest import (
+    duplicate_instance,
+    early_conflict,
+    instance,
+    quarantined_instance,
+    removal,
+    study,
+)
+from message_contracts.ingest import StudyOpened
+from message_contracts.intake import QuarantineDecided, QuarantineDecision
+from service_runtime.database import DatabaseUnavailable
+from service_runtime.messaging.tables import delivery, message
+from tests.integration.dicom_listener.listener import (
+    Listener,
+    a_slice,
+    associate,
+    sendable,
+    store,
+)
+from tests.integration.dicom_listener.reading_room import SITE, ReadingRoom, again, of
+from tests.integration.dicom_listener.test_completing import a_rejection_of
+from tests.peers.processes import wait_until
+
+DAY = timedelta(days=1)
+
+
+class _Killed(BaseException):
+    """The process is not there any more."""
+
+
+class _Dies(OwnIndex):
+    """Takes what is to be entered, and is killed before it is."""
+
+    @override
+    def take(self, _: Arrival) -> bool:
+        return True
+
+    @override
+    def add(self, _: Arrival) -> Outcome:
+        raise _Killed
+
+
+def keep(room: ReadingRoom, *received: Dataset) -> list[str]:
+    """Receive instances in a process that is killed before they are entered; return their keys."""
+    before = {*room.store.root.glob("instances/**/*.dcm")}
+    living = room.keeper
+    room.keeper = InstanceKeeper(room.store, room.database, _Dies(room.database), room.now)
+    for ds in received:
+        with suppress(_Killed):
+            room.arrive(ds)
+    room.keeper = living
+    new = {*room.store.root.glob("instances/**/*.dcm")} - before
+    return sorted(str(path.relative_to(room.store.root)) for path in new)
+
+
+def recovery(room: ReadingRoom, now: Callable[[], datetime] | None = None) -> Recovery:
+    return recovery_of(room.database, room.store, SITE, "COUNTERSIGN", now or room.now)
+
+
+def recover(room: ReadingRoom, **using: Any) -> int:
+    """Recover what was kept today, by the clock that the files have."""
+    now = datetime.now(UTC)
+    return replace(recovery(room), **using).run(now - DAY, now + DAY)
+
+
+def forget(room: ReadingRoom, *tables: Table) -> None:
+    with room.database.transaction() as transaction:
+        for table in tables:
+            transaction.connection.execute(delete(table))
+
+
+def as_entered(row: Any) -> dict[str, Any]:
+    """Return what a row says, but for when it came to be."""
+    times = {"received_at", "opened_at", "pending_since", "quiet_until"}
+    return {name: value for name, value in row._asdict().items() if name not in times}
+
+
+def test_what_nobody_entered_is_entered_as_it_would_have_been(room: ReadingRoom) -> None:
+    said = {"PatientName": "Recognizable^Patient", "AccessionNumber": "A1"}
+    ds = a_slice(**said)
+    keep(room, ds, of(ds, **said))
+
+    with capture_logs() as logged:
+        assert recover(room) == 2
+
+    assert [(each["event"], each["count"]) for each in logged] == [("instances.recovered", 2)]
+    assert [body.study_instance_uid for body in room.said(StudyOpened)] == [ds.StudyInstanceUID]
+    recovered = as_entered(room.row(instance, sop_instance_uid=ds.SOPInstanceUID))
+    of_study = as_entered(room.row(study))
+    forget(room, delivery, message, instance, study)
+    room.arrive(ds)
+    assert recovered == as_entered(room.row(instance))
+    assert of_study == as_entered(room.row(study))
+
+
+def test_what_a_row_claims_is_left_alone(room: ReadingRoom) -> None:
+    ds = a_slice()
+    room.arrive(ds, again(ds, Rows=7))
+    keep(room, ds)
+
+    assert recover(room) == 0
+    assert len(room.rows(instance)) == len(room.rows(duplicate_instance)) == 1
+
+
+def test_what_comes_beside_a_first_one_is_told_of(room: ReadingRoom) -> None:
+    ds = a_slice()
+    room.arrive(ds)
+    [key] = keep(room, again(ds, Rows=7))
+
+    assert recover(room) == 1
+
+    assert room.row(duplicate_instance).key == key
+
+
+def test_what_rejects_instances_holds_their_study(room_in_sqlite: ReadingRoom) -> None:
+    rejected = generate_uid()
+    keep(room_in_sqlite, a_rejection_of(rejected))
+
+    assert recover(room_in_sqlite) == 1
+
+    assert room_in_sqlite.row(early_conflict).study_instance_uid == rejected
+
+
+def test_its_sender_is_looked_up_once(room_in_sqlite: ReadingRoom) -> None:
+    keep(room_in_sqlite, *(a_slice() for _ in range(3)))
+    peer_of = Mock(return_value=SITE)
+    rereader = replace(recovery(room_in_sqlite).rereader, peer_of=peer_of)
+
+    assert recover(room_in_sqlite, rereader=rereader) == 3
+    peer_of.assert_called_once_with("MODALITY")
+
+
+def test_what_was_purged_and_came_again_since_is_put_back(room: ReadingRoom) -> None:
+    ds, other = a_slice(), a_slice()
+    room.arrive(ds, other)
+    now = datetime.now(UTC)
+    with room.database.transaction() as transaction:
+        transaction.connection.execute(update(instance).values(purged_at=now))
+        for row, since in zip(room.rows(instance), (now - DAY, now + DAY), strict=True):
+            transaction.connection.execute(removal.insert(), {"key": row.key, "since": since})
+
+    assert recover(room, now=lambda: datetime.now(UTC)) == 1
+
+    [left] = room.rows(removal)
+    for row in room.rows(instance):
+        assert (row.purged_at is not None) == (row.key == left.key)
+
+
+def test_one_that_is_damaged_keeps_no_other(room_in_sqlite: ReadingRoom) -> None:
+    room = room_in_sqlite
+    name = "Recognizable^Patient"
+    keys = keep(room, *(a_slice(PatientName=name) for _ in range(5)))
+    empty, cut_off, no_file, folder, good = map(room.store.path, keys)
+    empty.write_bytes(b"")
+    cut_off.write_bytes(cut_off.read_bytes()[:400])
+    no_file.write_bytes(name.encode() * 1000)
+    folder.unlink()
+    folder.mkdir()
+    shutil.copyfile(good, good.with_name(f"1.2.3-{'0' * 32}.dcm"))
+    shutil.copyfile(good, good.with_name(f"{name}.dcm"))
+
+    with capture_logs() as logged:
+        assert recover(room) == 1
+
+    assert room.store.path(room.row(instance).key) == good
+    assert [each["event"] for each in logged].count("instance.not_recovered") == 5
+    assert name not in str(logged)
+
+
+def test_an_index_that_is_older_than_the_store_is_brought_up_to_date(room: ReadingRoom) -> None:
+    room.arrive(a_slice(), a_slice())
+    before = {row.sop_instance_uid: row.key for row in room.rows(instance)}
+    # As in a backup that is older than these two.
+    forget(room, instance, study)
+    now = datetime.now(UTC) + 2 * DAY
+    retention = Retention(None, 0, 0)
+    sweep = Sweep(room.database, room.store, retention, lambda: now, recovery(room).enter)
+
+    assert sweep.run(threading.Event()) == 0
+
+    assert {row.sop_instance_uid: row.key for row in room.rows(instance)} == before
+    assert not (room.store.root / "unclaimed").exists()
+
+
+class _Refuses(OwnIndex):
+    """Does not take one instance."""
+
+    def __init__(self, room: ReadingRoom, sop_instance_uid: str) -> None:
+        super().__init__(room.database)
+        self._refused = sop_instance_uid
+
+    @override
+    def enter(self, board: Board) -> list[Answer]:
+        group = board()
+        good = [each for each in group if not self._is_refused(each)]
+        answers = iter(super().enter(lambda: good))
+        return [
+            ValueError("Recognizable^Patient") if self._is_refused(each) else next(answers)
+            for each in group
+        ]
+
+    def _is_refused(self, entry: object) -> bool:
+        return isinstance(entry, Arrival) and entry.header.sop_instance_uid == self._refused
+
+
+def test_what_the_index_refuses_goes_to_quarantine_and_keeps_no_other(room: ReadingRoom) -> None:
+    good, bad = a_slice(), a_slice()
+    keep(room, bad, good)
+    now = lambda: datetime.now(UTC) + DAY  # noqa: E731 - the files were kept before
+
+    assert recover(room, index=_Refuses(room, bad.SOPInstanceUID), now=now) == 1
+
+    assert room.row(instance).sop_instance_uid == good.SOPInstanceUID
+    kept = room.row(quarantined_instance)
+    assert (kept.sop_instance_uid, kept.reason) == (bad.SOPInstanceUID, REFUSED_BY_INDEX)
+    assert room.store.read(kept.key).endswith(sendable(bad).data)
+    assert recover(room) == 0
+    room.send(
+        QuarantineDecided(
+            quarantined_instance_id=kept.id,
+            decision=QuarantineDecision.RELEASE,
+            decided_by="ada",
+        )
+    )
+    room.handle()
+    assert room.row(instance, sop_instance_uid=bad.SOPInstanceUID)
+
+
+class _Away(OwnIndex):
+    @override
+    def enter(self, board: Board) -> list[Answer]:
+        return [DatabaseUnavailable("database: away") for _ in board()]
+
+
+def test_while_the_database_is_away_nothing_is_concluded(room_in_sqlite: ReadingRoom) -> None:
+    keep(room_in_sqlite, a_slice())
+
+    with pytest.raises(DatabaseUnavailable):
+        recover(room_in_sqlite, index=_Away(room_in_sqlite.database))
+
+    assert recover(room_in_sqlite) == 1
+
+
+def test_what_was_answered_for_is_entered_when_everybody_was_killed(listener: Listener) -> None:
+    sent = sendable(a_slice())
+    *_, indexing, _ = listener.children
+    os.kill(indexing, signal.SIGSTOP)
+    association = associate(listener.port, (sent.sop_class_uid, sent.transfer_syntax_uid))
+
+    response = store(association, sent)
+    for child in listener.children:
+        os.kill(child, signal.SIGKILL)
+
+    assert response is not None
+    assert response.Status == 0x0000
+    [row] = wait_until(lambda: listener.rows(instance), what="the instance")
+    assert row.sop_instance_uid == sent.sop_instance_uid
+    wait_until(lambda: listener.rows(study)[0].version == 1, what="its study, complete")
+    assert "instances.recovered" in listener.log
+    association.kill()
+
+
+class _Watched:
+    """Stands for a recovery, and says what it was asked for."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.asked: list[tuple[datetime, datetime]] = []
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self._errors = list(errors)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def run(self, since: datetime, before: datetime, _: threading.Event) -> int:
+        self.asked.append((since, before))
+        self.goes_on.wait()
+        if self._errors:
+            raise self._errors.pop(0)
+        return 0
+
+    def wait_for(self, times: int) -> None:
+        wait_until(lambda: len(self.asked) >= times, what=f"{times} recoveries")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_SETTLING_S", "_LOOK_S", "_SHORTEST_DELAY_S", "_LONGEST_DELAY_S"):
+        monkeypatch.setattr(recovering, name, 0.001)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_it_looks_at_its_start_and_when_it_is_told_to() -> None:
+    watched = _Watched()
+    started_at = datetime.now(UTC)
+    with Recovering(watched) as it:  # type: ignore[arg-type]
+        watched.wait_for(1)
+        told_at = datetime.now(UTC)
+        it.look()
+        watched.wait_for(2)
+
+    [(since, before), (_, again_before)] = watched.asked
+    assert since == before - DAY
+    assert started_at <= before <= told_at <= again_before
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_is_told_while_it_looks_is_looked_at_once_more_and_only_once() -> None:
+    watched = _Watched()
+    watched.goes_on.clear()
+    with Recovering(watched) as it:  # type: ignore[arg-type]
+        watched.wait_for(1)
+        for _ in range(4):
+            it.look()
+        last_told_at = datetime.now(UTC)
+        it.look()
+        told_at = datetime.now(UTC)
+        watched.goes_on.set()
+        watched.wait_for(2)
+
+    assert len(watched.asked) == 2
+    assert last_told_at <= watched.asked[1][1] <= told_at
+
+
+@pytest.mark.usefixtures("at_once")
+def test_it_tries_until_it_is_done_whatever_happens() -> None:
+    watched = _Watched(DatabaseUnavailable("database: away"), ZeroDivisionError("unforeseen"))
+    with capture_logs() as logged, Recovering(watched):  # type: ignore[arg-type]
+        watched.wait_for(3)
+
+    assert [each["event"] for each in logged] == ["recovering.delayed", "recovering.failed"]
+    assert len({before for _, before in watched.asked}) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_it_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovering, "_ENDING_S", 0.01)
+    watched = _Watched()
+    watched.goes_on.clear()
+
+    with Recovering(watched):  # type: ignore[arg-type]
+        watched.wait_for(1)
+
+    watched.goes_on.set()
+
+
+def test_what_is_told_of_waits_for_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovering, "_LOOK_S", 0.001)
+    monkeypatch.setattr(recovering, "_SETTLING_S", 3600)
+    watched = _Watched()
+
+    with Recovering(watched) as it:  # type: ignore[arg-type]
+        it.look()
+
+    assert watched.asked == []
