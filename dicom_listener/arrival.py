@@ -1,6 +1,8 @@
 """An instance that has arrived, and the rows it makes."""
 
 from datetime import datetime, timedelta
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import String, Table
@@ -69,36 +71,43 @@ def study_attributes(arrival: Arrival) -> dict[str, Any]:
 def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict[str, Any]:
     """Return the row of an instance that belongs to this version of its study."""
     header, kept = arrival.header, arrival.kept
-    return _clipped(
-        instance,
-        study_instance_uid=header.study_instance_uid,
-        series_instance_uid=header.series_instance_uid,
-        sop_instance_uid=header.sop_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        modality=header.modality,
-        series_description=header.series_description,
-        body_part_examined=header.body_part_examined,
-        view_position=header.view_position,
-        view_code=header.view_code,
-        laterality=header.laterality,
-        calling_ae_title=arrival.calling_ae_title,
-        called_ae_title=arrival.called_ae_title,
-        key=kept.key,
-        digest=kept.digest,
-    ) | {
-        "image_type": list(header.image_type),
+    return {
+        **_of_series(
+            _SHARED(header),
+            arrival.transfer_syntax_uid,
+            arrival.calling_ae_title,
+            arrival.called_ae_title,
+        ),
+        "sop_instance_uid": header.sop_instance_uid,
         "instance_number": header.instance_number,
-        "number_of_frames": header.number_of_frames,
-        "series_number": header.series_number,
-        "rows": header.rows,
-        "columns": header.columns,
         "makes_version": makes_version,
         "study_version": version,
+        "key": kept.key,
         "size_bytes": kept.size_bytes,
+        "digest": kept.digest,
         "received_at": arrival.at,
         "urgent": arrival.is_urgent,
     }
+
+
+@lru_cache(maxsize=256)
+def _of_series(
+    shared: tuple[Any, ...], transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str
+) -> dict[str, Any]:
+    """Return the part of the row that the instances of a series nearly always share."""
+    values = dict(zip(_SHARED_NAMES, shared, strict=True))
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    return (
+        values
+        | _clipped(
+            instance,
+            **texts,
+            transfer_syntax_uid=transfer_syntax_uid,
+            calling_ae_title=calling_ae_title,
+            called_ae_title=called_ae_title,
+        )
+        | {"image_type": list(values["image_type"])}
+    )
 
 
 def _clipped(table: Table, **values: str) -> dict[str, Any]:
@@ -107,6 +116,12 @@ def _clipped(table: Table, **values: str) -> dict[str, Any]:
     return {name: value[: lengths[name]] for name, value in values.items()}
 
 
+_SHARED_NAMES = (
+    *("study_instance_uid", "series_instance_uid", "sop_class_uid"),
+    *("modality", "body_part_examined", "view_position", "view_code", "laterality"),
+    *("image_type", "number_of_frames", "series_number", "series_description", "rows", "columns"),
+)
+_SHARED = attrgetter(*_SHARED_NAMES)
 _LENGTHS = {
     table.name: {
         column.name: column.type.length for column in table.c if isinstance(column.type, String)

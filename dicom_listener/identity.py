@@ -47,11 +47,18 @@ def identity_of(header: InstanceHeader, issuer_of_patient_id: str) -> Identity:
 
     ``issuer_of_patient_id`` is the instance's own, or else its sender's or the site's.
     """
+    return _clipped(
+        header.patient_id, issuer_of_patient_id, header.patient_name, header.patient_birth_date
+    )
+
+
+@lru_cache(maxsize=1024)
+def _clipped(patient_id: str, issuer: str, patient_name: str, patient_birth_date: str) -> Identity:
     return Identity(
-        header.patient_id[:_ID_LENGTH],
-        issuer_of_patient_id[:_ID_LENGTH],
-        header.patient_name[:_NAME_LENGTH],
-        birth_date(header.patient_birth_date)[:_DATE_LENGTH],
+        patient_id[:_ID_LENGTH],
+        issuer[:_ID_LENGTH],
+        patient_name[:_NAME_LENGTH],
+        birth_date(patient_birth_date)[:_DATE_LENGTH],
     )
 
 

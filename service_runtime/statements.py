@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from psycopg2.extras import execute_batch
+from psycopg2.extras import execute_batch, execute_values
 from sqlalchemy import (
     BindParameter,
     CompoundSelect,
@@ -23,11 +23,17 @@ from sqlalchemy import (
     bindparam,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.exc import DBAPIError
 
 from service_runtime.database import Transaction
 
 Keys = Sequence[BindParameter[Any]]
+
+_DIALECTS: dict[str, tuple[Callable[..., Dialect], str]] = {
+    "sqlite": (sqlite.dialect, "qmark"),
+    "postgresql": (psycopg2.dialect, "format"),
+}
 
 
 class Lookup:
@@ -75,15 +81,18 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     sql: str
+    names: Sequence[str]
+    """Of its parameters, in their order."""
     constants: dict[str, object]
     """Of parameters that the statement itself gives a value."""
-    encoders: Mapping[str, Callable[[Any], object]]
+    encoders: Sequence[tuple[int, Callable[[Any], object]]]
     decoders: Sequence[tuple[int, Callable[[Any], object]]]
 
-    def rows(self, transaction: Transaction, values: dict[str, object]) -> list[tuple[Any, ...]]:
+    def rows(self, transaction: Transaction, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        (encoded,) = self._encoded([values])
         cursor = _cursor(transaction)
         try:
-            cursor.execute(self.sql, self._encoded(values))
+            cursor.execute(self.sql, encoded)
             found = cursor.fetchall()
         except Exception as error:
             raise _as_sqlalchemys(transaction, error, cursor) from error
@@ -92,23 +101,30 @@ class _Compiled:
         return [self._decoded(row) for row in found] if self.decoders else found
 
     def change(self, transaction: Transaction, rows: Sequence[Mapping[str, object]]) -> None:
-        encoded = [self._encoded(row) for row in rows]
+        encoded = self._encoded(rows)
         cursor = _cursor(transaction)
+        head, values, places = self.sql.rpartition(" VALUES ")
         try:
             if transaction.database.dialect == "sqlite":
                 cursor.executemany(self.sql, encoded)
+            elif values:
+                # All in one statement, which is planned once.
+                execute_values(cursor, f"{head}{values}%s", encoded, places, len(encoded))
             else:
-                execute_batch(cursor, self.sql, encoded)
+                execute_batch(cursor, self.sql, encoded, len(encoded))
         except Exception as error:
             raise _as_sqlalchemys(transaction, error, cursor) from error
         finally:
             cursor.close()
 
-    def _encoded(self, values: Mapping[str, object]) -> dict[str, object]:
-        encoded = {**self.constants, **values}
-        for name, encode in self.encoders.items():
-            encoded[name] = encode(encoded[name])
-        return encoded
+    def _encoded(self, rows: Sequence[Mapping[str, object]]) -> list[tuple[object, ...]]:
+        """Return the values of rows as the driver takes them."""
+        if self.constants:
+            rows = [{**self.constants, **row} for row in rows]
+        columns = [[row[name] for row in rows] for name in self.names]
+        for place, encode in self.encoders:
+            columns[place] = _each_once(encode, columns[place])
+        return list(zip(*columns, strict=True))
 
     def _decoded(self, row: Sequence[Any]) -> tuple[Any, ...]:
         decoded = list(row)
@@ -117,30 +133,43 @@ class _Compiled:
         return tuple(decoded)
 
 
+def _each_once(encode: Callable[[Any], object], values: Sequence[object]) -> list[object]:
+    """Encode values; what rows share is encoded once."""
+    # Not by what they are equal to: 1 is equal to True, and a list has no hash.
+    encoded: dict[int, object] = {}
+    for value in values:
+        if id(value) not in encoded:
+            encoded[id(value)] = encode(value)
+    return [encoded[id(value)] for value in values]
+
+
 def _compile(
     transaction: Transaction,
     clause: Insert | Update | Delete | Select[Any] | CompoundSelect[Any],
     names: Sequence[str] | Mapping[str, object],
 ) -> _Compiled:
-    dialect: Dialect = transaction.connection.dialect
-    if transaction.database.dialect == "sqlite":
-        # Names instead of question marks, so that both drivers are given the same.
-        dialect = sqlite.dialect(paramstyle="named")
+    # Both with places for values instead of names, which the drivers would look up for every row.
+    made, style = _DIALECTS[transaction.database.dialect]
+    dialect = made(paramstyle=style)
     keys = list(names) if isinstance(clause, Insert) else None
     compiled = clause.compile(dialect=dialect, column_keys=keys)
-    encoders = {
-        name: encode
-        for parameter, name in compiled.bind_names.items()
-        if (encode := parameter.type.dialect_impl(dialect).bind_processor(dialect))
-    }
+    types = {name: parameter.type for parameter, name in compiled.bind_names.items()}
     columns = [] if isinstance(clause, Insert | Update | Delete) else list(clause.selected_columns)
-    decoders = [
-        (place, decode)
-        for place, column in enumerate(columns)
-        if (decode := column.type.dialect_impl(dialect).result_processor(dialect, None))
-    ]
-    constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return _Compiled(str(compiled), constants, encoders, decoders)
+    return _Compiled(
+        str(compiled),
+        in_order := compiled.positiontup or [],
+        {name: value for name, value in compiled.params.items() if value is not None},
+        [
+            (place, encode)
+            for place, name in enumerate(in_order)
+            if (encode := types[name].dialect_impl(dialect).bind_processor(dialect))
+        ],
+        [
+            (place, decode)
+            for place, column in enumerate(columns)
+            if (decode := column.type.dialect_impl(dialect).result_processor(dialect, None))
+        ],
+    )
 
 
 def _cursor(transaction: Transaction) -> Any:

@@ -27,15 +27,15 @@ from imaging_store.schema.ingest import (
 )
 from imaging_store.schema.results import model
 from message_contracts.catalogue import decode
+from message_contracts.envelope import M
 from message_contracts.ingest import StudyConflicted, StudyOpened
 from message_contracts.intake import InstanceDuplicated
-from message_contracts.message import Message
 from service_runtime.database import Database, metadata
 from service_runtime.messaging.tables import delivery, message
 from tests.integration.dicom_listener.indexed import NOON, an_arrival
 
-PATIENT = {"patient_id": "P1", "patient_name": "Doe^Jane", "patient_birth_date": ""}
-OTHERS: tuple[dict[str, str], ...] = (
+PATIENT: dict[str, Any] = {"patient_id": "P1", "patient_name": "Doe^Jane", "patient_birth_date": ""}
+OTHERS: tuple[dict[str, Any], ...] = (
     {"patient_birth_date": "19700101"},
     {"patient_birth_date": "19800202"},
     {"patient_id": "P2"},
@@ -111,7 +111,7 @@ def rows(database: Database, table: Table) -> list[Any]:
         return list(connection.execute(select(table)))
 
 
-def said(database: Database, kind: type[Message]) -> list[Message]:
+def said(database: Database, kind: type[M]) -> list[M]:
     bodies = [decode(bytes(row.body)).body for row in rows(database, message)]
     return [body for body in bodies if isinstance(body, kind)]
 
