@@ -16,6 +16,7 @@ import cv2
 import structlog
 import xxhash
 from prometheus_client import Counter
+from sqlalchemy import Connection
 
 from imaging_pixels.decode import frame_count
 from imaging_store.instances import InstanceStore
@@ -102,12 +103,16 @@ class Worker:
         network's batch. Where two attempts end, rows and files of the first stay.
         """
         request = envelope.data(InferenceRequested)
-        if self._is_overtaken(envelope, request):
-            return lambda _: None
         try:
-            model = self.models.of(request.model)
+            with self.database.reading() as connection:
+                if _is_overtaken(connection, envelope, request):
+                    return lambda _: None
+                model = self.models.of(request.model)
+                instances = instances_to_read(
+                    connection, self.store, request, model.description.reads
+                )
             study = read_study(
-                instances_to_read(self.database, self.store, request, model.description.reads),
+                instances,
                 model.description,
                 model.predict_of(
                     request.study_instance_uid, urgent=request.urgency is Urgency.URGENT
@@ -151,13 +156,6 @@ class Worker:
             INFERENCES.labels(request.model.name, "completed").inc()
 
         return effect
-
-    def _is_overtaken(self, envelope: Envelope, request: InferenceRequested) -> bool:
-        """Tell whether a person had this read in the urgent lane, while it waited in the other."""
-        if request.urgency is Urgency.URGENT:
-            return False
-        with self.database.reading() as connection:
-            return is_handled(connection, INFERENCE_URGENT, overtaking_id(envelope.id))
 
     def on_exhausted(self, envelope: Envelope, reason: str) -> Effect:
         """Tell that tries are used up; the dead letter can be replayed."""
@@ -215,6 +213,13 @@ class Worker:
             "made_at": self.now(),
             "sha256": hashlib.sha256(result.content).hexdigest(),
         }
+
+
+def _is_overtaken(connection: Connection, envelope: Envelope, request: InferenceRequested) -> bool:
+    """Tell whether a person had this read in the urgent lane, while it waited in the other."""
+    if request.urgency is Urgency.URGENT:
+        return False
+    return is_handled(connection, INFERENCE_URGENT, overtaking_id(envelope.id))
 
 
 def _folder(request: InferenceRequested, model: LoadedModel) -> str:

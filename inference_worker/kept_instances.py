@@ -3,7 +3,7 @@
 from functools import partial
 
 import structlog
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from imaging_store.instances import InstanceStore, NotInStore
 from imaging_store.schema.ingest import instance
@@ -12,7 +12,6 @@ from inference_worker.selection import Candidate, selected
 from inference_worker.study_reading import UnreadableStudy
 from message_contracts.inference import InferenceRequested
 from message_contracts.study_selection import StudySelection
-from service_runtime.database import Database
 
 _COLUMNS = (
     *("sop_instance_uid", "series_instance_uid", "series_number", "series_description"),
@@ -27,7 +26,7 @@ _LOG = structlog.get_logger()
 
 
 def instances_to_read(
-    database: Database, store: InstanceStore, request: InferenceRequested, reads: StudySelection
+    connection: Connection, store: InstanceStore, request: InferenceRequested, reads: StudySelection
 ) -> list[KeptInstance]:
     """Return which of the named instances the model is to read, in the order of reading.
 
@@ -36,8 +35,7 @@ def instances_to_read(
     UnreadableStudy
         Some were purged: what is left must not pass for the study.
     """
-    with database.reading() as connection:
-        rows = connection.execute(_OF_STUDY, {"uid": request.study_instance_uid}).all()
+    rows = connection.execute(_OF_STUDY, {"uid": request.study_instance_uid}).all()
     kept = {row.sop_instance_uid: row for row in rows}
     named = [kept[uid] for uid in request.sop_instance_uids if uid in kept]
     gone = sum(row.purged_at is not None for row in named)
