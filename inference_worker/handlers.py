@@ -225,8 +225,9 @@ def _is_overtaken(connection: Connection, envelope: Envelope, request: Inference
 def _folder(request: InferenceRequested, model: LoadedModel) -> str:
     """Return where the store keeps what came of a reading; other weights, another place."""
     described = model.description
+    # One level: each folder is made, and synced into the one above, for every reading.
     return (
-        f"results/{request.case_id}/v{request.case_version}-"
+        f"results/{request.case_id}-v{request.case_version}-"
         f"{described.name}-{described.version}-{model.weights_sha256[:12]}"
     )
 
