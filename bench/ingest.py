@@ -12,6 +12,7 @@ sender, latency of a sender of our own over a raw socket, one process for each a
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -112,12 +113,15 @@ class Bench:
         turns = Turns(count, size_bytes(folders) / _MEGABYTE)
         for round_ in range(self._rounds + 1):
             for name, start in receivers().items():
-                with start(self.place(), environment) as receiver:
+                place = self.place()
+                with start(place, environment) as receiver:
                     send(self._warming, receiver, associations, environment)
                     before = receiver.cpu_s()
                     seconds = send(folders, receiver, associations, environment)
                     cpu_s = receiver.cpu_s() - before
                     latency = latencies_ms(timed, receiver, associations) if timed else []
+                # All that is kept of all turns would fill a disk.
+                shutil.rmtree(place)
                 rate = f"{count / seconds:.0f}/s"
                 print(f"round {round_}: {name}, {associations} at once: {rate}", file=sys.stderr)
                 if round_:  # the first warms memory

@@ -1,5 +1,6 @@
 """Receiving into an index of a million instances, beside an empty one; both in PostgreSQL."""
 
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,7 @@ def measure(
                 place.mkdir()
                 with countersign(place, database_url=urls[name]) as receiver:
                     taken_s = send(folders, receiver, associations)
+                shutil.rmtree(place)
                 forget_received(urls[name], seeded if name == "large" else 0)
                 if round_:
                     per_s[name].append(count / taken_s)
