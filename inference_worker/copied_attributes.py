@@ -100,9 +100,7 @@ def _as_known(source: Dataset, known_as: Mapping[str, str]) -> Dataset:
 
 def valid_values(source: Dataset, keyword: str) -> tuple[str, ...]:
     """Return the values of one attribute, none where it is absent, empty or breaks its VR."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        values = _values(source, keyword)
+    values = _values(source, keyword)
     fits = values is not None and all(_fits(_tag_and_vr(keyword)[1], value) for value in values)
     return values if values is not None and fits else ()
 
@@ -138,7 +136,10 @@ def _values(source: Dataset, keyword: str) -> tuple[str, ...] | None:
     try:
         value = _undeclared_text(source, tag, vr)
         if value is None:
-            value = source[tag].value
+            with warnings.catch_warnings():
+                # pydicom warns with the value, which belongs in no log.
+                warnings.simplefilter("ignore")
+                value = source[tag].value
         items = value if isinstance(value, MultiValue | list) else [value]
         texts = [_trimmed("" if item is None else str(item)) for item in items]
     except Exception:  # noqa: BLE001
