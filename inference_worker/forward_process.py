@@ -1,6 +1,7 @@
 """A model in a process of its own, watched from outside: it may raise, hang, leak or crash."""
 
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -88,6 +89,9 @@ class ForwardProcess:
                 env=_environment(),
             )
         self._connection: Connection[Any, Answer] = Connection(ours.detach())
+        # Made once: the connection's own way of waiting makes a selector each time.
+        self._readable = select.poll()
+        self._readable.register(self._connection, select.POLLIN)
         try:
             answer = self._answer(time.monotonic(), LOAD_DEADLINE_S)
         except ModelFault as error:
@@ -147,7 +151,7 @@ class ForwardProcess:
 
     def _answer(self, began_s: float, deadline_s: float) -> Answer:
         try:
-            while not self._connection.poll(_LOOK_S):
+            while not self._readable.poll(1000 * _LOOK_S):
                 if self.memory_bytes > self._limits.memory_bytes:
                     self._end(Fault.LEAKS, f"took more than {self._limits.memory_bytes >> 20} MiB")
                 if time.monotonic() > began_s + deadline_s:
