@@ -33,6 +33,7 @@ from typing_extensions import override
 
 from service_runtime.change_watch import ChangeWatch
 from service_runtime.errors import TransientError
+from service_runtime.kept_connections import KeptConnections
 
 metadata = MetaData(
     naming_convention={
@@ -65,8 +66,6 @@ _PASSING_SQLITE_ERRORS = frozenset(
 _PRIMARY_CODE = 0xFF
 _POSTGRESQL_DISK_FULL = "53100"
 _POSTGRESQL_DEADLOCK = "40P01"
-_KEPT_CONNECTIONS = 2
-"""Few: what is kept for writing is not there for reading."""
 
 
 class DatabaseUnavailable(TransientError):
@@ -146,7 +145,6 @@ class Database:
     ) -> None:
         self.via_relay = via_relay
         self._wakers: list[Callable[[], None]] = []
-        self._kept: list[Connection] = []
         self._own = threading.local()
         self.dialect: Literal["sqlite", "postgresql"]
         parsed = make_url(url)
@@ -182,6 +180,8 @@ class Database:
             self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
         else:
             raise ValueError("neither sqlite:///FILE nor postgresql://…")
+        self._kept_to_write = KeptConnections(self._writer)
+        self._kept_to_read = KeptConnections(self._reader)
 
     def _sqlite_engine(self, url: str) -> Engine:
         engine = create_engine(
@@ -226,7 +226,7 @@ class Database:
             with (
                 _our_errors(),
                 # Had before the queue and kept after it, where nobody waits for it.
-                self._connection_to_write() as connection,
+                self._kept_to_write.lend() as connection,
                 self._queue_of_writers(),
                 connection.begin(),
             ):
@@ -247,32 +247,18 @@ class Database:
         DatabaseUnavailable
             Not reachable.
         """
-        with _our_errors(), self._reader.connect() as connection:
-            yield connection
+        with _our_errors():
+            if self.dialect != "sqlite":
+                # The pool is told when the server was away, and gives none that it has lost.
+                with self._reader.connect() as connection:
+                    yield connection
+                return
+            with self._kept_to_read.lend() as connection:
+                yield connection
 
     def insert_new(self, table: Table) -> Insert:
         """Return an insert that passes over a row that is there already."""
         return _insert_new(table, self.dialect)
-
-    @contextmanager
-    def _connection_to_write(self) -> Iterator[Connection]:
-        """Give a connection that the last transaction has kept, or one of the pool.
-
-        Fetching one from the pool and giving it back costs more than a short transaction does.
-        """
-        try:
-            connection = self._kept.pop()
-        except IndexError:
-            connection = self._writer.connect()
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        if len(self._kept) < _KEPT_CONNECTIONS:
-            self._kept.append(connection)
-        else:
-            connection.close()
 
     @contextmanager
     def _queue_of_writers(self) -> Iterator[None]:
@@ -307,8 +293,8 @@ class Database:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        while self._kept:
-            self._kept.pop().close()
+        self._kept_to_write.close()
+        self._kept_to_read.close()
         self._writer.dispose()
         self._reader.dispose()
 

@@ -4,7 +4,7 @@ import multiprocessing
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -116,6 +116,19 @@ def test_a_reader_sees_what_is_committed_and_writes_nothing_on_sqlite(
     if database.dialect == "sqlite":
         with pytest.raises(DBAPIError), database.reading() as connection:
             connection.execute(moment.insert(), {"name": "b"})
+
+
+def test_a_reader_that_failed_leaves_the_next_one_what_is_committed_by_then(
+    database: Database,
+) -> None:
+    for number in range(4):
+        with suppress(ZeroDivisionError), database.reading() as connection:
+            count = select(func.count()).select_from(moment)
+            assert connection.execute(count).scalar_one() == number
+            if number % 2:
+                raise ZeroDivisionError
+        with database.transaction() as transaction:
+            transaction.connection.execute(moment.insert(), {"at": datetime.now(UTC)})
 
 
 def test_a_programming_error_is_not_called_unavailable(database: Database) -> None:
