@@ -239,9 +239,7 @@ class Purging(Background):
     It also has what nobody will ask about again forgotten, and sweeps the store.
     """
 
-    def __init__(
-        self, purge: Purge, recover: Callable[[Sequence[str]], set[str]] = lambda _: set()
-    ) -> None:
+    def __init__(self, purge: Purge, recover: Callable[[Sequence[str]], set[str]]) -> None:
         super().__init__("purging")
         self._purge = purge
         self._sweep = Sweep(purge.database, purge.store, purge.retention, purge.now, recover)
