@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from psycopg2.extras import execute_batch, execute_values
+from psycopg2.extras import execute_batch
 from sqlalchemy import (
     BindParameter,
     CompoundSelect,
@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service_runtime.database import Transaction
 
+T = TypeVar("T")
 Keys = Sequence[BindParameter[Any]]
 
 _DIALECTS: dict[str, tuple[Callable[..., Dialect], str]] = {
@@ -81,6 +82,7 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     sql: str
+    is_insert: bool
     names: Sequence[str]
     """Of its parameters, in their order."""
     constants: dict[str, object]
@@ -89,7 +91,7 @@ class _Compiled:
     decoders: Sequence[tuple[int, Callable[[Any], object]]]
 
     def rows(self, transaction: Transaction, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
-        (encoded,) = self._encoded([values])
+        encoded = [value for (value,) in self._columns([values])]
         cursor = _cursor(transaction)
         try:
             cursor.execute(self.sql, encoded)
@@ -101,30 +103,39 @@ class _Compiled:
         return [self._decoded(row) for row in found] if self.decoders else found
 
     def change(self, transaction: Transaction, rows: Sequence[Mapping[str, object]]) -> None:
-        encoded = self._encoded(rows)
+        columns = self._columns(rows)
         cursor = _cursor(transaction)
-        head, values, places = self.sql.rpartition(" VALUES ")
         try:
             if transaction.database.dialect == "sqlite":
-                cursor.executemany(self.sql, encoded)
-            elif values:
-                # All in one statement, which is planned once.
-                execute_values(cursor, f"{head}{values}%s", encoded, places, len(encoded))
+                cursor.executemany(self.sql, zip(*columns, strict=True))
+            elif self.is_insert:
+                cursor.execute(self._of_all(cursor, columns))
             else:
-                execute_batch(cursor, self.sql, encoded, len(encoded))
+                execute_batch(cursor, self.sql, [*zip(*columns, strict=True)], len(rows))
         except Exception as error:
             raise _as_sqlalchemys(transaction, error, cursor) from error
         finally:
             cursor.close()
 
-    def _encoded(self, rows: Sequence[Mapping[str, object]]) -> list[tuple[object, ...]]:
-        """Return the values of rows as the driver takes them."""
+    def _of_all(self, cursor: Any, columns: Sequence[Sequence[object]]) -> bytes:
+        """Return one INSERT of all rows, which is planned once.
+
+        The driver's own (``execute_values``) writes anew in every row what rows share, which is
+        most of an instance.
+        """
+        head, values, _ = self.sql.rpartition(" VALUES ")
+        written = [_each_once(lambda each: cursor.mogrify("%s", (each,)), one) for one in columns]
+        rows = [b"(%b)" % b",".join(row) for row in zip(*written, strict=True)]
+        return f"{head}{values}".encode() + b",".join(rows)
+
+    def _columns(self, rows: Sequence[Mapping[str, object]]) -> list[list[Any]]:
+        """Return the values of rows as the driver takes them, parameter by parameter."""
         if self.constants:
             rows = [{**self.constants, **row} for row in rows]
         columns = [[row[name] for row in rows] for name in self.names]
         for place, encode in self.encoders:
             columns[place] = _each_once(encode, columns[place])
-        return list(zip(*columns, strict=True))
+        return columns
 
     def _decoded(self, row: Sequence[Any]) -> tuple[Any, ...]:
         decoded = list(row)
@@ -133,10 +144,10 @@ class _Compiled:
         return tuple(decoded)
 
 
-def _each_once(encode: Callable[[Any], object], values: Sequence[object]) -> list[object]:
+def _each_once(encode: Callable[[Any], T], values: Sequence[object]) -> list[T]:
     """Encode values; what rows share is encoded once."""
     # Not by what they are equal to: 1 is equal to True, and a list has no hash.
-    encoded: dict[int, object] = {}
+    encoded: dict[int, T] = {}
     for value in values:
         if id(value) not in encoded:
             encoded[id(value)] = encode(value)
@@ -157,6 +168,7 @@ def _compile(
     columns = [] if isinstance(clause, Insert | Update | Delete) else list(clause.selected_columns)
     return _Compiled(
         str(compiled),
+        isinstance(clause, Insert),
         in_order := compiled.positiontup or [],
         {name: value for name, value in compiled.params.items() if value is not None},
         [

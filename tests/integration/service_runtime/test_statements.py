@@ -66,6 +66,24 @@ def test_what_was_added_is_found_with_its_types(database: Database, count: int) 
     assert found == [(name, ["a", 1], NOON, True, "x") for name in names]
 
 
+def test_what_rows_share_is_kept_with_each_and_nothing_is_taken_for_sql(
+    database: Database,
+) -> None:
+    shared = ["it's", "100 %s", "a\\b", "grün"]
+    rows = [
+        a_thing(name) | {"values": shared, "good": number % 2 == 0}
+        for number, name in enumerate(("%s", "'", "\\", "1", "é"))
+    ]
+    with database.transaction() as transaction:
+        ADD.run(transaction, [*rows, a_thing("equal") | {"values": [1]}])
+        found = FIND.rows(transaction, [*(str(row["id"]) for row in rows), "equal"])
+
+    assert {row[0]: row[1:4] for row in found} == {
+        "equal": ([1], NOON, True),
+        **{row["id"]: (shared, NOON, row["good"]) for row in rows},
+    }
+
+
 def test_many_rows_change_at_once_and_none_changes_nothing(database: Database) -> None:
     later = (NOON + timedelta(hours=1)).astimezone(timezone(timedelta(hours=5)))
     with database.transaction() as transaction:
