@@ -26,9 +26,16 @@ _WAIT_AFTER_ERROR_S = 1.0
 
 
 def announce(
-    database: Database, announcer: Announcer, wake: int, now: Callable[[], datetime]
+    database: Database,
+    announcer: Announcer,
+    wake: int,
+    now: Callable[[], datetime],
+    recover: Callable[[], object],
 ) -> None:
-    """Announce complete studies until ``wake`` becomes readable."""
+    """Announce complete studies until ``wake`` becomes readable.
+
+    First ``recover`` has everything entered that belongs to them.
+    """
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     watch = database.watch()
@@ -41,6 +48,7 @@ def announce(
                 continue
             try:
                 if is_first:
+                    _all_there(recover)
                     open_associations.forget_dead(database, now())
                     is_first = False
                 wait_s = announcer.look(now())
@@ -52,6 +60,16 @@ def announce(
             again = looked + max(_AGAIN_S, _REST * (looked - moment))
     finally:
         watch.close()
+
+
+def _all_there(recover: Callable[[], object]) -> None:
+    try:
+        recover()
+    except TransientError:
+        raise
+    except Exception:
+        # One file that cannot be read keeps no study from being announced.
+        log.exception("recovering.failed")
 
 
 def _wait_s(until_due_s: float) -> float:

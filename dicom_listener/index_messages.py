@@ -34,7 +34,7 @@ def listen() -> socket.socket:
 
 
 def group_message(entries: Sequence[Entry]) -> bytes:
-    """Return what has a group entered; an empty group says goodbye. It may be too long."""
+    """Return what has a group entered; it may be too long."""
     return pickle.dumps(list(entries), pickle.HIGHEST_PROTOCOL)
 
 

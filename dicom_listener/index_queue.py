@@ -148,14 +148,14 @@ class IndexQueue:
 
     def _work(self) -> None:
         try:
-            # At once: that process enters from the store what one connected to it has left there.
+            # At once: that process then enters what one that ran before this has left in the store.
             try:
                 self._connect()
             except OSError:
                 self._close()
             while group := self._next_group():
                 self._settle(group, self._entered([each.entry for each in group]))
-            self._say_goodbye()
+            self._close()
         except Exception:
             # What was taken lies in the store, and is entered from there.
             log.exception("index.queue_failed")
@@ -185,12 +185,14 @@ class IndexQueue:
 
     def _settle(self, group: Sequence[_Waiting], answers: Sequence[Answer]) -> None:
         """Tell those who wait what became of theirs; keep what is to be entered once more."""
-        again = []
+        again: list[_Waiting] = []
         for each, answer in zip(group, answers, strict=True):
             _hold_open(each.entry, answer)
             if each.promise is not None:
                 _fulfil(each.promise, each.entry, answer)
-            if not self._is_done(each, answer):
+            # The end of an association is told once more after what may have come over it.
+            is_end = isinstance(each.entry, OpenAssociation)
+            if not self._is_done(each, answer) or (is_end and again):
                 again.append(_Waiting(each.entry, each.since))
         # One that is refused says nothing of others, unless the next is refused too.
         is_troubled = bool(again) or any(isinstance(answer, Exception) for answer in answers)
@@ -199,7 +201,7 @@ class IndexQueue:
         with self._changed:
             if again:
                 # What goes first cannot be entered: nobody is to wait behind it.
-                self._waiting = deque(_without_promises(self._waiting))
+                self._waiting = deque(_without_promises(self._waiting, _failure(answers)))
                 self._is_urgent = False
             self._waiting.extendleft(reversed(again))
             self._under_way = ()
@@ -268,12 +270,6 @@ class IndexQueue:
             self._connection.close()
             self._connection = None
 
-    def _say_goodbye(self) -> None:
-        if self._connection is not None and not self._waiting:
-            with suppress(OSError):
-                self._connection.send(group_message([]))
-        self._close()
-
 
 def _until_next_tick_s() -> float:
     return _TICK_S - time.monotonic() % _TICK_S
@@ -286,11 +282,19 @@ def _hold_open(entry: Entry, answer: Answer) -> None:
         entry.association.study_instance_uid = entry.header.study_instance_uid if is_entered else ""
 
 
-def _without_promises(waiting: Iterable[_Waiting]) -> Iterator[_Waiting]:
-    """Tell those who wait that the index is away; give what is to be entered all the same."""
+def _failure(answers: Iterable[Answer]) -> DatabaseUnavailable:
+    """Return why some of a group are not entered."""
+    away = (answer for answer in answers if isinstance(answer, DatabaseUnavailable))
+    return next(away, DatabaseUnavailable("index: what follows cannot be done"))
+
+
+def _without_promises(
+    waiting: Iterable[_Waiting], failure: DatabaseUnavailable
+) -> Iterator[_Waiting]:
+    """Tell those who wait of a failure; give what is to be entered all the same."""
     for each in waiting:
         if each.promise is not None:
-            _fulfil(each.promise, each.entry, DatabaseUnavailable("index: it does not keep up"))
+            _fulfil(each.promise, each.entry, failure)
         if each.promise is None or isinstance(each.entry, OpenAssociation):
             yield _Waiting(each.entry, each.since)
 

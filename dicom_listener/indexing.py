@@ -3,8 +3,8 @@
 Receiving processes commit nothing by themselves: they would queue for the database, one instance a
 commit. Each sends its arrivals here, in groups; whatever has come while the last commit was under
 way shares the next. Where this process dies, they send again what they have no answer for: to enter
-an arrival twice changes nothing. Where one of them dies, what it had answered for and not sent yet
-is found in the store.
+an arrival twice changes nothing. Where one of them dies, another takes its place, and what the dead
+one had answered for and not sent yet is found in the store.
 """
 
 import os
@@ -32,16 +32,16 @@ _CREDENTIALS = struct.Struct("3i")
 class Indexing:
     """Takes what receiving processes send, and enters it, as much as has come at a time.
 
-    ``on_lost`` is called when one of them has ended without a goodbye.
+    ``on_new`` is called when one of them has connected: it may have taken the place of a dead one.
     """
 
     def __init__(
-        self, index: OwnIndex, listener: socket.socket, on_lost: Callable[[], None]
+        self, index: OwnIndex, listener: socket.socket, on_new: Callable[[], None]
     ) -> None:
         self._index = index
         self._listener = listener
         self._listener.setblocking(False)
-        self._on_lost = on_lost
+        self._on_new = on_new
         self._peers: dict[int, socket.socket] = {}
         self._buffer = memoryview(bytearray(MOST_BYTES))
         self._over: int | None = None
@@ -114,6 +114,7 @@ class Indexing:
                 continue
             self._peers[connection.fileno()] = connection
             self._poll.register(connection, select.POLLIN)
+            self._on_new()
             yield connection
 
     def _read(self, peer: socket.socket) -> list[Entry]:
@@ -124,11 +125,9 @@ class Indexing:
             return []
         except OSError:
             length = 0
-        group = group_of(self._buffer[:length]) if length else []
-        if not group:
-            self._poll.unregister(peer)
-            del self._peers[peer.fileno()]
-            peer.close()
-            if not length:
-                self._on_lost()
-        return group
+        if length:
+            return group_of(self._buffer[:length])
+        self._poll.unregister(peer)
+        del self._peers[peer.fileno()]
+        peer.close()
+        return []

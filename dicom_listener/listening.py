@@ -284,7 +284,8 @@ def announcing(
                 Telling(Teller(service.database, report, _now)),
             ):
                 service.ready()
-                announce(service.database, Announcer(service.database, limits), wake, _now)
+                announcer = Announcer(service.database, limits)
+                announce(service.database, announcer, wake, _now, recovery.run_lately)
 
     return body
 

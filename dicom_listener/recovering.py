@@ -65,6 +65,11 @@ class Recovery:
     called_ae_title: str
     """That they count as sent to: their files do not say."""
 
+    def run_lately(self) -> int:
+        """Enter those of the last day; the sweep enters what is older. See `run`."""
+        now = self.now()
+        return self.run(now - _LATELY, now)
+
     def run(
         self, since: datetime, before: datetime, stopping: threading.Event | None = None
     ) -> int:
@@ -195,7 +200,7 @@ def recovery_of(
 
 
 class Recovering(Background):
-    """A thread that enters what the dead have left, at its start and whenever it is told to look.
+    """A thread that enters what the dead have left, whenever it is told to look.
 
     It tries again until it is done. At the end no longer than a moment is waited for it.
     """
@@ -207,7 +212,6 @@ class Recovering(Background):
         self._before: datetime | None = None
         """Until when was kept what is to be looked at, if anything is."""
         self._due_s = 0.0
-        self.look()
 
     def look(self) -> None:
         """Have looked soon, once, at what has been kept until now; from any thread."""

@@ -77,14 +77,14 @@ class CountsOwn(OwnIndex):
 
 @contextmanager
 def serving(
-    database: Database, listener: socket.socket, on_lost: Callable[[], None] = lambda: None
+    database: Database, listener: socket.socket, on_new: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Have a thread enter what is sent to a listener, until nobody receives any more.
 
     Whoever has sent must have ended before it is left.
     """
     over, receives = os.pipe()
-    thread = Thread(target=Indexing(OwnIndex(database), listener, on_lost).serve, args=(over,))
+    thread = Thread(target=Indexing(OwnIndex(database), listener, on_new).serve, args=(over,))
     thread.start()
     try:
         yield

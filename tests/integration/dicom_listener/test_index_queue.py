@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,7 +13,7 @@ from dicom_listener import index as index_module
 from dicom_listener import index_messages, index_queue
 from dicom_listener.arrival import Arrival
 from dicom_listener.arrivals import Outcome, enter
-from dicom_listener.index import Answer, OwnIndex
+from dicom_listener.index import Answer, Entry, OwnIndex
 from dicom_listener.index_messages import MOST_BYTES, NotEntered, answers_message, group_of
 from dicom_listener.index_queue import IndexQueue
 from dicom_listener.open_associations import open_for
@@ -350,7 +349,7 @@ def test_who_is_answered_too_late_asks_once_and_tells_anew_what_is_held_open(
     listener.close()
 
 
-def test_a_process_ends_though_the_index_stays_away_and_says_no_goodbye(
+def test_a_process_ends_though_the_index_stays_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_queue, "_DRAINING_S", 0.05)
@@ -367,23 +366,52 @@ def test_a_process_ends_though_the_index_stays_away_and_says_no_goodbye(
     assert logged[-1] == {"event": "index.given_up", "count": 1, "log_level": "error"}
 
 
-def test_who_says_goodbye_has_left_nothing(database: Database) -> None:
-    lost: list[None] = []
+def test_every_process_that_begins_is_told_of(database: Database) -> None:
+    new: list[None] = []
     listener = index_messages.listen()
-    with serving(database, listener, lambda: lost.append(None)):
-        with IndexQueue(listener.getsockname(), OwnIndex(database), ignore) as queue:
-            assert queue.add(an_arrival()) is Outcome.NEW
-        with IndexQueue(listener.getsockname(), OwnIndex(database), ignore):
-            pass
+    with serving(database, listener, lambda: new.append(None)):
+        for _ in range(2):
+            with IndexQueue(listener.getsockname(), OwnIndex(database), ignore):
+                pass
 
-    assert not lost
+    assert len(new) == 2
 
 
-def test_whose_connection_ends_without_a_goodbye_is_told_of(database: Database) -> None:
-    lost: list[None] = []
-    listener = index_messages.listen()
-    with serving(database, listener, lambda: lost.append(None)):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.connect(listener.getsockname())
-        connection.close()
-        wait_until(lambda: lost, what="it to be told of")
+def test_while_much_waits_the_database_is_still_told_to_be_full(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_queue, "_TICK_S", 60.0)
+    monkeypatch.setattr(index_queue, "_WAIT_AFTER_ERROR_S", 0.01)
+    with failing(monkeypatch, DatabaseFull("database: no room")):
+        for _ in range(3):
+            assert installation.queue.take(an_arrival())
+        monkeypatch.setattr(index_queue, "_GROUP", 2)
+        for _ in range(3):
+            with pytest.raises(DatabaseFull):
+                installation.queue.add(an_arrival())
+
+
+def test_what_is_entered_after_the_end_of_its_association_holds_nothing_open(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_queue, "_WAIT_AFTER_ERROR_S", 0.01)
+    association = open_for("MODALITY")
+    asked = installation.queue._entered
+    groups: list[int] = []
+
+    def entered(entries: Sequence[Entry]) -> Sequence[Answer]:
+        groups.append(len(entries))
+        if len(groups) > 1:
+            return asked(entries)
+        # As where each was entered in a transaction of its own, and the first of them failed.
+        return [DatabaseUnavailable("database: away"), *asked(entries[1:])]
+
+    monkeypatch.setattr(installation.queue, "_entered", entered)
+    with capture_logs():
+        assert installation.queue.take(an_arrival(association))
+        installation.queue.end(association)
+        wait_until(lambda: installation.followed, what="the arrival")
+    installation.queue.close()
+
+    assert groups[0] == 2
+    assert not installation.rows(open_association)

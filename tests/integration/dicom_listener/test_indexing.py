@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from dicom_listener import index_messages, indexing
 from dicom_listener.arrivals import Outcome
 from dicom_listener.index import OwnIndex
 from dicom_listener.index_queue import IndexQueue
-from imaging_store.schema.ingest import instance
+from imaging_store.schema.ingest import instance, study
 from message_contracts.ingest import StudyReceived
 from service_runtime.database import Database
 from tests.integration.dicom_listener.indexed import an_arrival, served, serving
@@ -100,7 +101,9 @@ def test_what_was_answered_for_is_entered_though_everything_was_killed(
     assert not listener.rows(instance)
     listener.start()
 
-    (row,) = wait_until(lambda: listener.rows(instance), what="the instance")
+    # Before anything is announced: the quiet period may be long over.
+    wait_until(lambda: listener.messages(StudyReceived), what="the study")
+    (row,) = listener.rows(instance)
     assert (row.sop_instance_uid, row.calling_ae_title) == (sent.sop_instance_uid, "MODALITY")
     assert row.size_bytes == len(sent.data)
 
@@ -145,3 +148,26 @@ def test_who_cannot_be_accepted_now_is_accepted_later(
     queue = IndexQueue(full.getsockname(), OwnIndex(database), lambda *_: None)
     with capture_logs(), serving(database, full), queue:
         assert queue.add(an_arrival()) is Outcome.NEW
+
+
+def test_a_study_that_waited_for_the_power_is_announced_whole(
+    start_listener: Callable[..., Listener],
+) -> None:
+    listener = start_listener(quiet_period_s=1)
+    first, *others = [sendable(a_slice(StudyInstanceUID="1.2.3")) for _ in range(3)]
+    association = associate(listener.port, (first.sop_class_uid, first.transfer_syntax_uid))
+    assert store(association, first).Status == 0
+    wait_until(lambda: listener.rows(instance), what="the first instance")
+    os.kill(listener.children[-2], signal.SIGSTOP)
+    assert [store(association, each).Status for each in others] == [0, 0]
+
+    for process in [listener.process.pid, *listener.children]:
+        os.kill(process, signal.SIGKILL)
+    association.abort()
+    quiet_until = listener.rows(study)[0].quiet_until
+    wait_until(lambda: datetime.now(UTC) > quiet_until, what="the quiet")
+    listener.start()
+
+    wait_until(lambda: listener.messages(StudyReceived), what="the study")
+    (received,) = listener.messages(StudyReceived)
+    assert received.instance_count == 3

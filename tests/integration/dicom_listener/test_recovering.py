@@ -321,10 +321,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_it_looks_at_its_start_and_when_it_is_told_to() -> None:
+def test_it_looks_whenever_it_is_told_to() -> None:
     watched = _Watched()
     started_at = datetime.now(UTC)
     with Recovering(watched) as it:  # type: ignore[arg-type]
+        it.look()
         watched.wait_for(1)
         told_at = datetime.now(UTC)
         it.look()
@@ -340,6 +341,7 @@ def test_what_is_told_while_it_looks_is_looked_at_once_more_and_only_once() -> N
     watched = _Watched()
     watched.goes_on.clear()
     with Recovering(watched) as it:  # type: ignore[arg-type]
+        it.look()
         watched.wait_for(1)
         for _ in range(4):
             it.look()
@@ -356,7 +358,8 @@ def test_what_is_told_while_it_looks_is_looked_at_once_more_and_only_once() -> N
 @pytest.mark.usefixtures("at_once")
 def test_it_tries_until_it_is_done_whatever_happens() -> None:
     watched = _Watched(DatabaseUnavailable("database: away"), ZeroDivisionError("unforeseen"))
-    with capture_logs() as logged, Recovering(watched):  # type: ignore[arg-type]
+    with capture_logs() as logged, Recovering(watched) as it:  # type: ignore[arg-type]
+        it.look()
         watched.wait_for(3)
 
     assert [each["event"] for each in logged] == ["recovering.delayed", "recovering.failed"]
@@ -369,7 +372,8 @@ def test_it_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = _Watched()
     watched.goes_on.clear()
 
-    with Recovering(watched):  # type: ignore[arg-type]
+    with Recovering(watched) as it:  # type: ignore[arg-type]
+        it.look()
         watched.wait_for(1)
 
     watched.goes_on.set()
