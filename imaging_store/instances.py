@@ -44,9 +44,10 @@ __all__ = [
     "open_instance_store",
 ]
 
-_KEY_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,199}")
+_KEY_PART = r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,199}"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INCOMING = "incoming"
+_KEY = re.compile(rf"(?!{_INCOMING}(?:/|\Z)){_KEY_PART}(?:/{_KEY_PART})*")
 _UID_LENGTH = 64
 
 
@@ -351,7 +352,6 @@ class FileSink:
 
 def _checked(key: str) -> str:
     """Return ``key`` if it names a place inside the store, and not in ``incoming/``."""
-    parts = key.split("/")
-    if parts[0] == _INCOMING or not all(_KEY_PART.fullmatch(part) for part in parts):
+    if not _KEY.fullmatch(key):
         raise InvalidKey("a key is a relative path of letters, digits and . _ + -")
     return key
