@@ -38,18 +38,17 @@ def scan(data: bytes, wanted: Container[int], last_wanted: int, *, is_implicit_v
     values: dict[int, tuple[str | None, bytes]] = {}
     position, size = 0, len(data)
     while position + _LONG_HEADER_BYTES <= size:
-        vr: str | None = None
+        code: bytes | None = None
         start = position + _HEADER_BYTES
         if is_implicit_vr:
             group, element, length = _IMPLICIT.unpack_from(data, position)
         else:
             group, element, code, length = _EXPLICIT.unpack_from(data, position)
-            if code in _LONG_VRS:
+            if code not in _SHORT_VRS:
+                if code not in _LONG_VRS:
+                    break
                 (length,) = _LENGTH.unpack_from(data, start)
                 start = position + _LONG_HEADER_BYTES
-            elif code not in _SHORT_VRS:
-                break
-            vr = code.decode("ascii")
         tag = group << 16 | element
         if tag > last_wanted and tag != _ITEM_DELIMITATION:
             return Scanned(values, position, reached_end=True)
@@ -57,6 +56,6 @@ def scan(data: bytes, wanted: Container[int], last_wanted: int, *, is_implicit_v
         if length == _UNDEFINED or end > size or tag == _ITEM_DELIMITATION:
             break
         if length and tag in wanted and tag not in values:
-            values[tag] = (vr, data[start:end])
+            values[tag] = (None if code is None else code.decode("ascii"), data[start:end])
         position = end
     return Scanned(values, position, reached_end=False)

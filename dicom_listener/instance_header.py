@@ -230,7 +230,7 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
     raw = {
         keyword: value
         for keyword, element in found.items()
-        if isinstance(value := getattr(element, "value", element), bytes)
+        if isinstance(value := element if isinstance(element, bytes) else element.value, bytes)
     }
     raw.pop("ContributingEquipmentSequence", None)
     raw.pop("ViewCodeSequence", None)

@@ -41,7 +41,8 @@ from service_runtime.database import Database, DatabaseFull
 
 log = structlog.get_logger()
 
-_FIRST_PARSE_BYTES = 4096
+_FIRST_PARSE_BYTES = 8192
+"""Of most modalities the header ends before; otherwise it is read again when more has come."""
 _SHORT = timedelta(seconds=1)
 """Transfers that take no longer are left alone: their instance is there soon enough."""
 
@@ -133,15 +134,18 @@ class InstanceReception:
     def _read_ahead(self, fragments: Sequence[memoryview]) -> None:
         """Read the header while the rest is on its way, where it has come."""
         for fragment in fragments:
-            if (room := PREFIX_BYTES - len(self._prefix)) > 0:
-                self._prefix += fragment[:room]
-        if len(self._prefix) < self._parse_at:
-            return
-        self._parse_at = 2 * len(self._prefix)
-        with suppress(NotUnderstood):
-            self._header_read = parse_header(
-                io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False
-            )
+            left = fragment
+            while left and (room := self._parse_at - len(self._prefix)) > 0:
+                self._prefix += left[:room]
+                left = left[room:]
+                if len(self._prefix) == self._parse_at:
+                    self._parse_at = PREFIX_BYTES
+                    with suppress(NotUnderstood):
+                        self._header_read = parse_header(
+                            io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False
+                        )
+                    if self._header_read is not None:
+                        return
 
     def abandon(self) -> None:
         """Leave nothing of what will not be finished."""
