@@ -187,7 +187,7 @@ class Acceptor(Association):  # type: ignore[misc]
         )
 
     def _let_go(self) -> None:
-        """Have what came over this association entered, and nothing wait for more."""
+        """Have what came over it entered: who is told that it is over finds all of it."""
         if not self._has_let_go and self._instances and self.sender and self.sender.association:
             self._has_let_go = True
             self._service.keep.association_ended(self.sender.association)
@@ -223,7 +223,6 @@ class Acceptor(Association):  # type: ignore[misc]
                 if context_id is not None:  # else pynetdicom says that the association is over
                     self._serve_request(message, context_id)
             if self.is_established and self.acse.is_release_requested():
-                # Who is told that it is over finds all of it.
                 self._let_go()
                 self.acse.send_release(is_response=True)
                 self.is_released = True
@@ -309,12 +308,11 @@ class Acceptor(Association):  # type: ignore[misc]
         self._forward(context_id, _COMMAND | _LAST, command_set)
 
     def _begin_store(self, context: PresentationContext, request: StoreRequest) -> None:
+        reception: Reception = Refusal(OTHER_CONTEXT)
         if request.affected_sop_class_uid == context.abstract_syntax:
             transfer_syntax_uid = str(context.transfer_syntax[0])
             assert self.sender is not None  # noqa: S101 - it has been accepted
             reception = self._service.keep(request, transfer_syntax_uid, self.sender)
-        else:
-            reception = Refusal(OTHER_CONTEXT)
         self._store = (context.context_id, request, reception)
         self._store_began = time.monotonic()
         if not request.has_data_set:
