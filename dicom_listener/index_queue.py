@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +30,7 @@ from dicom_listener.index import Answer, Entry, OwnIndex
 from dicom_listener.index_messages import MOST_BYTES, answers_of, group_message
 from dicom_listener.open_associations import OpenAssociation
 from service_runtime.database import DatabaseUnavailable
-from service_runtime.errors import TransientError
+from service_runtime.errors import PermanentError
 from service_runtime.process import EXIT_FAILED
 
 log = structlog.get_logger()
@@ -42,14 +43,18 @@ _LATE_S = 2.0
 """While somebody who has been answered waits for longer, others are entered first."""
 _ANSWER_S = 60
 _ATTEMPTS = 2
-_WAIT_AFTER_ERROR_S = 0.5
-_ENDING_S = 10.0
+_SHORTEST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 5.0
+"""After an error; who has to be entered first does not wait for its end."""
+_ENDING_S = 5.0
 _DRAINING_S = 5.0
+"""Both together, at the end of a process, are less than its parent waits for it."""
 
 Follow = Callable[[Arrival, Answer], None]
 """Does what follows from what became of an arrival that had been answered for.
 
-It may raise `TransientError`: then the arrival is entered once more, later.
+Whatever it raises but `PermanentError`: then the arrival is entered once more, later, as if it came
+only then.
 """
 
 
@@ -68,15 +73,19 @@ class IndexQueue:
     large for a message.
     """
 
-    def __init__(self, address: bytes, own: OwnIndex, follow: Follow) -> None:
+    def __init__(
+        self, address: bytes, own: OwnIndex, follow: Follow, now: Callable[[], datetime]
+    ) -> None:
         self._address = address
         self._own = own
         self._follow = follow
+        self._now = now
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._under_way: Sequence[_Waiting] = ()
         self._is_urgent = False
-        self._is_troubled = False
+        self._failures = 0
+        """In a row."""
         self._give_up_at: float | None = None
         """When what is left is left in the store; only at the end."""
         self._connection: socket.socket | None = None
@@ -99,13 +108,15 @@ class IndexQueue:
         with self._changed:
             self._give_up_at = time.monotonic() + _DRAINING_S
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(_DRAINING_S + _SHORTEST_PAUSE_S)
+        if self._thread.is_alive():
+            log.error("index.given_up")
 
     def take(self, arrival: Arrival) -> bool:
         """Take an arrival to be entered soon; return whether it was taken, see `Index.take`."""
         now = time.monotonic()
         with self._changed:
-            if self._is_troubled or len(self._waiting) >= _MOST_WAITING or self._is_late(now):
+            if self._failures or len(self._waiting) >= _MOST_WAITING or self._is_late(now):
                 return False
             self._waiting.append(_Waiting(arrival, now))
             if len(self._waiting) == 1:
@@ -156,16 +167,19 @@ class IndexQueue:
             while group := self._next_group():
                 self._settle(group, self._entered([each.entry for each in group]))
             self._close()
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is ends the process
             # What was taken lies in the store, and is entered from there.
-            log.exception("index.queue_failed")
-            os._exit(EXIT_FAILED)
+            try:
+                log.exception("index.queue_failed")
+            finally:
+                # Also where nothing can be logged any more.
+                os._exit(EXIT_FAILED)
 
     def _next_group(self) -> list[_Waiting]:
         """Wait until a group is to leave, and return it; at the end return none."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._give_up_at is not None)
-            pause_s = _WAIT_AFTER_ERROR_S if self._is_troubled else _until_next_tick_s()
+            pause_s = self._until_next_s()
             self._changed.wait_for(self._is_to_leave_now, pause_s)
             if self._is_given_up():
                 log.error("index.given_up", count=len(self._waiting))
@@ -175,9 +189,16 @@ class IndexQueue:
             self._under_way = group
         return group
 
+    def _until_next_s(self) -> float:
+        """Return how long it is until the next group leaves by itself."""
+        if not self._failures:
+            return _TICK_S - time.monotonic() % _TICK_S
+        growing_s: float = _SHORTEST_PAUSE_S * 2.0 ** min(self._failures - 1, 10)
+        return min(growing_s, _LONGEST_PAUSE_S)
+
     def _is_to_leave_now(self) -> bool:
         is_full = self._give_up_at is not None or len(self._waiting) >= _GROUP
-        return self._is_urgent or (is_full and not self._is_troubled)
+        return self._is_urgent or (is_full and not self._failures)
 
     def _is_given_up(self) -> bool:
         give_up_at = self._give_up_at
@@ -193,19 +214,19 @@ class IndexQueue:
             # The end of an association is told once more after what may have come over it.
             is_end = isinstance(each.entry, OpenAssociation)
             if not self._is_done(each, answer) or (is_end and again):
-                again.append(_Waiting(each.entry, each.since))
+                again.append(_Waiting(self._as_of_now(each.entry), each.since))
         # One that is refused says nothing of others, unless the next is refused too.
         is_troubled = bool(again) or any(isinstance(answer, Exception) for answer in answers)
-        if is_troubled != self._is_troubled:
+        if is_troubled != bool(self._failures):
             log.warning("index.behind" if is_troubled else "index.caught_up", count=len(again))
         with self._changed:
-            if again:
-                # What goes first cannot be entered: nobody is to wait behind it.
+            self._failures = self._failures + 1 if is_troubled else 0
+            if len(again) >= _GROUP:
+                # A whole group goes first that cannot be entered: nobody is to wait behind it.
                 self._waiting = deque(_without_promises(self._waiting, _failure(answers)))
                 self._is_urgent = False
             self._waiting.extendleft(reversed(again))
             self._under_way = ()
-            self._is_troubled = is_troubled
 
     def _is_done(self, waiting: _Waiting, answer: Answer) -> bool:
         """Do what follows from an answer; return false where it is to be asked for once more."""
@@ -218,13 +239,17 @@ class IndexQueue:
             return False
         try:
             self._follow(entry, answer)
-        except TransientError as error:
-            log.warning("index.away", exc_info=error)
+        except PermanentError as error:
+            # Its file is gone, or damaged: nobody could read it.
+            log.exception("instance.not_followed_up", key=entry.kept.key, exc_info=error)
+        except Exception as error:
+            log.warning("instance.not_followed_up", key=entry.kept.key, exc_info=error)
             return False
-        except Exception:
-            # It lies in the store; the sweep will try to enter it.
-            log.exception("instance.not_followed_up", key=entry.kept.key)
         return True
+
+    def _as_of_now(self, entry: Entry) -> Entry:
+        """Have an arrival count as received now: its study waits for others that come as late."""
+        return entry._replace(at=self._now()) if isinstance(entry, Arrival) else entry
 
     def _entered(self, entries: Sequence[Entry]) -> Sequence[Answer]:
         """Have a group entered; return what became of each."""
@@ -269,10 +294,6 @@ class IndexQueue:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _until_next_tick_s() -> float:
-    return _TICK_S - time.monotonic() % _TICK_S
 
 
 def _hold_open(entry: Entry, answer: Answer) -> None:

@@ -193,7 +193,7 @@ def receiving(
         index.close()
         database = Database(settings.database, via_relay=settings.via_broker)
         follow = partial(follow_up, database, store, _now)
-        with IndexQueue(address, OwnIndex(database), follow) as queue:
+        with IndexQueue(address, OwnIndex(database), follow, _now) as queue:
             service = Service(
                 ae=application_entity(settings.ae_title),
                 keep=InstanceKeeper(store, database, queue, _now),

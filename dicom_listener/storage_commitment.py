@@ -159,17 +159,16 @@ class StorageCommitment:
     def _wait_for(self, uids: Sequence[str]) -> None:
         """Give the index a moment to enter what has just been answered for."""
         deadline = time.monotonic() + _ON_ITS_WAY_S
-        while self._is_any_unknown(uids) and time.monotonic() < deadline:
+        while (uids := self._unknown(uids)) and time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN_S)
 
-    def _is_any_unknown(self, uids: Sequence[str]) -> bool:
+    def _unknown(self, uids: Sequence[str]) -> list[str]:
         column = instance.c.sop_instance_uid
+        known: set[str] = set()
         with self.database.reading() as connection:
-            known = sum(
-                len(connection.execute(select(column).where(column.in_(some))).all())
-                for some in _in_pieces(uids)
-            )
-        return known < len(uids)
+            for some in _in_pieces(uids):
+                known.update(connection.execute(select(column).where(column.in_(some))).scalars())
+        return [uid for uid in uids if uid not in known]
 
     def _bytes_there(
         self, connection: Connection, uids: Sequence[str]

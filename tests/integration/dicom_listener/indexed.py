@@ -28,6 +28,11 @@ from tests.integration.dicom_listener.listener import a_slice, sendable
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 
 
+def now() -> datetime:
+    """Return a moment after all arrivals."""
+    return NOON + timedelta(hours=1)
+
+
 def an_arrival(association: OpenAssociation | None = None, **attributes: Any) -> Arrival:
     """Return an instance of these attributes that has just been kept."""
     sent = sendable(a_slice(**attributes))
@@ -106,6 +111,7 @@ def served(database: Database) -> Iterator[Installation]:
         listener.getsockname(),
         CountsOwn(database, own_entered),
         lambda arrival, answer: followed.append((arrival, answer)),
+        now,
     )
     with serving(database, listener), queue:
         yield Installation(database, queue, followed, own_entered)

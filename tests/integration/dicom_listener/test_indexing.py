@@ -23,7 +23,7 @@ from dicom_listener.index_queue import IndexQueue
 from imaging_store.schema.ingest import instance, study
 from message_contracts.ingest import StudyReceived
 from service_runtime.database import Database
-from tests.integration.dicom_listener.indexed import an_arrival, served, serving
+from tests.integration.dicom_listener.indexed import an_arrival, now, served, serving
 from tests.integration.dicom_listener.listener import (
     Listener,
     a_slice,
@@ -121,7 +121,7 @@ def test_however_many_connect_at_once_all_are_served(database: Database) -> None
     for _ in range(sys.getrecursionlimit()):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(listener.getsockname())
-    queue = IndexQueue(listener.getsockname(), OwnIndex(database), lambda *_: None)
+    queue = IndexQueue(listener.getsockname(), OwnIndex(database), lambda *_: None, now)
     with serving(database, listener), queue:
         assert queue.add(an_arrival()) is Outcome.NEW
 
@@ -145,7 +145,7 @@ def test_who_cannot_be_accepted_now_is_accepted_later(
     monkeypatch.setattr(indexing, "_WAIT_AFTER_ERROR_S", 0)
     listener = index_messages.listen()
     full = Full(listener.family, listener.type, fileno=listener.detach())
-    queue = IndexQueue(full.getsockname(), OwnIndex(database), lambda *_: None)
+    queue = IndexQueue(full.getsockname(), OwnIndex(database), lambda *_: None, now)
     with capture_logs(), serving(database, full), queue:
         assert queue.add(an_arrival()) is Outcome.NEW
 
