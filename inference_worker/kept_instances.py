@@ -1,6 +1,7 @@
 """The instances that a request names, as they are kept, and what a model reads of them."""
 
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 
 import structlog
 from sqlalchemy import Connection, bindparam, select
@@ -12,6 +13,9 @@ from inference_worker.selection import Candidate, selected
 from inference_worker.study_reading import UnreadableStudy
 from message_contracts.inference import InferenceRequested
 from message_contracts.study_selection import StudySelection
+
+MOST_HELD_BYTES = 2**24
+"""A study's only file is held in memory until its results are made, unless it is larger."""
 
 _COLUMNS = (
     *("sop_instance_uid", "series_instance_uid", "series_number", "series_description"),
@@ -62,7 +66,7 @@ def instances_to_read(
         )
         for row in named
     ]
-    return [
+    to_read = [
         KeptInstance(
             each.sop_instance_uid,
             partial(_content, store, kept[each.sop_instance_uid].key),
@@ -71,6 +75,10 @@ def instances_to_read(
         )
         for each in selected(candidates, reads)
     ]
+    if len(to_read) == 1 and to_read[0].size_bytes <= MOST_HELD_BYTES:
+        # It will be explained: read again where there are many, to hold none of them.
+        to_read = [replace(to_read[0], read=cache(to_read[0].read))]
+    return to_read
 
 
 def _content(store: InstanceStore, key: str) -> bytes:

@@ -19,6 +19,7 @@ from sqlalchemy import select, update
 from imaging_store.instances import FileInstanceStore
 from imaging_store.schema.ingest import conflict, instance, study
 from imaging_store.schema.results import result_object
+from inference_worker import kept_instances
 from inference_worker.handlers import Worker
 from inference_worker.prediction import Prediction
 from message_contracts.inference import (
@@ -62,6 +63,42 @@ def test_a_heat_map_of_another_class_than_the_finding_says_so(
             select(result_object.c.key).where(result_object.c.key.contains("/SC-"))
         ).scalars()
     assert "1.2.3 for Square, blended" in read(store.read(key)).DerivationDescription
+
+
+@pytest.mark.parametrize(
+    ("others", "held_bytes", "times"),
+    [
+        pytest.param((), 2**20, 1, id="the only one is held"),
+        pytest.param((), 0, 2, id="a large one is read again"),
+        pytest.param(("2.25.104",), 2**20, 2, id="of many none is held"),
+    ],
+)
+def test_how_often_the_file_is_read_that_is_explained(
+    *,
+    others: Sequence[str],
+    held_bytes: int,
+    times: int,
+    worker: Worker,
+    keep: Callable[..., None],
+    store: FileInstanceStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uids = ["2.25.103", *others]
+    for uid in uids:
+        keep(an_instance(SOPInstanceUID=uid))
+    keys: list[str] = []
+    before = store.read
+
+    def counted(key: str) -> bytes:
+        keys.append(key)
+        return before(key)
+
+    monkeypatch.setattr(store, "read", counted)
+    monkeypatch.setattr(kept_instances, "MOST_HELD_BYTES", held_bytes)
+
+    worker.on_inference_requested(a_request(*uids))
+
+    assert max(keys.count(key) for key in keys) == times
 
 
 def test_a_request_is_answered_with_finding_and_objects(
