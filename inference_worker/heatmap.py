@@ -229,16 +229,17 @@ def _aside_strip(rows: int, columns: int) -> Picture:
 
 
 @lru_cache(maxsize=_SIZES_KEPT)
-def _empty_legend_strip(columns: int) -> Picture:
+def _empty_legend_strip(columns: int, model: str) -> Picture:
     strip = _strip(columns, RGB_DIMENSIONS)
     _write(strip, 0, AI_DISCLAIMER, WARNING)
     scale = np.linspace(0, 255, columns // 3).round().astype(np.intp)
     _bar(strip, 3, _color_scale()[scale])
+    _write(strip, 3, f"Grad-CAM 0 to 1, {model}", DIM, _after_bar(strip))
     return strip
 
 
 def _legend_strip(columns: int, legend: Legend) -> Picture:
-    strip = _empty_legend_strip(columns).copy()
+    strip = _empty_legend_strip(columns, legend.model).copy()
     text = legend.finding
     if legend.finding != legend.explained_class:
         text = f"{legend.finding}; colors explain: {legend.explained_class}"
@@ -247,7 +248,6 @@ def _legend_strip(columns: int, legend: Legend) -> Picture:
     bar[round(len(bar) * legend.probability) :] = WHITE[0] // 5
     _bar(strip, 2, np.repeat(bar[:, np.newaxis], 3, axis=1))
     _write(strip, 2, f"{legend.probability:.1%}", DIM, _after_bar(strip))
-    _write(strip, 3, f"Grad-CAM 0 to 1, {legend.model}", DIM, _after_bar(strip))
     return strip
 
 
