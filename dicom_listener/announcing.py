@@ -9,7 +9,7 @@ import structlog
 
 from dicom_listener import open_associations
 from dicom_listener.announcer import Announcer
-from service_runtime.database import Database
+from service_runtime.database import Database, DatabaseUnavailable
 from service_runtime.errors import TransientError
 
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ def announce(
 def _all_there(recover: Callable[[], object]) -> None:
     try:
         recover()
-    except TransientError:
+    except DatabaseUnavailable:
         raise
     except Exception:
         # One file that cannot be read keeps no study from being announced.

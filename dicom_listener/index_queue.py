@@ -53,8 +53,8 @@ _DRAINING_S = 5.0
 Follow = Callable[[Arrival, Answer], None]
 """Does what follows from what became of an arrival that had been answered for.
 
-Whatever it raises but `PermanentError`: then the arrival is entered once more, later, as if it came
-only then.
+Whatever it raises but `PermanentError`: then it is called again, later. While it works nothing else
+of its process is entered.
 """
 
 
@@ -86,6 +86,9 @@ class IndexQueue:
         self._is_urgent = False
         self._failures = 0
         """In a row."""
+        self._unfollowed: list[tuple[Arrival, Answer]] = []
+        self._follow_at = 0.0
+        self._follow_pause_s = _SHORTEST_PAUSE_S
         self._give_up_at: float | None = None
         """When what is left is left in the store; only at the end."""
         self._connection: socket.socket | None = None
@@ -164,8 +167,10 @@ class IndexQueue:
                 self._connect()
             except OSError:
                 self._close()
-            while group := self._next_group():
-                self._settle(group, self._entered([each.entry for each in group]))
+            while self._goes_on():
+                if group := self._next_group():
+                    self._settle(group, self._entered([each.entry for each in group]))
+                self._follow_again()
             self._close()
         except Exception:  # noqa: BLE001 - whatever it is ends the process
             # What was taken lies in the store, and is entered from there.
@@ -175,34 +180,46 @@ class IndexQueue:
                 # Also where nothing can be logged any more.
                 os._exit(EXIT_FAILED)
 
-    def _next_group(self) -> list[_Waiting]:
-        """Wait until a group is to leave, and return it; at the end return none."""
+    def _goes_on(self) -> bool:
+        """Whether the process goes on, or something is left that can still be entered."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._give_up_at is not None)
-            pause_s = self._until_next_s()
-            self._changed.wait_for(self._is_to_leave_now, pause_s)
-            if self._is_given_up():
+            if self._give_up_at is None:
+                return True
+            is_given_up = bool(self._waiting) and self._give_up_at < time.monotonic()
+            if is_given_up:
                 log.error("index.given_up", count=len(self._waiting))
+            return bool(self._waiting) and not is_given_up
+
+    def _next_group(self) -> list[_Waiting]:
+        """Wait until a group is to leave; return none where something else is to be done."""
+        with self._changed:
+            self._changed.wait_for(self._has_work, self._until_follow_s())
+            if not self._waiting:
                 return []
+            self._changed.wait_for(self._is_to_leave_now, self._until_next_s())
             group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
             self._is_urgent = any(each.promise for each in self._waiting)
             self._under_way = group
+        for each in group:
+            if time.monotonic() - each.since > _LATE_S and isinstance(each.entry, Arrival):
+                # Received now, in effect: its study waits for others that come as late.
+                each.entry = each.entry._replace(at=self._now())
         return group
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting) or self._give_up_at is not None
 
     def _until_next_s(self) -> float:
         """Return how long it is until the next group leaves by itself."""
         if not self._failures:
             return _TICK_S - time.monotonic() % _TICK_S
         growing_s: float = _SHORTEST_PAUSE_S * 2.0 ** min(self._failures - 1, 10)
-        return min(growing_s, _LONGEST_PAUSE_S)
+        left_s = _DRAINING_S if self._give_up_at is None else self._give_up_at - time.monotonic()
+        return max(0.0, min(growing_s, _LONGEST_PAUSE_S, left_s))
 
     def _is_to_leave_now(self) -> bool:
         is_full = self._give_up_at is not None or len(self._waiting) >= _GROUP
         return self._is_urgent or (is_full and not self._failures)
-
-    def _is_given_up(self) -> bool:
-        give_up_at = self._give_up_at
-        return bool(self._waiting) and give_up_at is not None and give_up_at < time.monotonic()
 
     def _settle(self, group: Sequence[_Waiting], answers: Sequence[Answer]) -> None:
         """Tell those who wait what became of theirs; keep what is to be entered once more."""
@@ -211,10 +228,15 @@ class IndexQueue:
             _hold_open(each.entry, answer)
             if each.promise is not None:
                 _fulfil(each.promise, each.entry, answer)
-            # The end of an association is told once more after what may have come over it.
-            is_end = isinstance(each.entry, OpenAssociation)
-            if not self._is_done(each, answer) or (is_end and again):
-                again.append(_Waiting(self._as_of_now(each.entry), each.since))
+            if isinstance(each.entry, OpenAssociation):
+                # Told once more after what may have come over it.
+                is_done = not again and not isinstance(answer, DatabaseUnavailable)
+            elif each.promise is not None:
+                is_done = True
+            elif is_done := not isinstance(answer, DatabaseUnavailable):
+                self._follow_up(each.entry, answer)
+            if not is_done:
+                again.append(_Waiting(each.entry, each.since))
         # One that is refused says nothing of others, unless the next is refused too.
         is_troubled = bool(again) or any(isinstance(answer, Exception) for answer in answers)
         if is_troubled != bool(self._failures):
@@ -228,28 +250,31 @@ class IndexQueue:
             self._waiting.extendleft(reversed(again))
             self._under_way = ()
 
-    def _is_done(self, waiting: _Waiting, answer: Answer) -> bool:
-        """Do what follows from an answer; return false where it is to be asked for once more."""
-        entry = waiting.entry
-        if isinstance(entry, OpenAssociation):
-            return not isinstance(answer, DatabaseUnavailable)
-        if waiting.promise is not None:
-            return True
-        if isinstance(answer, DatabaseUnavailable):
-            return False
+    def _follow_up(self, arrival: Arrival, answer: Answer) -> None:
         try:
-            self._follow(entry, answer)
+            self._follow(arrival, answer)
         except PermanentError as error:
             # Its file is gone, or damaged: nobody could read it.
-            log.exception("instance.not_followed_up", key=entry.kept.key, exc_info=error)
+            log.exception("instance.not_followed_up", key=arrival.kept.key, exc_info=error)
         except Exception as error:
-            log.warning("instance.not_followed_up", key=entry.kept.key, exc_info=error)
-            return False
-        return True
+            log.warning("instance.not_followed_up", key=arrival.kept.key, exc_info=error)
+            if not self._unfollowed:
+                self._follow_at = time.monotonic() + self._follow_pause_s
+            self._unfollowed.append((arrival, answer))
 
-    def _as_of_now(self, entry: Entry) -> Entry:
-        """Have an arrival count as received now: its study waits for others that come as late."""
-        return entry._replace(at=self._now()) if isinstance(entry, Arrival) else entry
+    def _follow_again(self) -> None:
+        """Try once more what could not follow."""
+        if not self._unfollowed or time.monotonic() < self._follow_at:
+            return
+        unfollowed, self._unfollowed = self._unfollowed, []
+        self._follow_pause_s = min(2 * self._follow_pause_s, _LONGEST_PAUSE_S)
+        for arrival, answer in unfollowed:
+            self._follow_up(arrival, answer)
+        if not self._unfollowed:
+            self._follow_pause_s = _SHORTEST_PAUSE_S
+
+    def _until_follow_s(self) -> float | None:
+        return max(0.0, self._follow_at - time.monotonic()) if self._unfollowed else None
 
     def _entered(self, entries: Sequence[Entry]) -> Sequence[Answer]:
         """Have a group entered; return what became of each."""

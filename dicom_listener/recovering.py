@@ -200,7 +200,7 @@ def recovery_of(
 
 
 class Recovering(Background):
-    """A thread that enters what the dead have left, whenever it is told to look.
+    """A thread that enters what the dead have left, at its start and whenever it is told to look.
 
     It tries again until it is done. At the end no longer than a moment is waited for it.
     """
@@ -212,6 +212,8 @@ class Recovering(Background):
         self._before: datetime | None = None
         """Until when was kept what is to be looked at, if anything is."""
         self._due_s = 0.0
+        # Whoever was to look before may have died over it.
+        self.look()
 
     def look(self) -> None:
         """Have looked soon, once, at what has been kept until now; from any thread."""
