@@ -66,10 +66,12 @@ _PASSING_SQLITE_ERRORS = frozenset(
 _PRIMARY_CODE = 0xFF
 _POSTGRESQL_DISK_FULL = "53100"
 _POSTGRESQL_DEADLOCK = "40P01"
+_TAKES_NO_WRITES = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, "25006", "42501"})
+"""It is read-only, as a standby is; a privilege is missing."""
 
 
 class DatabaseUnavailable(TransientError):
-    """The database cannot be reached, is locked, or has no room."""
+    """The database cannot be reached, is locked, takes no writes at all, or has no room."""
 
 
 class DatabaseFull(DatabaseUnavailable):
@@ -213,8 +215,8 @@ class Database:
         Raises
         ------
         DatabaseUnavailable
-            Not reachable, locked for too long, a deadlock, or out of room: nothing was written,
-            unless the connection was lost during the commit itself.
+            Not reachable, locked for too long, a deadlock, read-only, or out of room: nothing was
+            written, unless the connection was lost during the commit itself.
         RuntimeError
             This thread is in a transaction already.
         """
@@ -224,7 +226,7 @@ class Database:
         self._own.writing = True
         try:
             with (
-                _our_errors(),
+                _our_errors(to_write=True),
                 # Had before the queue and kept after it, where nobody waits for it.
                 self._kept_to_write.lend() as connection,
                 self._queue_of_writers(),
@@ -267,7 +269,12 @@ class Database:
             return
         # Opened each time, because a lock belongs to the open file: threads and forked
         # processes that shared one would share the lock. The kernel queues; SQLite would sleep.
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._lock_path, flags, 0o640)
+        except OSError as error:
+            # The file system is read-only, or too many files are open: no fault of what is written.
+            raise DatabaseUnavailable("database: the lock of its writers cannot be had") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -307,7 +314,7 @@ def _insert_new(table: Table, dialect: str) -> Insert:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def _our_errors(*, to_write: bool = False) -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
@@ -315,7 +322,7 @@ def _our_errors() -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if _is_of_no_room(error):
             raise DatabaseFull("database: no room") from error
-        if _passes(error):
+        if _passes(error) or (to_write and _takes_no_writes(error)):
             raise DatabaseUnavailable("database: OperationalError") from error
         raise
     except (OperationalError, InterfaceError, DBAPIError) as error:
@@ -323,7 +330,7 @@ def _our_errors() -> Iterator[None]:
             raise DatabaseFull("database: no room") from error
         if getattr(error.orig, "pgcode", None) == _POSTGRESQL_DEADLOCK:
             raise Deadlock("database: deadlock") from error
-        if _may_pass(error):
+        if _may_pass(error) or (to_write and _takes_no_writes(error.orig)):
             reason = f"database: {type(error.orig).__name__}"
             raise DatabaseUnavailable(reason) from error
         raise
@@ -344,7 +351,16 @@ def _may_pass(error: DBAPIError) -> bool:
 
 
 def _passes(error: sqlite3.Error) -> bool:
-    return (getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE) in _PASSING_SQLITE_ERRORS
+    return _sqlite_code(error) in _PASSING_SQLITE_ERRORS
+
+
+def _takes_no_writes(error: BaseException | None) -> bool:
+    """Return whether whatever is written is refused; who was to read only is refused as well."""
+    return not _TAKES_NO_WRITES.isdisjoint({_sqlite_code(error), getattr(error, "pgcode", None)})
+
+
+def _sqlite_code(error: BaseException | None) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY_CODE
 
 
 def _apply_pragmas(connection: Any, _record: object) -> None:

@@ -270,3 +270,37 @@ def test_a_connection_that_was_lost_between_transactions_is_replaced(
     assert again != own
     database.close()
     other.close()
+
+
+def test_one_that_takes_no_writes_is_unavailable_to_whoever_writes(database: Database) -> None:
+    read_only = {
+        "sqlite": "PRAGMA query_only = ON",
+        "postgresql": "SET TRANSACTION READ ONLY",
+    }[database.dialect]
+
+    with pytest.raises(DatabaseUnavailable), database.transaction() as transaction:  # noqa: PT012
+        transaction.connection.exec_driver_sql(read_only)
+        transaction.connection.execute(moment.insert(), {"name": "a"})
+
+
+def test_a_missing_privilege_is_no_fault_of_what_is_written(empty_postgresql_url: str) -> None:
+    database = Database(empty_postgresql_url)
+    with database.transaction() as transaction:
+        moment.create(transaction.connection)
+
+    with pytest.raises(DatabaseUnavailable), database.transaction() as transaction:  # noqa: PT012
+        transaction.connection.execute(text("SET LOCAL ROLE pg_monitor"))
+        transaction.connection.execute(moment.insert(), {"name": "a"})
+
+    database.close()
+
+
+def test_where_the_lock_of_writers_cannot_be_had_nothing_is_written(
+    empty_sqlite_url: str, tmp_path: Path
+) -> None:
+    database = Database(empty_sqlite_url, writer_lock_path=tmp_path)
+
+    with pytest.raises(DatabaseUnavailable), database.transaction():
+        pass
+
+    database.close()
