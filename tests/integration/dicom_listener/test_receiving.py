@@ -239,9 +239,10 @@ def test_truncated_pixels_are_kept(listener: Listener) -> None:
     assert send(listener.port, [truncated]) == [0x0000]
 
 
-def test_a_header_of_more_than_64_kib_is_read(listener: Listener) -> None:
+@pytest.mark.parametrize("private_bytes", [8_000, 30_000, 200_000])
+def test_a_long_header_is_read(listener: Listener, private_bytes: int) -> None:
     ds = a_slice()
-    ds.add_new(0x00091001, "OB", bytes(200_000))
+    ds.add_new(0x00091001, "OB", bytes(private_bytes))
     ds.add_new(0x00090010, "LO", "PRIVATE")
 
     assert send(listener.port, [sendable(ds)]) == [0x0000]
