@@ -6,6 +6,7 @@ killed in between leaves work that the next one finishes, and no row that claims
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from typing_extensions import override
 
 from dicom_listener.forgetting import forget_settled
 from dicom_listener.metrics import PURGED, STORE_FREE_BYTES
+from dicom_listener.recovered import NotRead, Recovered
 from dicom_listener.sweeping import Sweep
 from imaging_store.ballast import Ballast
 from imaging_store.holdings import Amount
@@ -46,7 +48,7 @@ _LOOK_FOR_DUE = timedelta(minutes=1)
 _FORGET = timedelta(hours=6)
 _SWEEP = timedelta(days=1)
 _TRY_AGAIN = timedelta(hours=1)
-"""After it a file is tried that could not be removed, or was kept anew."""
+"""After it a file is tried that could not be removed or read, or was kept anew."""
 
 log = structlog.get_logger()
 
@@ -239,7 +241,7 @@ class Purging(Background):
     It also has what nobody will ask about again forgotten, and sweeps the store.
     """
 
-    def __init__(self, purge: Purge, recover: Callable[[Sequence[str]], set[str]]) -> None:
+    def __init__(self, purge: Purge, recover: Callable[[Sequence[str]], Recovered]) -> None:
         super().__init__("purging")
         self._purge = purge
         self._sweep = Sweep(purge.database, purge.store, purge.retention, purge.now, recover)
@@ -254,11 +256,13 @@ class Purging(Background):
                     self._purge.remove_marked()
                     is_left = False
                 self._step(stopping)
-            except TransientError as error:
-                log.warning("purging.delayed", exc_info=error)
-            except Exception:
-                # Without this thread the store fills up.
-                log.exception("purging.failed")
+            except Exception as error:
+                # Also where the log cannot be written, on a full disk: it makes room.
+                with suppress(OSError):
+                    if isinstance(error, TransientError):
+                        log.warning("purging.delayed", exc_info=error)
+                    else:
+                        log.exception("purging.failed")
             if stopping.wait(_LOOK_AT_ROOM_S):
                 return
 
@@ -282,7 +286,11 @@ class Purging(Background):
             self._purge.forget()
             self._forget_at = self._purge.now() + _FORGET
         if self._purge.now() >= self._sweep_at:
-            self._sweep.run(stopping)
+            try:
+                self._sweep.run(stopping)
+            except NotRead:
+                self._sweep_at = self._purge.now() + _TRY_AGAIN
+                raise
             self._sweep_at = self._purge.now() + _SWEEP
 
 

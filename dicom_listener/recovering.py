@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -28,10 +29,11 @@ from dicom_listener.key_object_selection import KEY_OBJECT_SELECTION, rejected_s
 from dicom_listener.metrics import SWEPT
 from dicom_listener.peers import Peer, peer_of
 from dicom_listener.quarantine import REFUSED_BY_INDEX, set_aside
+from dicom_listener.recovered import NotRead, Recovered
 from dicom_listener.rereading import Rereader, Source, skip_file_meta
 from imaging_store.instances import FileInstanceStore, Kept, NotInStore, instance_key
 from imaging_store.removal import is_kept_after
-from imaging_store.unclaimed import kept_between
+from imaging_store.unclaimed import kept_since
 from service_runtime.background import Background
 from service_runtime.database import Database, DatabaseUnavailable
 from service_runtime.errors import TransientError
@@ -42,6 +44,8 @@ _AT_ONCE = 500
 _GROUP = 64
 _SETTLING_S = 1.5
 """Within it the living have entered what was on its way: they know the priority."""
+_TOGETHER_S = 0.5
+"""Who tells of a death within it is heard together with who told first."""
 _LOOK_S = 0.25
 _SHORTEST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
@@ -67,30 +71,45 @@ class Recovery:
 
     def run_lately(self) -> int:
         """Enter those of the last day; the sweep enters what is older. See `run`."""
-        now = self.now()
-        return self.run(now - _LATELY, now)
+        return self.run(self.now() - _LATELY)
 
-    def run(
-        self, since: datetime, before: datetime, stopping: threading.Event | None = None
-    ) -> int:
-        """Enter those that were kept in this time; return how many that were.
+    def run(self, since: datetime, stopping: threading.Event | None = None) -> int:
+        """Enter those that were kept since then; return how many that were.
+
+        Clocks differ, and jump: what the living have on its way is told from what the dead have
+        left by waiting a moment for them.
 
         Raises
         ------
+        NotRead
+            Those are entered that could be read; try again.
         TransientError
             Some are left; try again.
         """
-        found = kept_between(self.rereader.store.root, since, before)
-        entered = 0
-        while not (stopping and stopping.is_set()) and (keys := list(islice(found, _AT_ONCE))):
-            entered += len(self.enter(self._unclaimed(keys)))
+        stopping = stopping or threading.Event()
+        passed_over: list[OSError] = []
+        found = kept_since(self.rereader.store.root, since, passed_over.append)
+        left: list[str] = []
+        while not stopping.is_set() and (keys := list(islice(found, _AT_ONCE))):
+            left += self._unclaimed(keys)
+        if left:
+            stopping.wait(_SETTLING_S)
+        entered = not_read = 0
+        for first in range(0, len(left), _AT_ONCE):
+            if stopping.is_set():
+                break
+            recovered = self.enter(left[first : first + _AT_ONCE])
+            entered += len(recovered.entered)
+            not_read += len(recovered.not_read)
+        if not_read or passed_over:
+            raise NotRead(f"store: {not_read + len(passed_over)} could not be read")
         return entered
 
-    def enter(self, keys: Sequence[str]) -> set[str]:
-        """Enter files that no row claims; return the keys of those that a row claims now.
+    def enter(self, keys: Sequence[str]) -> Recovered:
+        """Enter of these files those that no row claims; return what became of those.
 
-        What is no instance of ours is left out, and so is what cannot be read. What the index
-        refuses goes to quarantine.
+        What the index refuses goes to quarantine. What is not told of stays where it is: it went
+        meanwhile, or reading it fails in a way that nobody foresaw.
 
         Raises
         ------
@@ -99,19 +118,21 @@ class Recovery:
         """
         # An entry changed meanwhile holds for the next ones.
         rereader = replace(self.rereader, peer_of=cache(self.rereader.peer_of))
-        entered: set[str] = set()
+        recovered = Recovered([], [], [])
         refused: list[Arrival] = []
+        unclaimed = self._unclaimed(keys)
         try:
-            for first in range(0, len(keys), _GROUP):
-                read = [self._read(rereader, key) for key in keys[first : first + _GROUP]]
-                self._enter([arrival for arrival in read if arrival], entered, refused)
+            for first in range(0, len(unclaimed), _GROUP):
+                group = unclaimed[first : first + _GROUP]
+                read = [self._read(rereader, key, recovered) for key in group]
+                self._enter([arrival for arrival in read if arrival], recovered, refused)
         finally:
-            if entered:
-                log.warning("instances.recovered", count=len(entered))
-                SWEPT.labels("entered").inc(len(entered))
+            if entered := len(recovered.entered):
+                log.warning("instances.recovered", count=entered)
+                SWEPT.labels("entered").inc(entered)
         for arrival in refused:
-            self._set_aside(arrival)
-        return entered
+            self._set_aside(arrival, recovered)
+        return recovered
 
     def _unclaimed(self, keys: Sequence[str]) -> list[str]:
         """Return which no row claims, or only as purged, and that were kept anew since."""
@@ -123,7 +144,7 @@ class Recovery:
         return [key for key in keys if key not in known]
 
     def _enter(
-        self, arrivals: Sequence[Arrival], entered: set[str], refused: list[Arrival]
+        self, arrivals: Sequence[Arrival], recovered: Recovered, refused: list[Arrival]
     ) -> None:
         if not arrivals:
             return
@@ -136,21 +157,28 @@ class Recovery:
                 log.error("instance.not_indexed", key=arrival.kept.key, exc_info=answer)
                 refused.append(arrival)
             elif answer is not None and is_kept(database, store, arrival, answer, self.now()):
-                entered.add(arrival.kept.key)
+                recovered.entered.append(arrival.kept.key)
 
-    def _set_aside(self, arrival: Arrival) -> None:
+    def _set_aside(self, arrival: Arrival, recovered: Recovered) -> None:
         try:
             set_aside(self.database, self.rereader.store, arrival, REFUSED_BY_INDEX, self.now())
         except TransientError:
             raise
+        except OSError as error:
+            self._pass_over(arrival.kept.key, error, recovered)
         except Exception:
             # One that is damaged keeps no other.
             log.exception("instance.not_quarantined", key=arrival.kept.key)
 
-    def _read(self, rereader: Rereader, key: str) -> Arrival | None:
-        """Return an instance as it would arrive now, or nothing where it is none, or damaged."""
+    def _pass_over(self, key: str, error: OSError, recovered: Recovered) -> None:
+        log.warning("instance.not_recovered", key=key, exc_info=error)
+        recovered.not_read.append(key)
+
+    def _read(self, rereader: Rereader, key: str, recovered: Recovered) -> Arrival | None:
+        """Return an instance as it would arrive now, or nothing where it is none, or not read."""
         ours = _KEY.fullmatch(key)
         if ours is None:
+            recovered.unusable.append(key)
             return None
         try:
             return self._arrival(rereader, key, ours[1])
@@ -158,8 +186,11 @@ class Recovery:
             raise
         except NotInStore:
             pass  # it went meanwhile
-        except NotUnderstood as error:
+        except (NotUnderstood, IsADirectoryError) as error:
             log.warning("instance.not_recovered", key=key, reason=str(error))
+            recovered.unusable.append(key)
+        except OSError as error:
+            self._pass_over(key, error, recovered)
         except Exception:
             log.exception("instance.not_recovered", key=key)
         return None
@@ -209,45 +240,46 @@ class Recovering(Background):
         super().__init__("recovering", wait_s=_ENDING_S)
         self._recovery = recovery
         self._lock = threading.Lock()
-        self._before: datetime | None = None
-        """Until when was kept what is to be looked at, if anything is."""
+        self._told_at: datetime | None = None
+        """When somebody told first, if it has not been looked since."""
         self._due_s = 0.0
         # Whoever was to look before may have died over it.
         self.look()
 
     def look(self) -> None:
-        """Have looked soon, once, at what has been kept until now; from any thread."""
-        self._ask(self._recovery.now(), _SETTLING_S)
+        """Have looked soon, once, at what has been kept lately; from any thread."""
+        self._ask(self._recovery.now(), _TOGETHER_S)
 
-    def _ask(self, before: datetime, delay_s: float) -> None:
+    def _ask(self, told_at: datetime, delay_s: float) -> None:
         with self._lock:
-            if self._before is None:
+            if self._told_at is None:
                 self._due_s = time.monotonic() + delay_s
-            self._before = max(before, self._before or before)
+            self._told_at = min(told_at, self._told_at or told_at)
 
     def _take(self) -> datetime | None:
         with self._lock:
-            if self._before is None or time.monotonic() < self._due_s:
+            if self._told_at is None or time.monotonic() < self._due_s:
                 return None
-            before, self._before = self._before, None
-            return before
+            told_at, self._told_at = self._told_at, None
+            return told_at
 
     @override
     def work(self, stopping: threading.Event) -> None:
         delay_s = _SHORTEST_DELAY_S
         while not stopping.wait(_LOOK_S):
-            before = self._take()
-            if before is None:
+            told_at = self._take()
+            if told_at is None:
                 continue
             try:
-                self._recovery.run(before - _LATELY, before, stopping)
-            except TransientError as error:
-                log.warning("recovering.delayed", exc_info=error)
-            except Exception:
-                # Without this thread what the dead have left waits for the sweep.
-                log.exception("recovering.failed")
+                self._recovery.run(told_at - _LATELY, stopping)
+            except Exception as error:
+                # Also where the log cannot be written, on a full disk.
+                with suppress(OSError):
+                    if isinstance(error, TransientError):
+                        log.warning("recovering.delayed", exc_info=error)
+                    else:
+                        log.exception("recovering.failed")
+                self._ask(told_at, delay_s)
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
             else:
                 delay_s = _SHORTEST_DELAY_S
-                continue
-            self._ask(before, delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)

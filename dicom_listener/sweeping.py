@@ -14,6 +14,7 @@ import structlog
 
 from dicom_listener.claims import claimed
 from dicom_listener.metrics import SWEPT
+from dicom_listener.recovered import NotRead, Recovered
 from imaging_store.instances import FileInstanceStore
 from imaging_store.retention import Retention
 from imaging_store.unclaimed import kept_before, move_aside, remove_aside
@@ -34,8 +35,8 @@ class Sweep:
     store: FileInstanceStore
     retention: Retention
     now: Callable[[], datetime]
-    recover: Callable[[Sequence[str]], set[str]]
-    """Enters files that no row claims; returns which of them."""
+    recover: Callable[[Sequence[str]], Recovered]
+    """Enters of these files those that no row claims."""
 
     def run(self, stopping: threading.Event) -> int:
         """Enter what nobody claims a day after it was kept, or move it aside; return how many were.
@@ -44,20 +45,21 @@ class Sweep:
 
         Raises
         ------
+        NotRead
+            All else is done. What could not be read stays where it is.
         TransientError
             Something is left that may yet be entered.
         """
         now = self.now()
-        old = kept_before(self.store.root, now - _ENTERED_BY_THEN)
-        moved = 0
+        passed_over: list[OSError] = []
+        old = kept_before(self.store.root, now - _ENTERED_BY_THEN, passed_over.append)
+        moved = not_read = 0
         while not stopping.is_set() and (keys := list(islice(old, _AT_ONCE))):
-            found = claimed(self.database, keys)
-            unclaimed = [key for key in keys if key not in found]
-            entered = self.recover(unclaimed)
+            recovered = self.recover(keys)
+            not_read += len(recovered.not_read)
             moved += sum(
                 move_aside(self.store.root, key, now - _ENTERED_BY_THEN, self._is_claimed, now)
-                for key in unclaimed
-                if key not in entered
+                for key in recovered.unusable
             )
         if moved:
             log.warning("files.unclaimed", count=moved)
@@ -65,6 +67,8 @@ class Sweep:
         if self.retention.period is not None:
             removed = remove_aside(self.store.root, now - self.retention.period)
             SWEPT.labels("removed").inc(removed)
+        if not_read or passed_over:
+            raise NotRead(f"store: {not_read + len(passed_over)} could not be read")
         return moved
 
     def _is_claimed(self, key: str) -> bool:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from imaging_store.removal import leave, remove
@@ -19,49 +20,69 @@ _SWEPT = (_INSTANCES, "quarantine")
 """Artifacts and results are never looked at."""
 
 
-def kept_before(root: Path, moment: datetime) -> Iterator[str]:
+OnError = Callable[[OSError], None]
+"""Is told why something could not be looked at, but for what is not there; it is passed over."""
+
+
+def kept_before(root: Path, moment: datetime, on_error: OnError) -> Iterator[str]:
     """Give the keys of received instances and of the quarantine that were kept before."""
     for folder in _SWEPT:
-        yield from _older(root, root / folder, moment)
+        yield from _older(root, root / folder, moment, on_error)
 
 
-def _older(root: Path, folder: Path, moment: datetime) -> Iterator[str]:
-    for path, _, names in os.walk(folder):
+def _older(root: Path, folder: Path, moment: datetime, on_error: OnError) -> Iterator[str]:
+    for path, _, names in os.walk(folder, onerror=partial(_tell, on_error)):
         for name in names:
             file = Path(path, name)
-            with suppress(FileNotFoundError):
-                if file.stat().st_mtime < moment.timestamp():
-                    yield str(file.relative_to(root))
-
-
-def kept_between(root: Path, since: datetime, before: datetime) -> Iterator[str]:
-    """Give the keys of received instances that were kept in this time.
-
-    Only those folders of studies are read that were changed since: a file that gets its name
-    changes its folder. One that had its name before, and was kept anew, may be left out.
-    """
-    first, end = since.timestamp(), before.timestamp()
-    for shard in _entries(root / _INSTANCES):
-        for study in _entries(shard):
-            if _modified_at(study) < first:
+            try:
+                modified_at = file.stat().st_mtime
+            except OSError as error:
+                _tell(on_error, error)
                 continue
-            for file in _entries(study):
-                if first <= _modified_at(file) < end:
+            if modified_at < moment.timestamp():
+                yield str(file.relative_to(root))
+
+
+def kept_since(root: Path, since: datetime, on_error: OnError) -> Iterator[str]:
+    """Give the keys of received instances that were kept since, whatever the clock says now.
+
+    After a power cut it may be behind what the files say. Only those folders of studies are read
+    that were changed since: a file that gets its name changes its folder. One that had its name
+    before, and was kept anew, may be left out.
+    """
+    first = since.timestamp()
+    for shard in _entries(root / _INSTANCES, on_error):
+        for study in _entries(shard, on_error):
+            if _modified_at(study, on_error) < first:
+                continue
+            for file in _entries(study, on_error):
+                if _modified_at(file, on_error) >= first:
                     yield f"{_INSTANCES}/{shard.name}/{study.name}/{file.name}"
 
 
-def _entries(folder: Path | os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path | os.DirEntry[str], on_error: OnError) -> Iterator[os.DirEntry[str]]:
     """Give what is in a folder, if it is one, and is there."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        yield from entries
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError as error:
+        _tell(on_error, error)
+        return
+    yield from found
 
 
-def _modified_at(entry: os.DirEntry[str]) -> float:
-    """Return when it was, or that it was never if it is not there any more."""
+def _modified_at(entry: os.DirEntry[str], on_error: OnError) -> float:
+    """Return when it was, or that it was never if it cannot be told."""
     try:
         return entry.stat(follow_symlinks=False).st_mtime
-    except FileNotFoundError:
+    except OSError as error:
+        _tell(on_error, error)
         return float("-inf")
+
+
+def _tell(on_error: OnError, error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        on_error(error)
 
 
 def move_aside(
@@ -94,5 +115,6 @@ def move_aside(
 
 def remove_aside(root: Path, moment: datetime) -> int:
     """Remove what was moved aside before; return how many files that were."""
-    keys = list(_older(root, root / _ASIDE, moment))
+    # What cannot be looked at is, the next time.
+    keys = list(_older(root, root / _ASIDE, moment, lambda _: None))
     return len(keys) - len(remove(root, keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
 from unittest.mock import Mock
 
 import pytest
@@ -26,6 +27,7 @@ from dicom_listener.arrivals import Outcome
 from dicom_listener.index import Answer, Board, OwnIndex
 from dicom_listener.quarantine import REFUSED_BY_INDEX
 from dicom_listener.reception import InstanceKeeper
+from dicom_listener.recovered import NotRead
 from dicom_listener.recovering import Recovering, Recovery, recovery_of
 from dicom_listener.sweeping import Sweep
 from imaging_store.retention import Retention
@@ -53,6 +55,13 @@ from tests.integration.dicom_listener.test_completing import a_rejection_of
 from tests.peers.processes import wait_until
 
 DAY = timedelta(days=1)
+SETTLING_S = recovering._SETTLING_S
+
+
+@pytest.fixture(autouse=True)
+def none_is_living(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for none."""
+    monkeypatch.setattr(recovering, "_SETTLING_S", 0)
 
 
 class _Killed(BaseException):
@@ -90,8 +99,7 @@ def recovery(room: ReadingRoom, now: Callable[[], datetime] | None = None) -> Re
 
 def recover(room: ReadingRoom, **using: Any) -> int:
     """Recover what was kept today, by the clock that the files have."""
-    now = datetime.now(UTC)
-    return replace(recovery(room), **using).run(now - DAY, now + DAY)
+    return replace(recovery(room), **using).run(datetime.now(UTC) - DAY)
 
 
 def forget(room: ReadingRoom, *tables: Table) -> None:
@@ -177,6 +185,88 @@ def test_what_was_purged_and_came_again_since_is_put_back(room: ReadingRoom) -> 
         assert (row.purged_at is not None) == (row.key == left.key)
 
 
+def test_a_clock_that_was_set_back_hides_nothing(room_in_sqlite: ReadingRoom) -> None:
+    keep(room_in_sqlite, a_slice())
+    behind = lambda: datetime.now(UTC) - timedelta(minutes=5)  # noqa: E731 - as it was kept
+
+    assert recovery(room_in_sqlite, behind).run_lately() == 1
+
+
+def test_what_the_living_enter_meanwhile_is_theirs(
+    room_in_sqlite: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = room_in_sqlite
+    ds, dead = a_slice(), a_slice()
+    keep(room, ds, dead)
+    waited: list[float] = []
+
+    class Stopping(threading.Event):
+        @override
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0.0)
+            room.arrive(ds)
+            return False
+
+    monkeypatch.setattr(recovering, "_SETTLING_S", SETTLING_S)
+
+    assert recovery(room).run(datetime.now(UTC) - DAY, Stopping()) == 1
+
+    assert waited == [SETTLING_S]
+    assert room.row(instance, sop_instance_uid=dead.SOPInstanceUID)
+
+
+def test_one_that_cannot_be_read_just_now_is_tried_again_and_keeps_no_other(
+    room_in_sqlite: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = room_in_sqlite
+    monkeypatch.setattr(recovering, "_AT_ONCE", 1)
+    _, bad, _ = keep(room, a_slice(), a_slice(), a_slice())
+    opens = room.store.open
+
+    def opened(key: str) -> BinaryIO:
+        if key == bad:
+            raise OSError(errno.EIO, "")
+        return opens(key)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(room.store, "open", opened)
+        with pytest.raises(NotRead):
+            recover(room)
+    assert len(room.rows(instance)) == 2
+
+    assert recover(room) == 1
+    assert room.row(instance, key=bad)
+
+
+def test_one_that_cannot_be_put_in_quarantine_just_now_is_tried_again(
+    room_in_sqlite: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = room_in_sqlite
+    bad = a_slice()
+    keep(room, bad)
+    refuses = _Refuses(room, bad.SOPInstanceUID)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(recovering, "set_aside", fails)
+        with pytest.raises(NotRead):
+            recover(room, index=refuses)
+
+    recover(room, index=refuses)
+    assert room.row(quarantined_instance, sop_instance_uid=bad.SOPInstanceUID)
+
+
+def test_where_reading_fails_as_nobody_foresaw_it_stays_for_good(
+    room_in_sqlite: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [key] = keep(room_in_sqlite, a_slice())
+    monkeypatch.setattr(recovering, "skip_file_meta", Mock(side_effect=ZeroDivisionError))
+
+    assert recovery(room_in_sqlite).enter([key]) == ([], [], [])
+
+
 def test_one_that_is_damaged_keeps_no_other(room_in_sqlite: ReadingRoom) -> None:
     room = room_in_sqlite
     name = "Recognizable^Patient"
@@ -196,6 +286,26 @@ def test_one_that_is_damaged_keeps_no_other(room_in_sqlite: ReadingRoom) -> None
     assert room.store.path(room.row(instance).key) == good
     assert [each["event"] for each in logged].count("instance.not_recovered") == 5
     assert name not in str(logged)
+
+
+def test_the_sweep_enters_what_was_purged_and_came_again_long_ago(room: ReadingRoom) -> None:
+    ds = a_slice()
+    room.arrive(ds)
+    now = datetime.now(UTC)
+    key = room.row(instance).key
+    with room.database.transaction() as transaction:
+        transaction.connection.execute(update(instance).values(purged_at=now - 5 * DAY))
+        transaction.connection.execute(removal.insert(), {"key": key, "since": now - 5 * DAY})
+    then = (now - 2 * DAY).timestamp()
+    os.utime(room.store.path(key), (then, then))
+    clock = lambda: datetime.now(UTC)  # noqa: E731 - that the file has
+    enter = recovery(room, clock).enter
+    sweep = Sweep(room.database, room.store, Retention(None, 0, 0), clock, enter)
+
+    assert sweep.run(threading.Event()) == 0
+
+    assert room.row(instance).purged_at is None
+    assert room.rows(removal) == []
 
 
 def test_an_index_that_is_older_than_the_store_is_brought_up_to_date(room: ReadingRoom) -> None:
@@ -295,7 +405,7 @@ class _Watched:
     """Stands for a recovery, and says what it was asked for."""
 
     def __init__(self, *errors: Exception) -> None:
-        self.asked: list[tuple[datetime, datetime]] = []
+        self.asked: list[datetime] = []
         self.goes_on = threading.Event()
         self.goes_on.set()
         self._errors = list(errors)
@@ -303,8 +413,8 @@ class _Watched:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    def run(self, since: datetime, before: datetime, _: threading.Event) -> int:
-        self.asked.append((since, before))
+    def run(self, since: datetime, _: threading.Event) -> int:
+        self.asked.append(since)
         self.goes_on.wait()
         if self._errors:
             raise self._errors.pop(0)
@@ -316,7 +426,7 @@ class _Watched:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_SETTLING_S", "_LOOK_S", "_SHORTEST_DELAY_S", "_LONGEST_DELAY_S"):
+    for name in ("_TOGETHER_S", "_LOOK_S", "_SHORTEST_DELAY_S", "_LONGEST_DELAY_S"):
         monkeypatch.setattr(recovering, name, 0.001)
 
 
@@ -331,9 +441,8 @@ def test_it_looks_whenever_it_is_told_to() -> None:
         it.look()
         watched.wait_for(2)
 
-    [(since, before), (_, again_before)] = watched.asked
-    assert since == before - DAY
-    assert started_at <= before <= told_at <= again_before
+    [since, again_since] = watched.asked
+    assert started_at <= since + DAY <= told_at <= again_since + DAY
 
 
 @pytest.mark.usefixtures("at_once")
@@ -345,14 +454,13 @@ def test_what_is_told_while_it_looks_is_looked_at_once_more_and_only_once() -> N
         watched.wait_for(1)
         for _ in range(4):
             it.look()
-        last_told_at = datetime.now(UTC)
-        it.look()
         told_at = datetime.now(UTC)
+        it.look()
         watched.goes_on.set()
         watched.wait_for(2)
 
     assert len(watched.asked) == 2
-    assert last_told_at <= watched.asked[1][1] <= told_at
+    assert watched.asked[1] + DAY <= told_at
 
 
 @pytest.mark.usefixtures("at_once")
@@ -363,7 +471,19 @@ def test_it_tries_until_it_is_done_whatever_happens() -> None:
         watched.wait_for(3)
 
     assert [each["event"] for each in logged] == ["recovering.delayed", "recovering.failed"]
-    assert len({before for _, before in watched.asked}) == 1
+    assert len({*watched.asked}) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_log_that_cannot_be_written_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "")
+    monkeypatch.setattr(recovering.log, "warning", Mock(side_effect=full), raising=False)
+    monkeypatch.setattr(recovering.log, "exception", Mock(side_effect=full), raising=False)
+    watched = _Watched(DatabaseUnavailable("database: away"), ZeroDivisionError("unforeseen"))
+
+    with Recovering(watched) as it:  # type: ignore[arg-type]
+        it.look()
+        watched.wait_for(3)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -379,9 +499,9 @@ def test_it_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     watched.goes_on.set()
 
 
-def test_what_is_told_of_waits_for_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_tell_together_are_heard_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovering, "_LOOK_S", 0.001)
-    monkeypatch.setattr(recovering, "_SETTLING_S", 3600)
+    monkeypatch.setattr(recovering, "_TOGETHER_S", 3600)
     watched = _Watched()
 
     with Recovering(watched) as it:  # type: ignore[arg-type]

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
+from unittest.mock import Mock
 
 import pytest
 
-from dicom_listener import sweeping
+from dicom_listener import purging, sweeping
+from dicom_listener.purging import Purging
+from dicom_listener.recovered import NotRead, Recovered
+from dicom_listener.recovering import recovery_of
 from dicom_listener.sweeping import Sweep
 from imaging_store.instances import FileInstanceStore, instance_key
 from imaging_store.retention import Retention
 from imaging_store.schema.ingest import instance, quarantined_instance, removal
 from imaging_store.unclaimed import move_aside
 from service_runtime.database import Database, DatabaseUnavailable
-from tests.integration.dicom_listener.kept_studies import NOW, KeptStudies, days_ago
+from tests.integration.dicom_listener.kept_studies import NOW, KeptStudies, a_purge, days_ago
+from tests.integration.dicom_listener.reading_room import SITE
 
 MONTH = Retention(timedelta(days=30), 0, 0)
 
@@ -33,9 +42,11 @@ def sweep(
     kept: KeptStudies,
     now: datetime = NOW,
     retention: Retention = MONTH,
-    recover: Callable[[Sequence[str]], set[str]] = lambda _: set(),
+    recover: Callable[[Sequence[str]], Recovered] | None = None,
 ) -> int:
-    sweep = Sweep(kept.database, kept.store, retention, lambda: now, recover)
+    clock = lambda: now  # noqa: E731 - it stands still
+    enter = recovery_of(kept.database, kept.store, SITE, "COUNTERSIGN", clock).enter
+    sweep = Sweep(kept.database, kept.store, retention, clock, recover or enter)
     return sweep.run(threading.Event())
 
 
@@ -87,13 +98,13 @@ def test_what_can_be_entered_is_not_moved_aside(kept_in_sqlite: KeptStudies) -> 
     grow_old(kept)
     offered: list[str] = []
 
-    def recover(keys: Sequence[str]) -> set[str]:
+    def recover(keys: Sequence[str]) -> Recovered:
         offered.extend(keys)
-        return {good}
+        return Recovered([good], [bad], [])
 
     assert sweep(kept, recover=recover) == 1
 
-    assert sorted(offered) == sorted([good, bad])
+    assert {good, bad} < set(offered)
     assert aside(kept) == [Path(bad).name]
 
 
@@ -104,13 +115,37 @@ def test_nothing_is_moved_aside_while_it_cannot_be_told_what_can_be_entered(
     key = kept.keep("1.3", "1.3.1", b"a")
     grow_old(kept)
 
-    def recover(_: Sequence[str]) -> set[str]:
+    def recover(_: Sequence[str]) -> Recovered:
         raise DatabaseUnavailable("database: away")
 
     with pytest.raises(DatabaseUnavailable):
         sweep(kept, recover=recover)
 
     assert kept.files() == [key]
+
+
+def test_what_could_not_be_read_stays_and_keeps_no_other_where_it_is(
+    kept_in_sqlite: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = kept_in_sqlite
+    monkeypatch.setattr(sweeping, "_AT_ONCE", 1)
+    keys = [kept.keep(f"1.{number}", f"1.{number}.1", b"no instance") for number in range(4)]
+    grow_old(kept)
+    fail = OSError(errno.EMFILE, "")
+    opens = kept.store.open
+
+    def opened(key: str) -> BinaryIO:
+        if key in keys[1:3]:
+            raise fail
+        return opens(key)
+
+    monkeypatch.setattr(kept.store, "open", opened)
+    with pytest.raises(NotRead):
+        sweep(kept)
+    assert set(kept.files()) == {*keys[1:3]}
+
+    monkeypatch.undo()
+    assert sweep(kept) == 2
 
 
 def test_what_a_row_says_to_be_purged_is_claimed_by_none(kept: KeptStudies) -> None:
@@ -203,3 +238,43 @@ def test_instance_keys_are_what_the_sweep_takes_them_for() -> None:
     assert key.startswith("instances/")
     assert key.endswith("/1.2.3-ab.dcm")
     assert "/x" in instance_key("1.2", "no uid", "ab")
+
+
+def test_where_something_could_not_be_read_the_store_is_swept_again_in_an_hour(
+    kept_in_sqlite: KeptStudies,
+) -> None:
+    now, swept_at = NOW, []
+
+    def recover(_: Sequence[str]) -> Recovered:
+        swept_at.append(now)
+        return Recovered([], [], ["instances/ab/1.1/1.1.1-ab.dcm"])
+
+    kept_in_sqlite.keep("1.1", "1.1.1", b"a")
+    grow_old(kept_in_sqlite)
+    purge = replace(a_purge(kept_in_sqlite), now=lambda: now)
+    it = Purging(purge, recover)
+    for minutes in range(0, 150, 15):
+        now = NOW + timedelta(minutes=minutes)
+        with suppress(NotRead):
+            it._step(threading.Event())
+
+    assert swept_at == [NOW + timedelta(hours=hours) for hours in range(3)]
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_purge(
+    kept_in_sqlite: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "")
+    monkeypatch.setattr(purging, "_LOOK_AT_ROOM_S", 0.001)
+    monkeypatch.setattr(purging, "log", Mock(exception=Mock(side_effect=full)))
+    tried = threading.Semaphore(0)
+
+    def recover(_: Sequence[str]) -> Recovered:
+        tried.release()
+        raise ZeroDivisionError
+
+    kept_in_sqlite.keep("1.1", "1.1.1", b"a")
+    grow_old(kept_in_sqlite)
+    with Purging(a_purge(kept_in_sqlite), recover):
+        for _ in range(2):
+            assert tried.acquire(timeout=20)
