@@ -154,7 +154,10 @@ class InstanceReception:
             self._sink = None
 
     def finish(self) -> StoreAnswer:
-        """Make the data set durable and findable; every failure has its status and is logged."""
+        """Make the data set durable; every failure has its status and is logged.
+
+        It is found through the index a moment later.
+        """
         try:
             if self._failure is None:
                 return self._keep()

@@ -10,7 +10,7 @@ class StoreStatus(IntEnum):
     """The statuses that this listener gives."""
 
     SUCCESS = 0x0000
-    """Kept, durable and findable."""
+    """Kept and durable; found through the index a moment later."""
     PROCESSING_FAILURE = 0x0110
     """A fault of ours; sending it again may help."""
     OUT_OF_RESOURCES = 0xA700
