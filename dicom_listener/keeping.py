@@ -15,7 +15,7 @@ class Reception(Protocol):
         """Take the next bytes; they are only valid during the call."""
 
     def finish(self) -> StoreAnswer:
-        """All bytes are there: make them durable and have them entered into the index, or say why not."""
+        """All bytes are there: make them durable and have them entered, or say why not."""
 
     def abandon(self) -> None:
         """Leave nothing, because the rest will not come."""
