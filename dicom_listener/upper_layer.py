@@ -154,12 +154,6 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
             self.peek(form.size)
         return form.unpack_from(self._view, self._start)
 
-    def take(self, form: struct.Struct) -> tuple[Any, ...]:
-        """Return what the next bytes say, waiting for them, and take them."""
-        said = self.unpack(form)
-        self._start += form.size
-        return said
-
     @property
     def has_more(self) -> bool:
         """Whether something that was received has not been taken."""
@@ -367,16 +361,16 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
                 return True
 
     def _read_p_data(self, connection: BufferedSocket, left: int) -> None:
-        on_fragment = self._receiver.on_fragment
         while left:
-            item_length, context_id, control = connection.take(_PDV_HEADER)
+            item_length, context_id, control = connection.unpack(_PDV_HEADER)
             left -= _ITEM_LENGTH_SIZE + item_length
-            value_left = item_length - (_PDV_HEADER.size - _ITEM_LENGTH_SIZE)
-            if left < 0 or value_left < 0:
+            if left < 0 or item_length < _PDV_HEADER.size - _ITEM_LENGTH_SIZE:
                 raise ValueError("a presentation data value does not fit its PDU")
+            connection.skip(_PDV_HEADER.size)
+            value_left = item_length - (_PDV_HEADER.size - _ITEM_LENGTH_SIZE)
             if not value_left:
-                on_fragment(context_id, control, memoryview(b""), 0)
+                self._receiver.on_fragment(context_id, control, memoryview(b""), 0)
             while value_left:
                 piece = connection.available(value_left)
                 value_left -= len(piece)
-                on_fragment(context_id, control, piece, value_left)
+                self._receiver.on_fragment(context_id, control, piece, value_left)
