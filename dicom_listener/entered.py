@@ -57,6 +57,8 @@ def follow_up(
     ------
     TransientError
         It is not done yet.
+    NotInStore, NotUnderstood
+        What the index refuses cannot be put in quarantine: its file is gone, or damaged.
     """
     if isinstance(answer, Exception):
         set_aside(database, store, arrival, REFUSED_BY_INDEX, now())

@@ -330,8 +330,7 @@ def _hold_open(entry: Entry, answer: Answer) -> None:
 
 def _failure(answers: Iterable[Answer]) -> DatabaseUnavailable:
     """Return why some of a group are not entered."""
-    away = (answer for answer in answers if isinstance(answer, DatabaseUnavailable))
-    return next(away, DatabaseUnavailable("index: what follows cannot be done"))
+    return next(answer for answer in answers if isinstance(answer, DatabaseUnavailable))
 
 
 def _without_promises(
