@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from countersign.cli import app
 from tests.conftest import CHECKOUT
 
 TEXTS = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").glob("*.md")])
@@ -72,15 +72,12 @@ def test_every_command_that_is_named_exists_with_its_options(words: list[str]) -
     command: list[str] = []
     help_text = ""
     for word in ["", *words]:
-        answer = subprocess.run(
-            [sys.executable, "-m", "countersign", *command, *([word] if word else []), "--help"],
-            cwd=CHECKOUT,
+        answer = CliRunner().invoke(
+            app,
+            [*command, *([word] if word else []), "--help"],
             env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-            capture_output=True,
-            text=True,
-            check=False,
         )
-        if answer.returncode or word.startswith("-"):
+        if answer.exit_code or word.startswith("-"):
             break
         help_text = answer.stdout
         command += [word] if word else []
