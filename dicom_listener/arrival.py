@@ -2,13 +2,12 @@
 
 from datetime import datetime, timedelta
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import String, Table
 
 from dicom_listener.identity import birth_date
-from dicom_listener.instance_header import InstanceHeader
+from dicom_listener.instance_header import InstanceHeader, SharedHeader
 from dicom_listener.open_associations import OpenAssociation
 from dicom_listener.study_progress import Progress
 from imaging_store.instances import Kept
@@ -50,7 +49,7 @@ def study_row(first: Arrival, progress: Progress) -> dict[str, Any]:
 
 def study_attributes(arrival: Arrival) -> dict[str, Any]:
     """Return what a study is known by where this instance is believed."""
-    header = arrival.header
+    header = arrival.header.shared
     return _clipped(
         study,
         patient_id=header.patient_id,
@@ -73,13 +72,14 @@ def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict
     header, kept = arrival.header, arrival.kept
     return {
         **_of_series(
-            _SHARED(header),
+            header.shared,
             arrival.transfer_syntax_uid,
             arrival.calling_ae_title,
             arrival.called_ae_title,
         ),
         "sop_instance_uid": header.sop_instance_uid,
         "instance_number": header.instance_number,
+        "view_code": header.view_code,
         "makes_version": makes_version,
         "study_version": version,
         "key": kept.key,
@@ -92,10 +92,10 @@ def instance_row(arrival: Arrival, version: int, *, makes_version: bool) -> dict
 
 @lru_cache(maxsize=256)
 def _of_series(
-    shared: tuple[Any, ...], transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str
+    shared: SharedHeader, transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str
 ) -> dict[str, Any]:
     """Return the part of the row that the instances of a series nearly always share."""
-    values = dict(zip(_SHARED_NAMES, shared, strict=True))
+    values = {name: getattr(shared, name) for name in _SHARED_NAMES}
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     return (
         values
@@ -118,10 +118,9 @@ def _clipped(table: Table, **values: str) -> dict[str, Any]:
 
 _SHARED_NAMES = (
     *("study_instance_uid", "series_instance_uid", "sop_class_uid"),
-    *("modality", "body_part_examined", "view_position", "view_code", "laterality"),
+    *("modality", "body_part_examined", "view_position", "laterality"),
     *("image_type", "number_of_frames", "series_number", "series_description", "rows", "columns"),
 )
-_SHARED = attrgetter(*_SHARED_NAMES)
 _LENGTHS = {
     table.name: {
         column.name: column.type.length for column in table.c if isinstance(column.type, String)

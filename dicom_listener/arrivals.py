@@ -169,7 +169,7 @@ class _Group:
         claimed = identity_of(header, arrival.issuer_of_patient_id)
         known = self._studies.get(uid)
         is_excluded = not is_ours and self._is_of_another(arrival, known, claimed)
-        makes_version = header.is_image and not is_ours and not is_excluded
+        makes_version = header.shared.is_image and not is_ours and not is_excluded
         if known is None:
             known = self._studies[uid] = KnownStudy(NOT_BEGUN, claimed)
             self._new_studies[uid] = arrival

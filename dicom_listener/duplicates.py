@@ -116,7 +116,7 @@ class Duplicates:
         )
         compared = compare_with_index(of_study, first, newcomer)
         header = newcomer.header
-        claimed = identity_of(header, header.issuer_of_patient_id)
+        claimed = identity_of(header, header.shared.issuer_of_patient_id)
         return _Found(compared.difference, claimed, compared.known, compared.claimed)
 
     def _found(self, first: Row[Any], second: Row[Any]) -> _Found:
@@ -131,7 +131,9 @@ class Duplicates:
             one.data_set, other.data_set, pixels_are_equal=lambda: _same_pixels(one, other)
         )
         # Who leaves the issuer out means the one that the first was known by.
-        known, claimed = (identity_of(header, header.issuer_of_patient_id) for header in headers)
+        known, claimed = (
+            identity_of(header, header.shared.issuer_of_patient_id) for header in headers
+        )
         return _Found(
             difference,
             claimed,

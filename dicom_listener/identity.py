@@ -47,8 +47,9 @@ def identity_of(header: InstanceHeader, issuer_of_patient_id: str) -> Identity:
 
     ``issuer_of_patient_id`` is the instance's own, or else its sender's or the site's.
     """
+    shared = header.shared
     return _clipped(
-        header.patient_id, issuer_of_patient_id, header.patient_name, header.patient_birth_date
+        shared.patient_id, issuer_of_patient_id, shared.patient_name, shared.patient_birth_date
     )
 
 

@@ -81,21 +81,20 @@ class NotUnderstood(PermanentError):
     """A data set does not say which instance of which study it is; the text says what is wrong."""
 
 
-class InstanceHeader(NamedTuple):
-    """One instance, its study and its patient. Text is decoded; what is absent is empty."""
+class SharedHeader(NamedTuple):
+    """What the instances of a series nearly always share: they all have the same object of it.
+
+    Text is decoded; what is absent is empty.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
-    sop_instance_uid: str
     sop_class_uid: str
     modality: str
     body_part_examined: str
     view_position: str
-    view_code: str
-    """What View Code Sequence says, as the term of View Position that it stands for."""
     laterality: str
     image_type: tuple[str, ...]
-    instance_number: int | None
     number_of_frames: int
     series_number: int | None
     series_description: str
@@ -119,10 +118,30 @@ class InstanceHeader(NamedTuple):
     study_time: str
     timezone_offset: str
     """(0008,0201), such as ``+0530``."""
-    contributing_device_uids: frozenset[str]
-    """(0018,1002) of every item of (0018,A001)."""
     is_image: bool
     """It has pixels that a model could read; false for what only accompanies images."""
+
+
+class InstanceHeader(NamedTuple):
+    """One instance, its study and its patient."""
+
+    shared: SharedHeader
+    sop_instance_uid: str
+    instance_number: int | None
+    view_code: str
+    """What View Code Sequence says, as the term of View Position that it stands for."""
+    contributing_device_uids: frozenset[str]
+    """(0018,1002) of every item of (0018,A001)."""
+
+    @property
+    def study_instance_uid(self) -> str:
+        """Which study it is of."""
+        return self.shared.study_instance_uid
+
+    @property
+    def sop_class_uid(self) -> str:
+        """What it is."""
+        return self.shared.sop_class_uid
 
 
 def parse_header(
@@ -237,26 +256,21 @@ def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceH
     number = raw.pop("InstanceNumber", None)
     uid = raw.pop("SOPInstanceUID", b"")
     is_short = sum(map(len, raw.values())) <= _REMEMBERED_BYTES
-    of_series: Callable[..., InstanceHeader] = _of_series if is_short else _of_series.__wrapped__
-    return of_series(tuple(raw.items()), is_little_endian=is_little_endian)._replace(
-        sop_instance_uid=_uid({"SOPInstanceUID": uid}, "SOPInstanceUID", "SOP Instance UID"),
-        instance_number=None
+    shared: Callable[..., SharedHeader] = _shared if is_short else _shared.__wrapped__
+    return InstanceHeader(
+        shared(tuple(raw.items()), is_little_endian=is_little_endian),
+        _uid({"SOPInstanceUID": uid}, "SOPInstanceUID", "SOP Instance UID"),
+        None
         if number is None
         else _integer(decode(number, encodings_of(raw.get("SpecificCharacterSet")))),
-        contributing_device_uids=frozenset(
-            _of_items(found.get("ContributingEquipmentSequence"), "DeviceUID")
-        ),
-        view_code=next(
-            filter(None, map(view_of, _of_items(found.get("ViewCodeSequence"), "CodeValue"))), ""
-        ),
+        next(filter(None, map(view_of, _of_items(found.get("ViewCodeSequence"), "CodeValue"))), ""),
+        frozenset(_of_items(found.get("ContributingEquipmentSequence"), "DeviceUID")),
     )
 
 
 @lru_cache(maxsize=64)
-def _of_series(
-    elements: tuple[tuple[str, bytes], ...], *, is_little_endian: bool
-) -> InstanceHeader:
-    """Return what the instances of a series nearly always share, which are read one by one."""
+def _shared(elements: tuple[tuple[str, bytes], ...], *, is_little_endian: bool) -> SharedHeader:
+    """Return the one object that instances with these elements share."""
     raw = dict(elements)
     encodings = encodings_of(raw.get("SpecificCharacterSet"))
 
@@ -268,18 +282,15 @@ def _of_series(
 
     sop_class_uid = _uid(raw, "SOPClassUID", "SOP Class UID")
     modality = first("Modality")
-    return InstanceHeader(
+    return SharedHeader(
         study_instance_uid=_uid(raw, "StudyInstanceUID", "Study Instance UID"),
         series_instance_uid=_uid(raw, "SeriesInstanceUID", "Series Instance UID"),
-        sop_instance_uid="",
         sop_class_uid=sop_class_uid,
         modality=modality,
         body_part_examined=text("BodyPartExamined"),
         view_position=text("ViewPosition"),
-        view_code="",
         laterality=text("ImageLaterality") or text("Laterality"),
         image_type=tuple(part.strip() for part in text("ImageType").split("\\") if part.strip()),
-        instance_number=None,
         number_of_frames=max(1, _integer(first("NumberOfFrames")) or 1),
         series_number=_integer(first("SeriesNumber")),
         series_description=text("SeriesDescription"),
@@ -299,7 +310,6 @@ def _of_series(
         study_date=first("StudyDate"),
         study_time=first("StudyTime"),
         timezone_offset=first("TimezoneOffsetFromUTC"),
-        contributing_device_uids=frozenset(),
         is_image={"Rows", "Columns"} <= raw.keys()
         and not is_read_by_no_model(sop_class_uid, modality),
     )

@@ -37,7 +37,7 @@ def exchange(transaction: Transaction, newcomer: Arrival) -> None:
         .values(
             {name: getattr(second, name) for name in columns}
             # What was left out for its patient has been put right.
-            | {"excluded_at": None, "makes_version": newcomer.header.is_image}
+            | {"excluded_at": None, "makes_version": newcomer.header.shared.is_image}
         )
     )
     _keep_beside(transaction, first, str(second.difference))
@@ -61,7 +61,7 @@ def put_aside(transaction: Transaction, newcomer: Arrival) -> bool:
     )
     connection.execute(delete(instance).where(instance.c.sop_instance_uid == uid))
     _keep_beside(transaction, first, str(second.difference))
-    return first.makes_version or newcomer.header.is_image
+    return first.makes_version or newcomer.header.shared.is_image
 
 
 def _both(connection: Connection, newcomer: Arrival) -> tuple[Row[Any] | None, Row[Any] | None]:

@@ -187,12 +187,12 @@ class InstanceReception:
             transfer_syntax_uid=self._transfer_syntax_uid,
             calling_ae_title=sender.calling_ae_title,
             called_ae_title=sender.called_ae_title,
-            issuer_of_patient_id=header.issuer_of_patient_id
+            issuer_of_patient_id=header.shared.issuer_of_patient_id
             or sender.peer.default_issuer_of_patient_id,
             started=study_start(
-                header.study_date,
-                header.study_time,
-                header.timezone_offset,
+                header.shared.study_date,
+                header.shared.study_time,
+                header.shared.timezone_offset,
                 sender.peer.zone,
             ),
             at=keeper.now(),

@@ -46,7 +46,7 @@ def compare_with_index(study: Row[Any], first: Row[Any], newcomer: Arrival) -> C
     Of patient and order the index knows what the study is known by. What the first may have said
     otherwise than its study is taken for an update too: a person sees both.
     """
-    header = newcomer.header
+    header = newcomer.header.shared
     content = [
         keyword
         for keyword, name in _OF_INSTANCE.items()
@@ -54,7 +54,10 @@ def compare_with_index(study: Row[Any], first: Row[Any], newcomer: Arrival) -> C
     ]
     before = _of_order(study._asdict())
     now = _of_order(study_attributes(newcomer))
-    of_study, claimed = known_identity(study), identity_of(header, header.issuer_of_patient_id)
+    of_study, claimed = (
+        known_identity(study),
+        identity_of(newcomer.header, header.issuer_of_patient_id),
+    )
     keywords = [
         *differing(of_study, claimed),
         *(keyword for keyword in now if before[keyword] != now[keyword]),

@@ -61,16 +61,16 @@ class Rereader:
         self, header: InstanceHeader, kept: Kept, source: Source, at: datetime
     ) -> Arrival:
         """Return an instance whose header has been read as it would arrive now."""
-        peer = self.peer_of(source.calling_ae_title)
+        peer, shared = self.peer_of(source.calling_ae_title), header.shared
         return Arrival(
             header=header,
             kept=kept,
             transfer_syntax_uid=source.transfer_syntax_uid,
             calling_ae_title=source.calling_ae_title,
             called_ae_title=source.called_ae_title,
-            issuer_of_patient_id=header.issuer_of_patient_id or peer.default_issuer_of_patient_id,
+            issuer_of_patient_id=shared.issuer_of_patient_id or peer.default_issuer_of_patient_id,
             started=study_start(
-                header.study_date, header.study_time, header.timezone_offset, peer.zone
+                shared.study_date, shared.study_time, shared.timezone_offset, peer.zone
             ),
             at=at,
             quiet_period=peer.quiet_period,

@@ -178,14 +178,15 @@ class _Search:
         header = self._header(row.key)
         if header is None:
             return row
+        shared = header.shared
         return SimpleNamespace(
             **{
                 **row._mapping,  # noqa: SLF001 - SQLAlchemy's public name for it
-                "series_number": header.series_number,
-                "series_description": header.series_description,
-                "rows": header.rows,
-                "columns": header.columns,
-                "number_of_frames": header.number_of_frames,
+                "series_number": shared.series_number,
+                "series_description": shared.series_description,
+                "rows": shared.rows,
+                "columns": shared.columns,
+                "number_of_frames": shared.number_of_frames,
             }
         )
 

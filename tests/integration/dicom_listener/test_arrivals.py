@@ -75,11 +75,14 @@ class Sent:
         """Return it as an arrival, so many seconds after noon."""
         uid, digest = f"1.2.{self.number}", f"{self.content:032}"
         template = template_arrival()
-        header = template.header._replace(
+        shared = template.header.shared._replace(
             **PATIENT | ({} if self.patient is None else OTHERS[self.patient]),
             study_instance_uid=f"1.1.{self.study_number}",
-            sop_instance_uid=uid,
             is_image=self.is_image,
+        )
+        header = template.header._replace(
+            shared=shared,
+            sop_instance_uid=uid,
             contributing_device_uids=frozenset({"2.25.99"} if self.is_ours else ()),
         )
         return template._replace(

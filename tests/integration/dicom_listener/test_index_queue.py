@@ -138,7 +138,9 @@ def test_what_is_too_large_for_a_message_is_entered_without_one(
     installation: Installation,
 ) -> None:
     arrival = an_arrival()
-    header = arrival.header._replace(study_description="x" * MOST_BYTES)
+    header = arrival.header._replace(
+        shared=arrival.header.shared._replace(study_description="x" * MOST_BYTES)
+    )
     association = open_for("MODALITY")
     large = arrival._replace(header=header, association=association)
     others = [an_arrival() for _ in range(3)]

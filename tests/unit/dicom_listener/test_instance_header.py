@@ -10,7 +10,12 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
 from dicom_listener import instance_header
-from dicom_listener.instance_header import InstanceHeader, NotUnderstood, parse_header
+from dicom_listener.instance_header import (
+    InstanceHeader,
+    NotUnderstood,
+    SharedHeader,
+    parse_header,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -65,38 +70,40 @@ def header_of(ds: Dataset, transfer_syntax_uid: str = EXPLICIT) -> InstanceHeade
 @pytest.mark.parametrize("transfer_syntax_uid", [IMPLICIT, EXPLICIT, BIG, DEFLATED])
 def test_every_encoding_says_the_same(transfer_syntax_uid: str) -> None:
     assert header_of(a_slice(), transfer_syntax_uid) == InstanceHeader(
-        study_instance_uid="1.2.3",
-        series_instance_uid="1.2.3.1",
+        shared=SharedHeader(
+            study_instance_uid="1.2.3",
+            series_instance_uid="1.2.3.1",
+            sop_class_uid=CT,
+            modality="CT",
+            body_part_examined="CHEST",
+            view_position="PA",
+            laterality="L",
+            image_type=("ORIGINAL", "PRIMARY"),
+            number_of_frames=2,
+            series_number=5,
+            series_description="Lunge",
+            rows=4,
+            columns=5,
+            patient_id="P1",
+            issuer_of_patient_id="HOSPITAL",
+            patient_name="Wang^XiaoDong=王^小東",
+            patient_birth_date="19700101",
+            patient_sex="F",
+            patient_age="056Y",
+            accession_number="A1",
+            study_id="S1",
+            study_description="Thorax",
+            referring_physician_name="Rei^Erin",
+            institution_name="Klinik",
+            study_date="20260704",
+            study_time="120000",
+            timezone_offset="+0200",
+            is_image=True,
+        ),
         sop_instance_uid="1.2.3.4",
-        sop_class_uid=CT,
-        modality="CT",
-        body_part_examined="CHEST",
-        view_position="PA",
         view_code="",
-        laterality="L",
-        image_type=("ORIGINAL", "PRIMARY"),
         instance_number=3,
-        number_of_frames=2,
-        series_number=5,
-        series_description="Lunge",
-        rows=4,
-        columns=5,
-        patient_id="P1",
-        issuer_of_patient_id="HOSPITAL",
-        patient_name="Wang^XiaoDong=王^小東",
-        patient_birth_date="19700101",
-        patient_sex="F",
-        patient_age="056Y",
-        accession_number="A1",
-        study_id="S1",
-        study_description="Thorax",
-        referring_physician_name="Rei^Erin",
-        institution_name="Klinik",
-        study_date="20260704",
-        study_time="120000",
-        timezone_offset="+0200",
         contributing_device_uids=frozenset({"2.25.7"}),
-        is_image=True,
     )
 
 
@@ -139,14 +146,14 @@ def test_without_a_size_it_is_no_image(keyword: str) -> None:
     ds = a_slice()
     del ds[keyword]
 
-    assert not header_of(ds).is_image
+    assert not header_of(ds).shared.is_image
 
 
 def test_a_segmentation_is_no_image_to_read() -> None:
     ds = a_slice()
     ds.SOPClassUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.66.4", "SEG"
 
-    assert not header_of(ds).is_image
+    assert not header_of(ds).shared.is_image
 
 
 def test_truncated_pixels_do_not_matter() -> None:
@@ -155,7 +162,7 @@ def test_truncated_pixels_do_not_matter() -> None:
     header = parse_header(BytesIO(data), EXPLICIT)
 
     assert header is not None
-    assert header.is_image
+    assert header.shared.is_image
 
 
 def test_a_header_that_breaks_behind_its_uids_is_kept() -> None:
@@ -204,18 +211,18 @@ def test_any_damage_is_understood_or_not(data: st.DataObject) -> None:
 
     assert header is not None
     assert header.study_instance_uid
-    header.patient_name.encode()
+    header.shared.patient_name.encode()
 
 
 def test_a_long_header_is_read_and_not_remembered() -> None:
     ds = a_slice()
     ds.StudyDescription = "x" * 20_000
-    instance_header._of_series.cache_clear()
+    instance_header._shared.cache_clear()
 
     headers = [header_of(ds) for _ in range(2)]
 
-    assert {header.study_description for header in headers} == {"x" * 20_000}
-    assert instance_header._of_series.cache_info().currsize == 0
+    assert {header.shared.study_description for header in headers} == {"x" * 20_000}
+    assert instance_header._shared.cache_info().currsize == 0
 
 
 def a_radiograph(code_value: str, *, modality: str = "DX") -> Dataset:
@@ -238,9 +245,8 @@ def test_the_coded_view_of_a_radiograph_is_found(
     header = header_of(ds, transfer_syntax_uid)
 
     assert header.view_code == "LL"
-    assert header == header_of(a_slice(), transfer_syntax_uid)._replace(
-        modality="DX", view_code="LL"
-    )
+    other = header_of(a_slice(), transfer_syntax_uid)
+    assert header == other._replace(shared=other.shared._replace(modality="DX"), view_code="LL")
 
 
 def test_a_coded_view_that_is_not_known_tells_nothing() -> None:
