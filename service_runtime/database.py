@@ -95,9 +95,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             reason = "a moment needs a time zone"
             raise ValueError(reason)
-        moment = value.astimezone(UTC)
-        # SQLite keeps text; without the offset it sorts as the moments do.
-        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+        # Of this SQLite's type writes text without the offset, which sorts as the moments do.
+        return value.astimezone(UTC)
 
     @override
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

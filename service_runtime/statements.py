@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 from psycopg2.extras import execute_batch
@@ -52,13 +54,13 @@ class Lookup:
         """Return the rows of ``keys``, of which there is at least one."""
         size = 1 << (len(keys) - 1).bit_length()
         which = (transaction.database.dialect, size)
+        names = _key_names(size)
         compiled = self._compiled.get(which)
         if compiled is None:
-            clause = self._select([bindparam(f"key{number}") for number in range(size)])
+            clause = self._select([bindparam(name) for name in names])
             compiled = self._compiled[which] = _compile(transaction, clause, ())
         filled = [*keys, *[keys[-1]] * (size - len(keys))]
-        values = {f"key{number}": key for number, key in enumerate(filled)}
-        return compiled.rows(transaction, values)
+        return compiled.rows(transaction, dict(zip(names, filled, strict=True)))
 
 
 class Change:
@@ -83,8 +85,8 @@ class Change:
 class _Compiled:
     sql: str
     is_insert: bool
-    names: Sequence[str]
-    """Of its parameters, in their order."""
+    in_order: Callable[[Mapping[str, object]], tuple[Any, ...]]
+    """Gives the values of its parameters."""
     constants: dict[str, object]
     """Of parameters that the statement itself gives a value."""
     encoders: Sequence[tuple[int, Callable[[Any], object]]]
@@ -128,11 +130,11 @@ class _Compiled:
         rows = [b"(%b)" % b",".join(row) for row in zip(*written, strict=True)]
         return f"{head}{values}".encode() + b",".join(rows)
 
-    def _columns(self, rows: Sequence[Mapping[str, object]]) -> list[list[Any]]:
+    def _columns(self, rows: Sequence[Mapping[str, object]]) -> list[Sequence[Any]]:
         """Return the values of rows as the driver takes them, parameter by parameter."""
         if self.constants:
-            rows = [{**self.constants, **row} for row in rows]
-        columns = [[row[name] for row in rows] for name in self.names]
+            rows = [{**row, **self.constants} for row in rows]
+        columns: list[Sequence[Any]] = [*zip(*map(self.in_order, rows), strict=True)]
         for place, encode in self.encoders:
             columns[place] = _each_once(encode, columns[place])
         return columns
@@ -147,11 +149,22 @@ class _Compiled:
 def _each_once(encode: Callable[[Any], T], values: Sequence[object]) -> list[T]:
     """Encode values; what rows share is encoded once."""
     # Not by what they are equal to: 1 is equal to True, and a list has no hash.
-    encoded: dict[int, T] = {}
-    for value in values:
-        if id(value) not in encoded:
-            encoded[id(value)] = encode(value)
-    return [encoded[id(value)] for value in values]
+    ids = [*map(id, values)]
+    encoded = {each: encode(value) for each, value in dict(zip(ids, values, strict=True)).items()}
+    return [*map(encoded.__getitem__, ids)]
+
+
+@cache
+def _key_names(count: int) -> Sequence[str]:
+    return [f"key{number}" for number in range(count)]
+
+
+def _values_of(names: Sequence[str]) -> Callable[[Mapping[str, object]], tuple[Any, ...]]:
+    """Return what gives the values of names, in their order."""
+    if len(names) == 1:
+        # An itemgetter of one name would give the value alone.
+        return lambda row: (row[names[0]],)
+    return itemgetter(*names)
 
 
 def _compile(
@@ -169,11 +182,15 @@ def _compile(
     return _Compiled(
         str(compiled),
         isinstance(clause, Insert),
-        in_order := compiled.positiontup or [],
-        {name: value for name, value in compiled.params.items() if value is not None},
+        _values_of(names_in_order := compiled.positiontup or []),
+        {
+            name: parameter.effective_value
+            for parameter, name in compiled.bind_names.items()
+            if not parameter.required
+        },
         [
             (place, encode)
-            for place, name in enumerate(in_order)
+            for place, name in enumerate(names_in_order)
             if (encode := types[name].dialect_impl(dialect).bind_processor(dialect))
         ],
         [
