@@ -29,7 +29,8 @@ TIERS = {
         *("tests/integration", "-m", "not tensorflow and not soak"),
         *("-n", "3", "--dist", "loadfile"),
     ],
-    "acceptance": ["tests/acceptance", "-m", "not soak"],
+    # One process for each form; what has no form goes to the one that ends first.
+    "acceptance": ["tests/acceptance", "-m", "not soak", "-n", "2"],
 }
 
 

@@ -6,8 +6,11 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.acceptance.people import Team
 from tests.acceptance.system import (
@@ -24,6 +27,19 @@ from tests.peers.rabbitmq import RabbitMQ
 from tests.tiny_model import make_tiny_model
 
 FORMS = ("embedded", "distributed")
+
+
+class FormScheduling(LoadScopeScheduling):
+    """One test process runs all tests of a form, for which it starts one system."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        return next((form for form in FORMS if f"[{form}" in test), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FormScheduling:
+    return FormScheduling(config, log)
 
 
 @pytest.fixture
