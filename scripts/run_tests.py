@@ -20,14 +20,15 @@ TIERS = {
     "unit": ["tests/unit", "tests/architecture", "-m", "not tensorflow and not soak", "-n", "2"],
     # A process with TensorFlow takes seconds and half a gigabyte to start, so no more than two;
     # tracing keeps one core busy, and a module's tests share what they have trained.
+    # In the order of folders: by the number of tests, the longest would come last and run alone.
     "tensorflow": [
         *("tests/unit", "tests/integration", "-m", "tensorflow and not soak"),
-        *("-n", "2", "--dist", "loadfile"),
+        *("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
     ],
     # Most of their time is waiting for servers; a module's tests share theirs.
     "integration": [
         *("tests/integration", "-m", "not tensorflow and not soak"),
-        *("-n", "3", "--dist", "loadfile"),
+        *("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"),
     ],
     # One process for each form; what has no form goes to the one that ends first.
     "acceptance": ["tests/acceptance", "-m", "not soak", "-n", "2"],
