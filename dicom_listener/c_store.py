@@ -4,7 +4,8 @@ Command sets are Implicit VR Little Endian (PS3.7 §6.3.1). Everything else is p
 """
 
 import struct
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from dicom_listener.store_status import StoreAnswer
 
@@ -23,9 +24,14 @@ _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
 
 _ELEMENT = struct.Struct("<HHL")
+_ELEMENT_HEADER_LENGTH = 8
+_US_ELEMENT = struct.Struct("<HHLH")
 _US_LENGTH = 2
 _HIGH = b"\x01\x00"
-_RESPONSE = struct.Struct("<" + 4 * "HHLH")
+_GROUP_LENGTH = struct.Struct("<HHLL")
+_UL_LENGTH = 4
+_RESPONSE_COMMAND = _US_ELEMENT.pack(0, _COMMAND_FIELD, _US_LENGTH, _C_STORE_RSP)
+_WITHOUT_DATA_SET = _US_ELEMENT.pack(0, _COMMAND_DATA_SET_TYPE, _US_LENGTH, _NO_DATA_SET)
 _P_DATA_TF = 0x04
 _COMMAND, _LAST = 0x01, 0x02
 _PDU_AND_PDV = struct.Struct(">BBLLBB")
@@ -37,8 +43,7 @@ class InvalidCommand(Exception):
     """A command set that PS3.7 does not allow; the association cannot go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreRequest:
+class StoreRequest(NamedTuple):
     """A C-STORE-RQ (PS3.7 §9.3.1.1), as far as it is used."""
 
     message_id: int
@@ -58,16 +63,16 @@ def command_elements(command_set: bytes) -> dict[int, bytes]:
         It is no sequence of group 0000 elements.
     """
     elements = {}
-    position = 0
-    while position < len(command_set):
-        if position + _ELEMENT.size > len(command_set):
+    position, end = 0, len(command_set)
+    while position < end:
+        value = position + _ELEMENT_HEADER_LENGTH
+        if value > end:
             raise InvalidCommand("a command element is cut off")
         group, element, length = _ELEMENT.unpack_from(command_set, position)
-        position += _ELEMENT.size
-        if group != 0 or position + length > len(command_set):
+        position = value + length
+        if group != 0 or position > end:
             raise InvalidCommand("a command set holds what is no command element")
-        elements[element] = command_set[position : position + length]
-        position += length
+        elements[element] = command_set[value:position]
     return elements
 
 
@@ -100,18 +105,24 @@ def decode_request(elements: dict[int, bytes]) -> StoreRequest:
 
 def encode_response(request: StoreRequest, answer: StoreAnswer) -> bytes:
     """Return the command set of the C-STORE-RSP (PS3.7 §9.3.1.2) to ``request``."""
-    sop_class_uid = request.affected_sop_class_uid.encode("ascii")
-    body = _element(_AFFECTED_SOP_CLASS_UID, sop_class_uid, b"\0") + _RESPONSE.pack(
-        *(0, _COMMAND_FIELD, _US_LENGTH, _C_STORE_RSP),
-        *(0, _MESSAGE_ID_BEING_RESPONDED_TO, _US_LENGTH, request.message_id),
-        *(0, _COMMAND_DATA_SET_TYPE, _US_LENGTH, _NO_DATA_SET),
-        *(0, _STATUS, _US_LENGTH, answer.status),
+    pack = _US_ELEMENT.pack
+    body = (
+        _sop_class(request.affected_sop_class_uid)
+        + _RESPONSE_COMMAND
+        + pack(0, _MESSAGE_ID_BEING_RESPONDED_TO, _US_LENGTH, request.message_id)
+        + _WITHOUT_DATA_SET
+        + pack(0, _STATUS, _US_LENGTH, answer.status)
     )
     if answer.comment:
         body += _element(_ERROR_COMMENT, answer.comment.encode("ascii"), b" ")
     instance = request.affected_sop_instance_uid.encode("ascii")
     body += _element(_AFFECTED_SOP_INSTANCE_UID, instance, b"\0")
-    return _element(0x0000, struct.pack("<L", len(body))) + body
+    return _GROUP_LENGTH.pack(0, 0x0000, _UL_LENGTH, len(body)) + body
+
+
+@lru_cache(maxsize=256)
+def _sop_class(uid: str) -> bytes:
+    return _element(_AFFECTED_SOP_CLASS_UID, uid.encode("ascii"), b"\0")
 
 
 def p_data_tf(context_id: int, command_set: bytes, maximum_length: int) -> bytes:
@@ -136,7 +147,7 @@ def p_data_tf(context_id: int, command_set: bytes, maximum_length: int) -> bytes
     return bytes(pdus)
 
 
-def _element(element: int, value: bytes, padding: bytes = b"") -> bytes:
+def _element(element: int, value: bytes, padding: bytes) -> bytes:
     if len(value) % 2:
         value += padding
     return _ELEMENT.pack(0, element, len(value)) + value
