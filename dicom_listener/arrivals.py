@@ -153,7 +153,10 @@ class _Group:
     def _decide(self, arrival: Arrival) -> Outcome:
         header, digest = arrival.header, arrival.kept.digest
         uid = header.sop_instance_uid
-        is_ours = uid in self._ours or not header.contributing_device_uids.isdisjoint(self._ours)
+        ours = self._ours
+        is_ours = bool(ours) and (
+            uid in ours or not ours.isdisjoint(header.contributing_device_uids)
+        )
         known = self._known.get(uid)
         if known is None:
             self._known[uid] = KnownInstance(header.study_instance_uid, digest, is_purged=False)

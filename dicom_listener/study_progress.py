@@ -1,11 +1,10 @@
 """How far a study has come, and what an arrival does to that. Pure."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a study has come."""
 
     version: int
