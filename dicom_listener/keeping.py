@@ -14,6 +14,12 @@ class Reception(Protocol):
     def write(self, *fragments: memoryview) -> None:
         """Take the next bytes; they are only valid during the call."""
 
+    def room(self) -> memoryview | None:
+        """Return where the next bytes may be put, for `took`, instead of being written."""
+
+    def took(self, piece: memoryview) -> None:
+        """Take the next bytes, which were put at the beginning of what `room` returned."""
+
     def finish(self) -> StoreAnswer:
         """All bytes are there: make them durable and have them entered, or say why not."""
 
@@ -40,6 +46,12 @@ class Refusal:
         self._answer = answer
 
     def write(self, *fragments: memoryview) -> None:
+        """Drop the bytes."""
+
+    def room(self) -> None:
+        """Have none: the bytes are dropped."""
+
+    def took(self, piece: memoryview) -> None:
         """Drop the bytes."""
 
     def finish(self) -> StoreAnswer:

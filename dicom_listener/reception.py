@@ -113,7 +113,24 @@ class InstanceReception:
             self._sink.write(*fragments)
         except Exception as error:  # noqa: BLE001 - every failure has to be answered
             self._fail(error)
-            return
+        else:
+            self._follow(fragments)
+
+    def room(self) -> memoryview | None:
+        """Return where the next bytes may be put; after a failure nowhere."""
+        return self._sink.room() if self._sink is not None else None
+
+    def took(self, piece: memoryview) -> None:
+        """Take the next bytes, which are where they belong already."""
+        try:
+            self._open_sink().took(piece)
+        except Exception as error:  # noqa: BLE001 - every failure has to be answered
+            self._fail(error)
+        else:
+            self._follow([piece])
+
+    def _follow(self, fragments: Sequence[memoryview]) -> None:
+        """Do what is done while the data set arrives."""
         if self._header_read is None:
             self._read_ahead(fragments)
         if (now := self._keeper.now()) >= self._prolong_at:

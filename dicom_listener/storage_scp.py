@@ -11,10 +11,8 @@ import structlog
 from prometheus_client import Counter
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
@@ -30,7 +28,9 @@ from dicom_listener.c_store import (
     has_data_set,
     p_data_tf,
 )
+from dicom_listener.connection import BufferedSocket, ConnectionEnded
 from dicom_listener.dimse_n import DATA_SET_LIMIT_BYTES, NormalizedDialog
+from dicom_listener.forwarding import Forwarding
 from dicom_listener.keeping import Keep, Reception, Refusal
 from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, REJECTIONS, STORE_SECONDS
 from dicom_listener.negotiation import FrontDoor, Negotiation
@@ -39,7 +39,7 @@ from dicom_listener.peers import Peer
 from dicom_listener.sender import Sender
 from dicom_listener.store_status import OTHER_CONTEXT
 from dicom_listener.tls_connection import NotSecured, TlsSocket
-from dicom_listener.upper_layer import BufferedSocket, ConnectionEnded, InlineUpperLayer
+from dicom_listener.upper_layer import InlineUpperLayer
 
 _COMMAND_LIMIT_BYTES = 64 * 1024
 _OTHER_DATA_SET_LIMIT_BYTES = 64 * 1024
@@ -98,10 +98,7 @@ class Acceptor(Association):  # type: ignore[misc]
         self._store: tuple[int, StoreRequest, Reception] | None = None
         self._store_began = 0.0
         self._fragments: list[memoryview] = []
-        self._is_forwarding = False
-        self._forwarded_bytes = 0
-        self._forwarded_limit_bytes = 0
-        self._message = DIMSEMessage()
+        self._others = Forwarding(self.dimse.msg_queue)
         self._instances = 0
         self._has_let_go = False
 
@@ -235,7 +232,7 @@ class Acceptor(Association):  # type: ignore[misc]
 
     @property
     def _is_amid_message(self) -> bool:
-        return self._store is not None or self._is_forwarding or bool(self._command)
+        return self._store is not None or self._others.is_amid_data_set or bool(self._command)
 
     @property
     def is_amid_data(self) -> bool:
@@ -264,12 +261,8 @@ class Acceptor(Association):  # type: ignore[misc]
             self._fragments.append(fragment)
             if is_last:
                 self._finish_store()
-        elif self._is_forwarding:
-            self._forwarded_bytes += len(fragment)
-            if self._forwarded_bytes > self._forwarded_limit_bytes:
-                raise ValueError("a data set of no end for a service that is not offered")
-            self._forward(context_id, control if not left else 0, bytes(fragment))
-            self._is_forwarding = not is_last
+        elif self._others.is_amid_data_set:
+            self._others.data(context_id, control, fragment, left)
         else:
             raise ValueError("a data set without a command")
 
@@ -280,8 +273,22 @@ class Acceptor(Association):  # type: ignore[misc]
             if self._store is not None:
                 self._store[2].write(*fragments)
 
+    def room(self, context_id: int, control: int) -> memoryview | None:
+        """Return where the next bytes of a data set that is arriving may be put."""
+        if self._store is None or self._store[0] != context_id or control & _COMMAND:
+            return None
+        self.release_fragments()
+        return self._store[2].room()
+
+    def on_filled(self, control: int, piece: memoryview, left: int) -> None:
+        """Take what was put where `room` said."""
+        assert self._store is not None  # noqa: S101 - it had room
+        self._store[2].took(piece)
+        if control & _LAST and not left:
+            self._finish_store()
+
     def _on_command(self, context_id: int, fragment: memoryview, *, is_last: bool) -> None:
-        if self._store is not None or self._is_forwarding:
+        if self._store is not None or self._others.is_amid_data_set:
             raise ValueError("a command inside a data set")
         self._command += fragment
         if len(self._command) > _COMMAND_LIMIT_BYTES:
@@ -297,15 +304,13 @@ class Acceptor(Association):  # type: ignore[misc]
             if command_field(elements) == C_STORE_RQ:
                 self._begin_store(context, decode_request(elements))
                 return
-            self._is_forwarding, self._forwarded_bytes = has_data_set(elements), 0
-            self._forwarded_limit_bytes = (
-                DATA_SET_LIMIT_BYTES
-                if self.services and context.abstract_syntax in self.services.offer.known
-                else _OTHER_DATA_SET_LIMIT_BYTES
-            )
+            limit_bytes = None
+            if has_data_set(elements):
+                is_offered = self.services and context.abstract_syntax in self.services.offer.known
+                limit_bytes = DATA_SET_LIMIT_BYTES if is_offered else _OTHER_DATA_SET_LIMIT_BYTES
         except InvalidCommand as error:
             raise ValueError(str(error)) from error
-        self._forward(context_id, _COMMAND | _LAST, command_set)
+        self._others.command(context_id, command_set, limit_bytes)
 
     def _begin_store(self, context: PresentationContext, request: StoreRequest) -> None:
         reception: Reception = Refusal(OTHER_CONTEXT)
@@ -331,18 +336,6 @@ class Acceptor(Association):  # type: ignore[misc]
         self._instances += 1
         _answered(answer.status).inc()
         STORE_SECONDS.observe(time.monotonic() - self._store_began)
-
-    def _forward(self, context_id: int, control: int, value: bytes) -> None:
-        """Have a message of any other service put together and decoded by pynetdicom."""
-        fragment = P_DATA()
-        fragment.presentation_data_value_list = [[context_id, bytes([control]) + value]]
-        try:
-            if not self._message.decode_msg(fragment):
-                return
-            message, self._message = self._message.message_to_primitive(), DIMSEMessage()
-        except Exception as error:
-            raise ValueError("a message that cannot be decoded") from error
-        self.dimse.msg_queue.put((context_id, message))
 
     def _serve_request(self, message: Any, context_id: int) -> None:
         """Have a request of another service than Storage answered."""

@@ -6,7 +6,7 @@ import time
 
 from typing_extensions import override
 
-from dicom_listener.upper_layer import BufferedSocket, ConnectionEnded
+from dicom_listener.connection import BufferedSocket, ConnectionEnded
 
 
 class NotSecured(ConnectionEnded):
@@ -21,6 +21,7 @@ class TlsSocket(BufferedSocket):
     """
 
     socket: ssl.SSLSocket | None
+    receives_values = False
     _is_ended = False
 
     @override

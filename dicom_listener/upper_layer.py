@@ -1,226 +1,26 @@
 """pynetdicom's upper layer (PS3.8) without its thread: the association's own thread drives it.
 
 Nothing here polls: a thread blocks until its peer sends, its timer ends, or the process drains.
-Negotiation, release, abort and the state machine stay pynetdicom's. P-DATA-TF alone is read here,
-and handed on fragment by fragment from one buffer, so that no instance is ever held in memory.
+Negotiation, release, abort and the state machine stay pynetdicom's. P-DATA-TF alone is read by us,
+fragment by fragment (`dicom_listener.p_data`), so that no instance is ever held in memory.
 """
 
 import math
-import mmap
-import select
-import socket
-import struct
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.transport import AssociationSocket
 
 from dicom_listener.associate_request import AE_TITLES_END, AssociateRequest, ae_titles, decode
+from dicom_listener.connection import BufferedSocket, ConnectionEnded
+from dicom_listener.p_data import PDU_HEADER, TakesFragments, read_p_data
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
-BUFFER_BYTES = 256 * 1024
 _OTHER_PDU_LIMIT_BYTES = 1024 * 1024
-_A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
-_PDU_HEADER = struct.Struct(">BBL")
-_PDV_HEADER = struct.Struct(">LBB")
-_ITEM_LENGTH_SIZE = 4
+_A_ASSOCIATE_RQ = 0x01
 _LINGER_S = 2.0
-_LAST_CALL_S = 1.0
-
-
-class ConnectionEnded(OSError):
-    """The peer closed the connection, or sent nothing for longer than it may."""
-
-
-class TakesFragments(Protocol):
-    """What P-DATA-TF is handed to."""
-
-    @property
-    def is_amid_data(self) -> bool:
-        """Whether fragments are all that is expected next."""
-
-    def on_fragment(self, context_id: int, control: int, fragment: memoryview, left: int) -> None:
-        """Take a part of a presentation data value (PS3.8 §9.3.5.1).
-
-        ``control`` is its message control header (PS3.8 §E.2), ``left`` how many bytes of the same
-        value are still to come. ``fragment`` is valid until ``release_fragments`` is called.
-
-        Raises
-        ------
-        ValueError
-            The peer breaks PS3.7; the association is to be aborted.
-        """
-
-    def release_fragments(self) -> None:
-        """Let go of the fragments taken so far: their memory is about to be used again."""
-
-
-class BufferedSocket(AssociationSocket):  # type: ignore[misc]
-    """A connection that is read through one buffer and never in small pieces."""
-
-    def __init__(
-        self,
-        assoc: "Association",
-        client_socket: socket.socket,
-        wake: int,
-        before_reuse: Callable[[], None],
-        message_timeout_s: float,
-    ) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self._before_reuse = before_reuse
-        self._message_timeout_s = message_timeout_s
-        self.deadline: float | None = None
-        """By when (monotonic) an association has to be asked for, every byte of the request."""
-        self.is_draining = False
-        # Pages of their own: from the heap they would be given back late, and leave holes in it.
-        self._pages = mmap.mmap(-1, BUFFER_BYTES)
-        self._view = memoryview(self._pages)
-        self._start = self._end = 0
-        self._peer = client_socket.fileno()
-        self._poll_peer, self._poll = select.poll(), select.poll()
-        for poll in (self._poll_peer, self._poll):
-            poll.register(self._peer, select.POLLIN)
-        self._poll.register(wake, select.POLLIN)
-        self._wake = wake
-
-    def shake_hands(self) -> None:
-        """Agree on nothing: what is sent goes in the clear."""
-
-    def wait(self, timeout_s: float | None) -> bool:
-        """Wait until there is something to read; return whether there is.
-
-        There may be nothing before the time is over, because the process is to drain.
-        """
-        return self.has_more or self._has_come(timeout_s)
-
-    def _has_come(self, timeout_s: float | None) -> bool:
-        if self.socket is None:
-            return False
-        events = dict(self._poll.poll(None if timeout_s is None else max(0, timeout_s * 1000)))
-        if events.pop(self._wake, 0):
-            self.is_draining = True
-            self._poll.unregister(self._wake)
-            if self.deadline is not None and not events:
-                # Who has just connected is to hear why not, instead of being cut off.
-                self.deadline = min(self.deadline, time.monotonic() + _LAST_CALL_S)
-                return self._has_come(self.left_s())
-        return bool(events)
-
-    def left_s(self) -> float | None:
-        """Return how long it is until the deadline, where there is one."""
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-
-    def cut(self) -> None:
-        """End the connection, from another thread than the one that serves it."""
-        if self.socket is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
-
-    def give_back(self) -> None:
-        """Give the buffer's memory back, when nothing is read any more."""
-        self._start = self._end = 0
-        self._view.release()
-        with suppress(BufferError):  # a fragment is still held somewhere; it goes with that
-            self._pages.close()
-
-    def available(self, at_most: int) -> memoryview:
-        """Return 1 to ``at_most`` received bytes, waiting for them; valid until the next call."""
-        if self._start == self._end:
-            self._fill(0)
-        end = min(self._end, self._start + at_most)
-        piece = self._view[self._start : end]
-        self._start = end
-        return piece
-
-    def peek(self, length: int) -> memoryview:
-        """Return the next few bytes, waiting for them, without taking them."""
-        if self._start + length > BUFFER_BYTES or self._start == self._end:
-            self._before_reuse()
-            rest = bytes(self._view[self._start : self._end])
-            self._view[: len(rest)] = rest
-            self._start, self._end = 0, len(rest)
-        while self._end - self._start < length:
-            self._fill(self._end)
-        return self._view[self._start : self._start + length]
-
-    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
-        """Return what the next bytes say, waiting for them, without taking them."""
-        if self._end - self._start < form.size:
-            self.peek(form.size)
-        return form.unpack_from(self._view, self._start)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something that was received has not been taken."""
-        return self._start < self._end
-
-    def skip(self, length: int) -> None:
-        """Take what was peeked at."""
-        self._start += length
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Return ``nr_bytes``, or fewer where the connection ended (pynetdicom's contract)."""
-        data = bytearray()
-        try:
-            while len(data) < nr_bytes:
-                data += self.available(nr_bytes - len(data))
-        except ConnectionEnded:
-            pass
-        return data
-
-    def send(self, bytestream: bytes) -> None:
-        """Send all of ``bytestream``; a connection that is gone becomes Evt17."""
-        try:
-            if self.socket is None:
-                raise ConnectionEnded
-            self._send(bytestream)
-        except OSError:
-            self.event_queue.put("Evt17")
-
-    def discard_until_closed(self, timeout_s: float) -> None:
-        """Read and drop what still comes, so that closing does not reset what was sent last."""
-        deadline = time.monotonic() + timeout_s
-        try:
-            while (left_s := deadline - time.monotonic()) > 0 and self.wait(left_s):
-                self.available(BUFFER_BYTES)
-        except ConnectionEnded:
-            pass
-
-    def _shutdown_socket(self) -> None:
-        """Close the connection, also where the peer has reset it."""
-        if self.socket is not None:
-            with suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
-
-    def _fill(self, at: int) -> None:
-        if self.socket is None:
-            raise ConnectionEnded
-        if at == 0:
-            self._before_reuse()
-        try:
-            received = self._receive(self._view[at:])
-        except OSError as error:
-            raise ConnectionEnded from error
-        if not received:
-            raise ConnectionEnded
-        if at == 0:
-            self._start = 0
-        self._end = at + received
-
-    def _receive(self, view: memoryview) -> int:
-        if self.deadline is not None and not self._has_come(self.left_s()):
-            raise ConnectionEnded
-        received: int = self.socket.recv_into(view)
-        return received
-
-    def _send(self, data: bytes) -> None:
-        self.socket.sendall(data)
 
 
 class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
@@ -332,13 +132,15 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         """Read one PDU: P-DATA-TF of an established association here, any other by pynetdicom."""
         assert self.socket is not None  # noqa: S101 - it has just been waited for
         try:
-            if self.state_machine.current_state == "Sta6" and self._read_data(self.socket):
-                return
-            pdu_type, _, length = _PDU_HEADER.unpack(self.socket.peek(_PDU_HEADER.size))
+            if self.state_machine.current_state == "Sta6":
+                self.has_only_data = read_p_data(self.socket, self._receiver)
+                if self.has_only_data:
+                    return
+            pdu_type, _, length = PDU_HEADER.unpack(self.socket.peek(PDU_HEADER.size))
             if length > _OTHER_PDU_LIMIT_BYTES:
                 self.event_queue.put("Evt19")
             else:
-                if pdu_type == _A_ASSOCIATE_RQ and length >= AE_TITLES_END - _PDU_HEADER.size:
+                if pdu_type == _A_ASSOCIATE_RQ and length >= AE_TITLES_END - PDU_HEADER.size:
                     self.called_ae_title, self.calling_ae_title = ae_titles(
                         self.socket.peek(AE_TITLES_END)
                     )
@@ -347,30 +149,3 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             self.event_queue.put("Evt17")
         except ValueError:
             self.event_queue.put("Evt19")
-
-    def _read_data(self, connection: BufferedSocket) -> bool:
-        """Read P-DATA-TF as long as that is what comes; return whether any did."""
-        while True:
-            pdu_type, _, length = connection.unpack(_PDU_HEADER)
-            if pdu_type != _P_DATA_TF:
-                return self.has_only_data
-            connection.skip(_PDU_HEADER.size)
-            self._read_p_data(connection, length)
-            self.has_only_data = True
-            if not (connection.has_more and self._receiver.is_amid_data):
-                return True
-
-    def _read_p_data(self, connection: BufferedSocket, left: int) -> None:
-        while left:
-            item_length, context_id, control = connection.unpack(_PDV_HEADER)
-            left -= _ITEM_LENGTH_SIZE + item_length
-            if left < 0 or item_length < _PDV_HEADER.size - _ITEM_LENGTH_SIZE:
-                raise ValueError("a presentation data value does not fit its PDU")
-            connection.skip(_PDV_HEADER.size)
-            value_left = item_length - (_PDV_HEADER.size - _ITEM_LENGTH_SIZE)
-            if not value_left:
-                self._receiver.on_fragment(context_id, control, memoryview(b""), 0)
-            while value_left:
-                piece = connection.available(value_left)
-                value_left -= len(piece)
-                self._receiver.on_fragment(context_id, control, piece, value_left)

@@ -91,6 +91,22 @@ class BlockWriter:
                 if end == BLOCK_BYTES:
                     self._write_block()
 
+    def room(self) -> memoryview:
+        """Return the rest of the block: what is put there need not be copied, see `took`."""
+        return self._block[self._filled_bytes :]
+
+    def took(self, size_bytes: int) -> None:
+        """Append what was put at the beginning of `room`.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written, or there is no room.
+        """
+        self._filled_bytes += size_bytes
+        if self._filled_bytes == BLOCK_BYTES:
+            self._write_block()
+
     def flush(self) -> None:
         """Write what has been taken so far; what comes after it goes through the page cache.
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -68,6 +69,17 @@ class UnfinishedFile:
         """Append ``pieces``; those of a small file are only taken until it is flushed."""
         try:
             self._writer.write(pieces)
+        except OSError as error:
+            raise _as_ours(error) from error
+
+    def room(self) -> memoryview:
+        """Return memory that `took` appends from; valid until anything else is called."""
+        return self._writer.room()
+
+    def took(self, size_bytes: int) -> None:
+        """Append what was put at the beginning of `room`."""
+        try:
+            self._writer.took(size_bytes)
         except OSError as error:
             raise _as_ours(error) from error
 
@@ -154,6 +166,7 @@ def publish_together(
                 _link_all(directories, directory, named, tail_bytes)
             except FileNotFoundError:
                 # The directory was empty, and removed before anything was in it.
+                directories.forget(directory)
                 _link_all(directories, directory, named, tail_bytes)
     except OSError as error:
         raise _as_ours(error) from error
@@ -162,13 +175,10 @@ def publish_together(
 def _link_all(
     directories: "Directories", directory: str, files: Mapping[str, UnfinishedFile], tail_bytes: int
 ) -> None:
-    parent = directories.open(directory)
-    try:
-        for name, file in files.items():
-            file.link(parent, name, tail_bytes)
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    parent = directories.hold(directory)
+    for name, file in files.items():
+        file.link(parent, name, tail_bytes)
+    os.fsync(parent)
 
 
 def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:
@@ -215,16 +225,32 @@ class Directories:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._durable = {""}
+        self._held = threading.local()
         self.blocks = Blocks()
         """For writing the files of these directories."""
 
-    def open(self, directory: str) -> int:
-        """Return an open descriptor of ``directory``, relative to the root, made where missing."""
+    def hold(self, directory: str) -> int:
+        """Return an open descriptor of ``directory``, relative to the root, made where missing.
+
+        It stays open until this thread ends or asks for another: the files of a study come one
+        after another.
+        """
+        held: _Held | None = getattr(self._held, "last", None)
+        if held is None or held.directory != directory:
+            held = self._held.last = _Held(directory, self._open(directory))
+        return held.descriptor
+
+    def forget(self, directory: str) -> None:
+        """Look anew for a directory that somebody has removed."""
+        self._durable.discard(directory)
+        self._held.last = None
+
+    def _open(self, directory: str) -> int:
         path = f"{self._root}/{directory}"
         if directory in self._durable:
             with suppress(FileNotFoundError):
                 return _open_directory(path)
-        parent = self.open(directory.rpartition("/")[0])
+        parent = self._open(directory.rpartition("/")[0])
         try:
             with suppress(FileExistsError):
                 Path(path).mkdir()
@@ -235,6 +261,17 @@ class Directories:
             self._durable = {""}
         self._durable.add(directory)
         return _open_directory(path)
+
+
+class _Held:
+    """An open directory, closed when nobody has it any more."""
+
+    def __init__(self, directory: str, descriptor: int) -> None:
+        self.directory = directory
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 def _end_alike(one: int, other: int, tail_bytes: int) -> bool:

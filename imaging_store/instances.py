@@ -322,6 +322,21 @@ class FileSink:
             self._digest.update(fragment)
             self._size_bytes += len(fragment)
 
+    def room(self) -> memoryview:
+        """Return where the next bytes of the data set may be put, for `took`, instead of written.
+
+        There is room for one at least; it is valid until anything else is called.
+        """
+        if self._preamble:
+            self.write()
+        return self._file.room()
+
+    def took(self, piece: memoryview) -> None:
+        """Append what was put at the beginning of what `room` returned."""
+        self._digest.update(piece)
+        self._size_bytes += len(piece)
+        self._file.took(len(piece))
+
     def commit(self, key: str) -> Kept:
         """Make the bytes durable under ``key``; what is there already stays.
 

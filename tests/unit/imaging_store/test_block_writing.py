@@ -54,6 +54,32 @@ def test_any_pieces_come_whole_and_in_order(
     os.close(descriptor)
 
 
+@given(sizes=st.lists(SIZES, max_size=4), copied=st.sets(st.integers(0, 3)))
+def test_what_is_put_where_there_is_room_comes_in_order_with_what_is_written(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], copied: set[int]
+) -> None:
+    pieces = [some_bytes(size, start) for start, size in enumerate(sizes)]
+    descriptor = os.open(tmp_path_factory.mktemp("blocks") / "file", os.O_RDWR | os.O_CREAT)
+    writer = BlockWriter(descriptor, Blocks())
+
+    for number, piece in enumerate(pieces):
+        if number in copied:
+            writer.write([piece])
+            continue
+        put = 0
+        while put < len(piece):
+            room = writer.room()
+            part = piece[put : put + len(room)]
+            room[: len(part)] = part
+            writer.took(len(part))
+            put += len(part)
+    writer.flush()
+    writer.close()
+
+    assert content(descriptor) == b"".join(pieces)
+    os.close(descriptor)
+
+
 def test_a_piece_may_be_reused_once_it_was_taken(descriptor: int) -> None:
     writer = BlockWriter(descriptor, Blocks())
     piece = bytearray(b"one")

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,34 @@ def test_a_directory_that_was_removed_is_made_again(store: FileInstanceStore) ->
     store.put_artifact("a/b/c", b"second")
 
     assert store.read("a/b/c") == b"second"
+
+
+def test_a_thread_that_has_ended_keeps_no_directory_open(store: FileInstanceStore) -> None:
+    def publish() -> None:
+        store.put_artifact(f"{threading.get_ident()}/b", b"first")
+        store.put_artifact("a/c", b"second")
+        store.put_artifact("a/d", b"third")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        thread = threading.Thread(target=publish)
+        thread.start()
+        thread.join()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_is_put_where_there_is_room_is_part_of_the_data_set(store: FileInstanceStore) -> None:
+    with store.open_write(b"preamble") as sink:
+        sink.write(b"da")
+        for part in (b"ta s", b"et"):
+            room = sink.room()
+            room[: len(part)] = part
+            sink.took(room[: len(part)])
+        kept = sink.commit("instances/a/b.dcm")
+
+    assert store.read("instances/a/b.dcm") == b"preambledata set"
+    assert (kept.size_bytes, kept.digest) == (8, xxhash.xxh3_128_hexdigest(b"data set"))
 
 
 @pytest.fixture(params=["unnamed", "named"])
