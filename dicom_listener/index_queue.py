@@ -200,8 +200,9 @@ class IndexQueue:
             group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
             self._is_urgent = any(each.promise for each in self._waiting)
             self._under_way = group
+        late = time.monotonic() - _LATE_S
         for each in group:
-            if time.monotonic() - each.since > _LATE_S and isinstance(each.entry, Arrival):
+            if each.since < late and isinstance(each.entry, Arrival):
                 # Received now, in effect: its study waits for others that come as late.
                 each.entry = each.entry._replace(at=self._now())
         return group
