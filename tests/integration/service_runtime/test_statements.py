@@ -12,6 +12,7 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    delete,
     literal,
     select,
     update,
@@ -38,6 +39,8 @@ FIND = Lookup(
     )
 )
 SET = Change(update(thing).where(thing.c.id == bindparam("which")).values(at=bindparam("when")))
+SPOIL = Change(update(thing).where(thing.c.id == bindparam("which")).values(good=False))
+REMOVE = Change(delete(thing).where(thing.c.id == bindparam("which")))
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 
 
@@ -93,6 +96,16 @@ def test_many_rows_change_at_once_and_none_changes_nothing(database: Database) -
         found = FIND.rows(transaction, ["a", "b", "c"])
 
     assert [row[2] for row in found] == [later, None, NOON]
+
+
+def test_a_statement_of_one_parameter_brings_its_own_values(database: Database) -> None:
+    with database.transaction() as transaction:
+        ADD.run(transaction, [a_thing("a"), a_thing("b"), a_thing("c")])
+        SPOIL.run(transaction, [{"which": "a"}, {"which": "b"}])
+        REMOVE.run(transaction, [{"which": "a"}])
+        found = FIND.rows(transaction, ["a", "b", "c"])
+
+    assert [(row[0], row[3]) for row in found] == [("b", False), ("c", True)]
 
 
 def add_and_fail(database: Database) -> None:
