@@ -6,11 +6,11 @@ hand. At the first element that is anything else the scan ends, and pydicom goes
 
 import struct
 from collections.abc import Container
-from dataclasses import dataclass
+from typing import NamedTuple
 
-_EXPLICIT = struct.Struct("<HH2sH")
-_IMPLICIT = struct.Struct("<HHL")
-_LENGTH = struct.Struct("<L")
+_explicit_at = struct.Struct("<HH2sH").unpack_from
+_implicit_at = struct.Struct("<HHL").unpack_from
+_length_at = struct.Struct("<L").unpack_from
 _HEADER_BYTES = 8
 _LONG_HEADER_BYTES = 12
 _UNDEFINED = 0xFFFFFFFF
@@ -21,11 +21,10 @@ _SHORT_VRS = frozenset(
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
-@dataclass(frozen=True, slots=True)
-class Scanned:
+class Scanned(NamedTuple):
     """What a scan found."""
 
-    values: dict[int, tuple[str | None, bytes]]
+    values: dict[int, tuple[bytes | None, bytes]]
     """VR (``None`` in Implicit VR) and value of the wanted elements that have one, by tag."""
     length: int
     """How many bytes were scanned."""
@@ -35,19 +34,19 @@ class Scanned:
 
 def scan(data: bytes, wanted: Container[int], last_wanted: int, *, is_implicit_vr: bool) -> Scanned:
     """Read the ``wanted`` elements of a little endian data set as far as they are plain."""
-    values: dict[int, tuple[str | None, bytes]] = {}
+    values: dict[int, tuple[bytes | None, bytes]] = {}
     position, size = 0, len(data)
     while position + _LONG_HEADER_BYTES <= size:
         code: bytes | None = None
         start = position + _HEADER_BYTES
         if is_implicit_vr:
-            group, element, length = _IMPLICIT.unpack_from(data, position)
+            group, element, length = _implicit_at(data, position)
         else:
-            group, element, code, length = _EXPLICIT.unpack_from(data, position)
+            group, element, code, length = _explicit_at(data, position)
             if code not in _SHORT_VRS:
                 if code not in _LONG_VRS:
                     break
-                (length,) = _LENGTH.unpack_from(data, start)
+                (length,) = _length_at(data, start)
                 start = position + _LONG_HEADER_BYTES
         tag = group << 16 | element
         if tag > last_wanted and tag != _ITEM_DELIMITATION:
@@ -56,6 +55,6 @@ def scan(data: bytes, wanted: Container[int], last_wanted: int, *, is_implicit_v
         if length == _UNDEFINED or end > size or tag == _ITEM_DELIMITATION:
             break
         if length and tag in wanted and tag not in values:
-            values[tag] = (None if code is None else code.decode("ascii"), data[start:end])
+            values[tag] = code, data[start:end]
         position = end
     return Scanned(values, position, reached_end=False)

@@ -213,11 +213,17 @@ def _elements(
     if is_little:
         start = file.tell()
         scanned = scan(file.read(PREFIX_BYTES), wanted, last, is_implicit_vr=is_implicit)
-        for tag, (vr, value) in scanned.values.items():
-            found[wanted[tag]] = (
-                RawDataElement(Tag(tag), vr, len(value), value, 0, is_implicit, is_little)
-                if tag in _SEQUENCES
-                else value
+        found = {wanted[tag]: value for tag, (_, value) in scanned.values.items()}
+        for tag in scanned.values.keys() & _SEQUENCES:
+            code, value = scanned.values[tag]
+            found[wanted[tag]] = RawDataElement(
+                Tag(tag),
+                code.decode() if code else None,
+                len(value),
+                value,
+                0,
+                is_implicit,
+                is_little,
             )
         if scanned.reached_end:
             return found, True
