@@ -99,6 +99,8 @@ class Acceptor(Association):  # type: ignore[misc]
         self._store_began = 0.0
         self._fragments: list[memoryview] = []
         self._others = Forwarding(self.dimse.msg_queue)
+        self._maximum_length = 0
+        """Of what the requestor takes at a time (PS3.8 §D.1); 0 is any."""
         self._instances = 0
         self._has_let_go = False
 
@@ -115,6 +117,7 @@ class Acceptor(Association):  # type: ignore[misc]
     def enter(self, peer: Peer) -> None:
         """Be the association of a peer that has been let in."""
         self.requestor.ae_title = peer.ae_title
+        self._maximum_length = self.requestor.maximum_length or 0
         self.sender = Sender(peer, self.dul.called_ae_title, open_for(peer.ae_title))
         offer = self.front_door.offer_to(peer)
         self.services = NormalizedDialog(self.dimse.send_msg, offer, peer)
@@ -330,9 +333,8 @@ class Acceptor(Association):  # type: ignore[misc]
         self._store = None
         answer = reception.finish()
         response = encode_response(request, answer)
-        maximum_length = self.requestor.maximum_length or 0
         assert self.dul.socket is not None  # noqa: S101 - it is being read
-        self.dul.socket.send(p_data_tf(context_id, response, maximum_length))
+        self.dul.socket.send(p_data_tf(context_id, response, self._maximum_length))
         self._instances += 1
         _answered(answer.status).inc()
         STORE_SECONDS.observe(time.monotonic() - self._store_began)

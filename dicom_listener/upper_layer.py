@@ -45,7 +45,6 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
 
     def start(self) -> None:
         """Begin; there is no thread to start."""
-        self._idle_timer.start()
         self.assoc._dul_ready.set()  # noqa: SLF001 - what the reactor's thread does
 
     def is_alive(self) -> bool:
@@ -109,7 +108,6 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         elif self.event_queue.empty() and not self._process_recv_primitive():
             if self._wait(timeout_s):
                 self._read_pdu_data()
-                self._idle_timer.restart()
             elif self.artim_timer.expired:
                 self.event_queue.put("Evt18")
             else:

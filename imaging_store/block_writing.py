@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 Bytes = bytes | bytearray | memoryview
 
@@ -58,14 +59,29 @@ def _huge_page_of_blocks() -> list[memoryview]:
     return [view[start : start + BLOCK_BYTES] for start in range(0, _HUGE_PAGE_BYTES, BLOCK_BYTES)]
 
 
-class BlockWriter:
-    """Appends to one new file. Ends with ``close``, which leaves the descriptor open."""
+class Digest(Protocol):
+    """What is computed of the bytes of a file."""
 
-    def __init__(self, descriptor: int, blocks: Blocks) -> None:
+    def update(self, data: Bytes, /) -> None:
+        """Take the next bytes."""
+
+
+class BlockWriter:
+    """Appends to one new file. Ends with ``close``, which leaves the descriptor open.
+
+    The file begins with ``start``, which fits a block. ``digest`` is told what comes after it, a
+    block at a time where it can be.
+    """
+
+    def __init__(
+        self, descriptor: int, blocks: Blocks, start: bytes = b"", digest: Digest | None = None
+    ) -> None:
         self._descriptor = descriptor
         self._blocks = blocks
         self._block = blocks.lend()
-        self._filled_bytes = 0
+        self._block[: len(start)] = start
+        self._filled_bytes = self._digested_bytes = len(start)
+        self._digest = digest
         self._is_direct = False
         self._may_be_direct = True
         self._is_closed = False
@@ -107,6 +123,12 @@ class BlockWriter:
         if self._filled_bytes == BLOCK_BYTES:
             self._write_block()
 
+    def update_digest(self) -> None:
+        """Have the digest know all that has been taken so far."""
+        if self._digest is not None and self._digested_bytes < self._filled_bytes:
+            self._digest.update(self._block[self._digested_bytes : self._filled_bytes])
+        self._digested_bytes = self._filled_bytes
+
     def flush(self) -> None:
         """Write what has been taken so far; what comes after it goes through the page cache.
 
@@ -115,7 +137,9 @@ class BlockWriter:
         OSError
             The file cannot be written, or there is no room.
         """
+        self.update_digest()
         filled, self._filled_bytes = self._filled_bytes, 0
+        self._digested_bytes = 0
         whole = filled - filled % _ALIGNED_BYTES
         if not self._is_direct or whole < _WORTH_IT_BYTES:
             whole = 0
@@ -131,7 +155,8 @@ class BlockWriter:
             self._blocks.take_back(self._block)
 
     def _write_block(self) -> None:
-        self._filled_bytes = 0
+        self.update_digest()
+        self._filled_bytes = self._digested_bytes = 0
         if not self._is_direct and self._may_be_direct and self._blocks.may_be_direct:
             self._begin_direct()
         self._write_all(self._block)

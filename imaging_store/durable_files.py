@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from imaging_store.block_writing import Blocks, BlockWriter, Bytes
+from imaging_store.block_writing import Blocks, BlockWriter, Bytes, Digest
 from service_runtime.errors import TransientError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -36,6 +36,8 @@ class OtherBytes(Exception):
 class UnfinishedFile:
     """A file that nobody sees before `publish`. Ends with exactly one of ``publish``, ``discard``.
 
+    ``start`` and ``digest`` are those of a `BlockWriter`.
+
     Raises
     ------
     StorageFull
@@ -43,7 +45,13 @@ class UnfinishedFile:
     """
 
     def __init__(
-        self, incoming: Path, directories: "Directories", *, is_replacing: bool = False
+        self,
+        incoming: Path,
+        directories: "Directories",
+        *,
+        is_replacing: bool = False,
+        start: bytes = b"",
+        digest: Digest | None = None,
     ) -> None:
         self._incoming = incoming
         self._directories = directories
@@ -52,7 +60,7 @@ class UnfinishedFile:
         self._descriptor = _open_unnamed(incoming)
         if self._descriptor < 0:
             self._name, self._descriptor = _create(incoming)
-        self._writer = BlockWriter(self._descriptor, directories.blocks)
+        self._writer = BlockWriter(self._descriptor, directories.blocks, start, digest)
         self.was_there = False
         """Whether the name had a file already when this one was to get it."""
 
@@ -82,6 +90,10 @@ class UnfinishedFile:
             self._writer.took(size_bytes)
         except OSError as error:
             raise _as_ours(error) from error
+
+    def update_digest(self) -> None:
+        """Have the digest know all that was written."""
+        self._writer.update_digest()
 
     def flush(self) -> None:
         """Have everything in the file."""

@@ -9,7 +9,7 @@ Nothing is visible under its key before its bytes are durable (see `imaging_stor
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -200,7 +200,7 @@ class FileInstanceStore:
             Less than the reserve is free.
         """
         self.require_room()
-        return FileSink(UnfinishedFile(self._incoming, self._directories), preamble)
+        return FileSink(self._incoming, self._directories, preamble)
 
     def require_room(self) -> None:
         """Raise `StorageFull` while less than the reserve is free."""
@@ -278,10 +278,9 @@ class FileInstanceStore:
 class FileSink:
     """One data set on its way into a `FileInstanceStore`."""
 
-    def __init__(self, file: UnfinishedFile, preamble: bytes) -> None:
-        self._file = file
-        self._preamble = preamble
+    def __init__(self, incoming: Path, directories: Directories, preamble: bytes) -> None:
         self._digest = xxhash.xxh3_128()
+        self._file = UnfinishedFile(incoming, directories, start=preamble, digest=self._digest)
         self._size_bytes = 0
 
     def __enter__(self) -> Self:
@@ -293,6 +292,7 @@ class FileSink:
     @property
     def digest(self) -> str:
         """Digest of the data set bytes written so far."""
+        self._file.update_digest()
         return self._digest.hexdigest()
 
     @property
@@ -307,33 +307,23 @@ class FileSink:
 
     def flush_to(self) -> Path:
         """Path of the unfinished file, with all that was written; for this process only."""
-        self.write()
         self._file.flush()
         return self._file.path
 
     def write(self, *fragments: Bytes) -> None:
         """Append to the data set."""
-        pieces: Sequence[Bytes] = fragments
-        if self._preamble:
-            pieces = (self._preamble, *fragments)
-            self._preamble = b""
-        self._file.write(pieces)
-        for fragment in fragments:
-            self._digest.update(fragment)
-            self._size_bytes += len(fragment)
+        self._file.write(fragments)
+        self._size_bytes += sum(map(len, fragments))
 
     def room(self) -> memoryview:
         """Return where the next bytes of the data set may be put, for `took`, instead of written.
 
         There is room for one at least; it is valid until anything else is called.
         """
-        if self._preamble:
-            self.write()
         return self._file.room()
 
     def took(self, piece: memoryview) -> None:
         """Append what was put at the beginning of what `room` returned."""
-        self._digest.update(piece)
         self._size_bytes += len(piece)
         self._file.took(len(piece))
 
@@ -347,7 +337,6 @@ class FileSink:
         """
         _checked(key)
         try:
-            self.write()
             self._file.publish(key, self._size_bytes)
         except OtherBytes:
             self.abort()

@@ -42,7 +42,7 @@ def test_the_methods_relied_on_exist(owner: type, names: set[str]) -> None:
 @pytest.mark.parametrize(
     ("owner", "names"),
     [
-        (dul.DULServiceProvider, {"_kill_thread", "_idle_timer", "artim_timer", "event_queue"}),
+        (dul.DULServiceProvider, {"_kill_thread", "artim_timer", "event_queue"}),
         (dul.DULServiceProvider, {"to_provider_queue", "to_user_queue", "state_machine"}),
         (association.Association, {"_accepted_cx", "_rejected_cx", "_dul_ready", "_kill"}),
         (association.Association, {"is_released", "is_rejected", "is_aborted", "acse", "dul"}),
