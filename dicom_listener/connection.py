@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 BUFFER_BYTES = 256 * 1024
-_LESS_BYTES = 16 * 1024
+LESS_BYTES = 16 * 1024
+"""What is read at a time where the rest is left to `BufferedSocket.receive_values`."""
 _HEADER_BYTES = 12
 """Of a P-DATA-TF and of the one presentation data value in it (PS3.8 §9.3.5)."""
 _MOST_FOLLOWING = 4
@@ -50,7 +51,8 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         self._pages = mmap.mmap(-1, BUFFER_BYTES)
         self._view = memoryview(self._pages)
         self._start = self._end = 0
-        self._at_most = BUFFER_BYTES
+        self.reads_at_most_bytes = BUFFER_BYTES
+        """At a time, into the buffer."""
         heads = memoryview(bytearray(_HEADER_BYTES * (_MOST_FOLLOWING + 1)))
         self._heads = [heads[at : at + _HEADER_BYTES] for at in range(0, len(heads), _HEADER_BYTES)]
         self._peer = client_socket.fileno()
@@ -125,10 +127,6 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         if self._end - self._start < form.size:
             self.peek(form.size)
         return form.unpack_from(self._view, self._start)
-
-    def read_less_ahead(self) -> None:
-        """Leave what comes to `receive_values`, but for what is likely to be a command."""
-        self._at_most = _LESS_BYTES
 
     def receive_values(
         self, room: memoryview, left: int, size: int, header: bytes
@@ -243,7 +241,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         if at == 0:
             self._before_reuse()
         try:
-            received = self._receive(self._view[at : at + self._at_most])
+            received = self._receive(self._view[at : at + self.reads_at_most_bytes])
         except OSError as error:
             raise ConnectionEnded from error
         if not received:

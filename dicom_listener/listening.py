@@ -65,6 +65,7 @@ _DRAIN_TIMEOUT_S = 15.0
 _BACKLOG = 128
 _DESCRIPTORS_OF_ASSOCIATION = 3
 _OTHER_DESCRIPTORS = 256
+_now = partial(datetime.now, UTC)
 
 
 def run() -> None:
@@ -288,10 +289,6 @@ def announcing(
                 announce(service.database, announcer, wake, _now, recovery.run_lately)
 
     return body
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def stop_descriptors() -> list[int]:

@@ -7,7 +7,7 @@ receiver has room for them, and nothing is copied.
 import struct
 from typing import Protocol
 
-from dicom_listener.connection import BufferedSocket
+from dicom_listener.connection import LESS_BYTES, BufferedSocket
 
 PDU_HEADER = struct.Struct(">BBL")
 _P_DATA_TF = 0x04
@@ -87,7 +87,7 @@ def _read_values(connection: BufferedSocket, receiver: TakesFragments, length: i
         while value_left:
             room = None
             if value_left > _WORTH_IT_BYTES and connection.receives_values:
-                connection.read_less_ahead()
+                connection.reads_at_most_bytes = LESS_BYTES
                 if not connection.has_more:
                     room = receiver.room(context_id, control)
             if room:

@@ -103,12 +103,13 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
         Returns false where nothing came in that time, or the process is to drain instead.
         """
         self.has_only_data = False
-        if self.artim_timer.expired:
+        artim_left_s = self._artim_left_s()
+        if artim_left_s < 0:
             self.event_queue.put("Evt18")
         elif self.event_queue.empty() and not self._process_recv_primitive():
-            if self._wait(timeout_s):
+            if self._wait(timeout_s, artim_left_s):
                 self._read_pdu_data()
-            elif self.artim_timer.expired:
+            elif self._artim_left_s() < 0:
                 self.event_queue.put("Evt18")
             else:
                 return False
@@ -117,13 +118,20 @@ class InlineUpperLayer(DULServiceProvider):  # type: ignore[misc]
             self.state_machine.do_action(self.event_queue.get(block=False))
         return True
 
-    def _wait(self, timeout_s: float | None) -> bool:
-        """Wait for the peer, no longer than ARTIM (PS3.8 §9.1.5) runs."""
+    def _artim_left_s(self) -> float:
+        """Return how long ARTIM (PS3.8 §9.1.5) still runs; for ever where it does not."""
+        timer = self.artim_timer
+        if timer._end_time or not timer._start_time or timer.timeout is None:  # noqa: SLF001
+            return math.inf
+        left_s: float = timer.remaining
+        return left_s
+
+    def _wait(self, timeout_s: float | None, artim_left_s: float) -> bool:
+        """Wait for the peer, no longer than ARTIM runs."""
         if self.socket is None:
             return False
-        timer = self.artim_timer
-        if timer.timeout is not None and timer._start_time and not timer._end_time:  # noqa: SLF001
-            timeout_s = min(timer.remaining + 0.001, math.inf if timeout_s is None else timeout_s)
+        if artim_left_s != math.inf:
+            timeout_s = min(artim_left_s + 0.001, math.inf if timeout_s is None else timeout_s)
         return self.socket.wait(timeout_s)
 
     def _read_pdu_data(self) -> None:

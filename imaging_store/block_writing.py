@@ -173,7 +173,7 @@ class BlockWriter:
                 self._end_direct()
                 continue
             left = left[written:]
-            if written % _ALIGNED_BYTES:
+            if self._is_direct and written % _ALIGNED_BYTES:
                 self._end_direct()
 
     def _begin_direct(self) -> None:

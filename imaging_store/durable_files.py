@@ -46,7 +46,7 @@ class UnfinishedFile:
 
     def __init__(
         self,
-        incoming: Path,
+        incoming: str,
         directories: "Directories",
         *,
         is_replacing: bool = False,
@@ -302,7 +302,7 @@ def _open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _open_unnamed(folder: Path) -> int:
+def _open_unnamed(folder: str) -> int:
     """Open a file without a name; return -1 where the file system has none."""
     try:
         return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, _MODE)
@@ -312,15 +312,15 @@ def _open_unnamed(folder: Path) -> int:
         raise _as_ours(error) from error
 
 
-def _new_name(folder: Path) -> str:
+def _new_name(folder: str) -> str:
     return f"{folder}/{secrets.token_hex(12)}"
 
 
-def _link_locked(folder: Path, descriptor: int) -> str:
+def _link_locked(folder: str, descriptor: int) -> str:
     """Give a file that has no name one in ``folder``; it is locked before anybody sees it."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     name = _new_name(folder)
-    parent = _open_directory(str(folder))
+    parent = _open_directory(folder)
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
     finally:
@@ -328,7 +328,7 @@ def _link_locked(folder: Path, descriptor: int) -> str:
     return name
 
 
-def _create(folder: Path) -> tuple[str, int]:
+def _create(folder: str) -> tuple[str, int]:
     """Create a locked file in ``folder``."""
     while True:
         name = _new_name(folder)

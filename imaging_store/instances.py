@@ -186,9 +186,10 @@ class FileInstanceStore:
 
     def __init__(self, root: Path, *, reserve_bytes: int = 0) -> None:
         self.root = root
-        self._incoming = root / _INCOMING
+        incoming = root / _INCOMING
+        self._incoming = str(incoming)
         self._reserve_bytes = reserve_bytes
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        incoming.mkdir(parents=True, exist_ok=True)
         self._directories = Directories(root)
 
     def open_write(self, preamble: bytes = b"") -> "FileSink":
@@ -272,13 +273,13 @@ class FileInstanceStore:
 
         A living writer holds a lock on its file, so this may run at any time.
         """
-        return discard_unfinished(self._incoming)
+        return discard_unfinished(self.root / _INCOMING)
 
 
 class FileSink:
     """One data set on its way into a `FileInstanceStore`."""
 
-    def __init__(self, incoming: Path, directories: Directories, preamble: bytes) -> None:
+    def __init__(self, incoming: str, directories: Directories, preamble: bytes) -> None:
         self._digest = xxhash.xxh3_128()
         self._file = UnfinishedFile(incoming, directories, start=preamble, digest=self._digest)
         self._size_bytes = 0
