@@ -5,7 +5,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ LESS_BYTES = 16 * 1024
 """What is read at a time where the rest is left to `BufferedSocket.receive_values`."""
 _HEADER_BYTES = 12
 """Of a P-DATA-TF and of the one presentation data value in it (PS3.8 §9.3.5)."""
-_MOST_FOLLOWING = 4
+_MOST_HEADERS = 5
 _LAST_CALL_S = 1.0
 
 
@@ -53,8 +53,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         self._start = self._end = 0
         self.reads_at_most_bytes = BUFFER_BYTES
         """At a time, into the buffer."""
-        heads = memoryview(bytearray(_HEADER_BYTES * (_MOST_FOLLOWING + 1)))
-        self._heads = [heads[at : at + _HEADER_BYTES] for at in range(0, len(heads), _HEADER_BYTES)]
+        self._headers = [memoryview(bytearray(_HEADER_BYTES)) for _ in range(_MOST_HEADERS)]
         self._peer = client_socket.fileno()
         self._poll_peer, self._poll = select.poll(), select.poll()
         for poll in (self._poll_peer, self._poll):
@@ -146,15 +145,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         """
         views = [room[:left]]
         if header and left <= len(room):
-            at = left
-            behind = 0
-            for head in self._heads:
-                views.append(head)
-                behind += _HEADER_BYTES + size
-                if at + size > len(room) or behind > BUFFER_BYTES:
-                    break
-                views.append(room[at : at + size])
-                at += size
+            views += self._views_behind(room[left:], size)
         received = self._receive_into(views)
         filled = min(received, left, len(room))
         left -= filled
@@ -171,6 +162,23 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
             filled += of_next
             left = size - of_next
         return filled, left
+
+    def _views_behind(self, room: memoryview, size: int) -> Iterator[memoryview]:
+        """Give where headers are to be put, and between them whole values into ``room``.
+
+        They are no larger than the buffer: all of it may have to be put back there.
+        """
+        at = 0
+        left = BUFFER_BYTES
+        for header in self._headers:
+            if left < _HEADER_BYTES:
+                return
+            yield header
+            left -= _HEADER_BYTES + size
+            if left < 0 or at + size > len(room):
+                return
+            yield room[at : at + size]
+            at += size
 
     def _receive_into(self, views: Sequence[memoryview]) -> int:
         if self.socket is None:

@@ -47,7 +47,10 @@ class TakesFragments(Protocol):
         """Return where the next bytes of such a value are to be put, if anywhere."""
 
     def on_filled(self, control: int, piece: memoryview, left: int) -> None:
-        """Take what was put at the beginning of `room`; else as `on_fragment`."""
+        """Take what was put at the beginning of `room`; ``left`` is of the last value in it.
+
+        Else as `on_fragment`.
+        """
 
 
 def read_p_data(connection: BufferedSocket, receiver: TakesFragments) -> bool:
@@ -83,17 +86,18 @@ def _read_values(connection: BufferedSocket, receiver: TakesFragments, length: i
         connection.skip(_PDV_HEADER.size)
         if not size:
             receiver.on_fragment(context_id, control, memoryview(b""), 0)
+        may_be_put = connection.receives_values and receiver.is_amid_data
         value_left = size
         while value_left:
             room = None
-            if value_left > _WORTH_IT_BYTES and connection.receives_values:
+            if value_left > _WORTH_IT_BYTES and may_be_put:
                 connection.reads_at_most_bytes = LESS_BYTES
                 if not connection.has_more:
                     room = receiver.room(context_id, control)
             if room:
                 # What is like it follows in a P-DATA-TF of its own.
                 header = b""
-                if not left and not control & _LAST:
+                if length == _ITEM_LENGTH_SIZE + item_length and not control & _LAST:
                     header = _HEADERS.pack(_P_DATA_TF, 0, length, item_length, context_id, control)
                 filled, value_left = connection.receive_values(room, value_left, size, header)
                 receiver.on_filled(control, room[:filled], value_left)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from imaging_store.block_writing import Blocks, BlockWriter, Bytes, Digest
 from service_runtime.errors import TransientError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REMOVED = {errno.ENOENT, errno.ESTALE}
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _MODE = 0o640
 _DIRECTORIES_KNOWN = 4096
@@ -176,9 +177,11 @@ def publish_together(
         for directory, named in by_directory.items():
             try:
                 _link_all(directories, directory, named, tail_bytes)
-            except FileNotFoundError:
-                # The directory was empty, and removed before anything was in it.
+            except OSError as error:
                 directories.forget(directory)
+                if error.errno not in _REMOVED:
+                    raise
+                # The directory was empty, and removed before anything was in it.
                 _link_all(directories, directory, named, tail_bytes)
     except OSError as error:
         raise _as_ours(error) from error
@@ -244,8 +247,8 @@ class Directories:
     def hold(self, directory: str) -> int:
         """Return an open descriptor of ``directory``, relative to the root, made where missing.
 
-        It stays open until this thread ends or asks for another: the files of a study come one
-        after another.
+        It stays open until this thread asks for another, forgets it, or ends: the files of a study
+        come one after another. Who asked does not close it.
         """
         held: _Held | None = getattr(self._held, "last", None)
         if held is None or held.directory != directory:
@@ -282,8 +285,9 @@ class _Held:
         self.directory = directory
         self.descriptor = descriptor
 
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+    # At the end of the interpreter nothing is left of modules.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.descriptor)
 
 
 def _end_alike(one: int, other: int, tail_bytes: int) -> bool:

@@ -95,7 +95,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             reason = "a moment needs a time zone"
             raise ValueError(reason)
-        # Of this SQLite's type writes text without the offset, which sorts as the moments do.
+        # SQLite's type writes it without the offset; such text sorts as the moments do.
         return value.astimezone(UTC)
 
     @override

@@ -88,7 +88,7 @@ class _Compiled:
     in_order: Callable[[Mapping[str, object]], tuple[Any, ...]]
     """Gives the values of its parameters."""
     constants: dict[str, object]
-    """Of parameters that the statement itself gives a value."""
+    """Of parameters that the statement itself gives a value, where a row does not."""
     encoders: Sequence[tuple[int, Callable[[Any], object]]]
     decoders: Sequence[tuple[int, Callable[[Any], object]]]
 
@@ -133,7 +133,7 @@ class _Compiled:
     def _columns(self, rows: Sequence[Mapping[str, object]]) -> list[Sequence[Any]]:
         """Return the values of rows as the driver takes them, parameter by parameter."""
         if self.constants:
-            rows = [{**row, **self.constants} for row in rows]
+            rows = [{**self.constants, **row} for row in rows]
         columns: list[Sequence[Any]] = [*zip(*map(self.in_order, rows), strict=True)]
         for place, encode in self.encoders:
             columns[place] = _each_once(encode, columns[place])
@@ -161,9 +161,9 @@ def _key_names(count: int) -> Sequence[str]:
 
 def _values_of(names: Sequence[str]) -> Callable[[Mapping[str, object]], tuple[Any, ...]]:
     """Return what gives the values of names, in their order."""
-    if len(names) == 1:
-        # An itemgetter of one name would give the value alone.
-        return lambda row: (row[names[0]],)
+    if len(names) < 2:  # noqa: PLR2004
+        # An itemgetter of one name would give the value alone, and there is none of no name.
+        return lambda row: tuple(row[name] for name in names)
     return itemgetter(*names)
 
 
@@ -177,6 +177,10 @@ def _compile(
     dialect = made(paramstyle=style)
     keys = list(names) if isinstance(clause, Insert) else None
     compiled = clause.compile(dialect=dialect, column_keys=keys)
+    if isinstance(clause, Insert | Update) and (
+        compiled.insert_prefetch or compiled.update_prefetch
+    ):
+        raise TypeError("a column with a default of Python's has to be in the rows")
     types = {name: parameter.type for parameter, name in compiled.bind_names.items()}
     columns = [] if isinstance(clause, Insert | Update | Delete) else list(clause.selected_columns)
     return _Compiled(

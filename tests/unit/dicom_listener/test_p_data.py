@@ -120,14 +120,14 @@ def encoded(pdus: Sequence[Sequence[Value]]) -> tuple[bytes, bytes, list[int]]:
     return bytes(stream), bytes(said), ends
 
 
-SIZES = st.sampled_from([0, 1, 100, 16_000, 33_000, 70_000, 131_060, 140_000])
+SIZES = st.sampled_from([0, 1, 100, 16_000, 33_000, 65_524, 70_000, 131_060, 140_000])
 VALUES = st.builds(Value, SIZES, st.sampled_from([DATA, DATA, DATA, LAST, COMMAND]))
 PDUS = st.one_of(
-    st.lists(st.lists(VALUES, max_size=3), max_size=5),
+    st.lists(st.lists(VALUES, max_size=3), max_size=8),
     # As senders do: values as large as may be, and a shorter one at the end.
     st.builds(
         lambda size, count, rest: [[Value(size, DATA)]] * count + [[Value(rest, LAST)]],
-        st.sampled_from([16_000, 33_000, 70_000, 131_060]),
+        st.sampled_from([16_000, 33_000, 65_524, 70_000, 131_060]),
         st.integers(1, 6),
         st.sampled_from([0, 1, 1_300, 40_000, 131_060]),
     ),
@@ -142,6 +142,27 @@ PIECES = st.lists(
 @given(PDUS, PIECES, st.sampled_from([0, 50_000, 131_060, 524_288, 1_000_000]))
 @example([[Value(131_060, DATA)]] * 4 + [[Value(1_300, LAST)]], [600_000], 524_288)
 @example([[Value(131_060, DATA)]] * 4 + [[Value(1_300, LAST)]], [60_011, 131_071], 524_288)
+# A value that is the last of several is like none that is alone.
+@example(
+    [
+        [Value(131_060, DATA)],
+        [Value(40_000, DATA), Value(60_000, DATA)],
+        [Value(60_000, DATA), Value(40_000, DATA)],
+    ],
+    [50_000],
+    1_000_000,
+)
+# What follows, and its headers, fill the buffer to the last byte.
+@example(
+    [[Value(131_060, DATA)]] * 3 + [[Value(9_000, DATA)]] + [[Value(131_060, DATA)]] * 4,
+    [600_000],
+    1_000_000,
+)
+@example(
+    [[Value(65_524, DATA)]] * 5 + [[Value(9_000, DATA)]] + [[Value(65_524, DATA)]] * 8,
+    [600_000],
+    1_000_000,
+)
 def test_every_byte_comes_in_order_however_it_is_cut_up(
     pdus: list[list[Value]], pieces: list[int], block_bytes: int
 ) -> None:
