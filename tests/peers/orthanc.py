@@ -142,7 +142,15 @@ class Orthanc(Peer):
         }
 
     def add_modality(self, name: str, modality: Modality) -> None:
-        """Make an application entity known while Orthanc runs, and after a restart."""
+        """Make an application entity known while Orthanc runs, and after a restart.
+
+        Orthanc finds who asks by AE title: another of the same title is forgotten.
+        """
+        for other in [
+            other for other, each in self._known.items() if each.ae_title == modality.ae_title
+        ]:
+            del self._known[other]
+            self._rest.delete(f"/modalities/{other}").raise_for_status()
         self._known[name] = modality
         self._rest.put(f"/modalities/{name}", json=_entry(modality)).raise_for_status()
 
