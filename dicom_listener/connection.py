@@ -14,7 +14,8 @@ from pynetdicom.transport import AssociationSocket
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
-BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 512 * 1024
+_READ_BYTES = 256 * 1024
 LESS_BYTES = 16 * 1024
 """What is read at a time where the rest is left to `BufferedSocket.receive_values`."""
 _HEADER_BYTES = 12
@@ -51,7 +52,7 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
         self._pages = mmap.mmap(-1, BUFFER_BYTES)
         self._view = memoryview(self._pages)
         self._start = self._end = 0
-        self.reads_at_most_bytes = BUFFER_BYTES
+        self.reads_at_most_bytes = _READ_BYTES
         """At a time, into the buffer."""
         self._headers = [memoryview(bytearray(_HEADER_BYTES)) for _ in range(_MOST_HEADERS)]
         self._peer = client_socket.fileno()
@@ -157,28 +158,30 @@ class BufferedSocket(AssociationSocket):  # type: ignore[misc]
             if received < _HEADER_BYTES or not is_followed or views[number] != header:
                 self._put_back(views[number:], received)
                 break
-            of_next = min(received - _HEADER_BYTES, size)
+            of_next = min(received - _HEADER_BYTES, len(views[number + 1]))
             received -= _HEADER_BYTES + of_next
             filled += of_next
             left = size - of_next
         return filled, left
 
     def _views_behind(self, room: memoryview, size: int) -> Iterator[memoryview]:
-        """Give where headers are to be put, and between them whole values into ``room``.
+        """Give where headers are to be put, and between them values, into ``room``.
 
-        They are no larger than the buffer: all of it may have to be put back there.
+        They are no larger than the buffer: all of it may have to be put back there. The last value
+        ends where the room does.
         """
-        at = 0
         left = BUFFER_BYTES
         for header in self._headers:
             if left < _HEADER_BYTES:
                 return
             yield header
             left -= _HEADER_BYTES + size
-            if left < 0 or at + size > len(room):
+            if left < 0 or not room:
                 return
-            yield room[at : at + size]
-            at += size
+            yield room[:size]
+            if len(room) < size:
+                return
+            room = room[size:]
 
     def _receive_into(self, views: Sequence[memoryview]) -> int:
         if self.socket is None:
