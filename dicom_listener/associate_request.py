@@ -56,11 +56,19 @@ class AssociateRequest(A_ASSOCIATE_RQ):  # type: ignore[misc]
 
 
 def decode(pdu: bytes) -> AssociateRequest:
-    """Return the request that a PDU is: the same object for the same bytes, where remembered."""
+    """Return the request that a PDU is: the same object for the same bytes, where remembered.
+
+    Raises
+    ------
+    Exception
+        It is none, or asks for what cannot be asked for, such as a presentation context with an
+        even ID (PS3.8 §9.3.2.2).
+    """
     request = _remembered.get(pdu)
     if request is None:
         request = AssociateRequest()
         request.decode(pdu)
+        request.to_primitive()
         request.pdu = pdu
     return request
 

@@ -5,7 +5,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_listener import associate_request
 from dicom_listener.associate_request import decode, remember
-from tests.peers.raw_scu import associate_rq
+from tests.peers.raw_scu import associate_rq, item
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
@@ -65,3 +65,13 @@ def test_a_long_request_and_one_that_others_have_followed_are_not_remembered(
     known = [decode(request.pdu) is request for request in (*requests, long)]
 
     assert known == [False, *[True] * 32, False]
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+def test_a_presentation_context_with_an_even_id_is_refused_before_anybody_asks() -> None:
+    context = item(0x30, CT.encode()) + item(0x40, EXPLICIT.encode())
+    at = PDU.index(context) - 4
+    malformed = PDU[:at] + b"\2" + PDU[at + 1 :]
+
+    with pytest.raises(ValueError, match="odd"):
+        decode(malformed)
