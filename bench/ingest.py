@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import ingest_large_index
-from bench.ingest_instances import CT, DX, draw, give_room_back, size_bytes
+from bench.ingest_instances import CT, DX, draw, size_bytes
 from bench.ingest_load import latencies_ms, send
 from bench.ingest_receivers import ENVIRONMENT, Receiver, countersign, receivers
 from tests.peers.raw_scu import VERIFICATION, RawAssociation
@@ -119,7 +119,6 @@ class Bench:
                     seconds = send(folders, receiver, associations, environment)
                     cpu_s = receiver.cpu_s() - before
                     latency = latencies_ms(timed, receiver, associations) if timed else []
-                give_room_back(place)
                 rate = f"{count / seconds:.0f}/s"
                 print(f"round {round_}: {name}, {associations} at once: {rate}", file=sys.stderr)
                 if round_:  # the first warms memory

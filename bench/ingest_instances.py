@@ -56,14 +56,3 @@ def draw(kind: Kind, folder: Path, count: int, parts: int, series: int = 0) -> l
 def size_bytes(folders: list[Path]) -> int:
     """Bytes of all instances."""
     return sum(path.stat().st_size for folder in folders for path in folder.iterdir())
-
-
-def give_room_back(place: Path) -> None:
-    """Make what a turn has kept empty: all turns together would fill a disk.
-
-    Nothing is removed before the end: for a minute ext4 without a journal looks at each inode that
-    was freed before it takes one, which the next turn would pay for.
-    """
-    for folder, _, names in os.walk(place):
-        for name in names:
-            os.truncate(Path(folder, name), 0)

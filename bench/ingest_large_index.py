@@ -17,7 +17,6 @@ from sqlalchemy import (
     text,
 )
 
-from bench.ingest_instances import give_room_back
 from bench.ingest_load import send
 from bench.ingest_receivers import countersign
 from imaging_store.migrations import upgrade
@@ -84,7 +83,6 @@ def measure(
                 place.mkdir()
                 with countersign(place, database_url=urls[name]) as receiver:
                     taken_s = send(folders, receiver, associations)
-                give_room_back(place)
                 forget_received(urls[name], seeded if name == "large" else 0)
                 if round_:
                     per_s[name].append(count / taken_s)

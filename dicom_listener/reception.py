@@ -197,6 +197,7 @@ class InstanceReception:
         kept = sink.commit(
             instance_key(header.study_instance_uid, header.sop_instance_uid, sink.digest)
         )
+        # It has ended: there is nothing left to abandon.
         self._sink = None
         keeper, sender = self._keeper, self._sender
         arrival = Arrival(

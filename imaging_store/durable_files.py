@@ -86,7 +86,13 @@ class UnfinishedFile:
         return self._writer.room()
 
     def took(self, size_bytes: int) -> None:
-        """Append what was put at the beginning of `room`."""
+        """Append what was put at the beginning of `room`.
+
+        Raises
+        ------
+        StorageFull
+            There is no room on the disk.
+        """
         try:
             self._writer.took(size_bytes)
         except OSError as error:

@@ -324,7 +324,13 @@ class FileSink:
         return self._file.room()
 
     def took(self, piece: memoryview) -> None:
-        """Append what was put at the beginning of what `room` returned."""
+        """Append what was put at the beginning of what `room` returned.
+
+        Raises
+        ------
+        StorageFull
+            Nothing more fits; ``abort`` is all that remains to be called.
+        """
         self._size_bytes += len(piece)
         self._file.took(len(piece))
 
