@@ -73,8 +73,14 @@ _VIEW_CODE = {tag_for_keyword("ViewCodeSequence") or 0: "ViewCodeSequence"}
 _WANTED_OF_RADIOGRAPHS = _WANTED | _VIEW_CODE
 _RADIOGRAPHS = frozenset({"CR", "DX", "MG", "RG", "RF", "IO", "PX"})
 _SEQUENCES = frozenset({tag_for_keyword("ContributingEquipmentSequence"), *_VIEW_CODE})
-_Found = bytes | RawDataElement | DataElement
-"""What was read of an element: of one that is plain only its value."""
+
+
+class _Found(NamedTuple):
+    """Elements by keyword."""
+
+    plain: dict[str, bytes]
+    """Values of those that are no sequences."""
+    sequences: dict[str, RawDataElement | DataElement]
 
 
 class NotUnderstood(PermanentError):
@@ -160,13 +166,14 @@ def parse_header(
     if transfer_syntax_uid in DEFLATED:
         file = inflated(file)
     start = file.tell()
-    values, reached_end = _elements(file, transfer_syntax_uid, _WANTED)
-    if reached_end and _is_radiograph(values):
+    found, reached_end = _elements(file, transfer_syntax_uid, _WANTED)
+    modality = found.plain.get("Modality", b"").decode("ascii", "replace").strip()
+    if reached_end and modality in _RADIOGRAPHS:
         file.seek(start)
-        values, reached_end = _elements(file, transfer_syntax_uid, _WANTED_OF_RADIOGRAPHS)
+        found, reached_end = _elements(file, transfer_syntax_uid, _WANTED_OF_RADIOGRAPHS)
     if not reached_end and not whole:
         return None
-    return _header(values, is_little_endian=transfer_syntax_uid not in BIG_ENDIAN)
+    return _header(found, is_little_endian=transfer_syntax_uid not in BIG_ENDIAN)
 
 
 def study_begun(data: bytes | bytearray, transfer_syntax_uid: str) -> str:
@@ -193,38 +200,27 @@ def inflated(file: BinaryIO) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _is_radiograph(values: Mapping[str, _Found]) -> bool:
-    modality = values.get("Modality")
-    value = getattr(modality, "value", modality)
-    return isinstance(value, bytes) and value.decode("ascii", "replace").strip() in _RADIOGRAPHS
-
-
 def _elements(
     file: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]
-) -> tuple[dict[str, _Found], bool]:
-    """Return the wanted elements by keyword, and whether the place behind the last was reached."""
+) -> tuple[_Found, bool]:
+    """Return the wanted elements, and whether the place behind the last was reached."""
     last = _LAST_WANTED if wanted is _WANTED else max(wanted)
-    found: dict[str, _Found] = {}
     is_implicit, is_little = (
         transfer_syntax_uid in IMPLICIT_VR,
         transfer_syntax_uid not in BIG_ENDIAN,
     )
+    found = _Found({}, {})
     reached_end = False
     if is_little:
         start = file.tell()
         scanned = scan(file.read(PREFIX_BYTES), wanted, last, is_implicit_vr=is_implicit)
-        found = {wanted[tag]: value for tag, (_, value) in scanned.values.items()}
         for tag in scanned.values.keys() & _SEQUENCES:
-            code, value = scanned.values[tag]
-            found[wanted[tag]] = RawDataElement(
-                Tag(tag),
-                code.decode() if code else None,
-                len(value),
-                value,
-                0,
-                is_implicit,
-                is_little,
+            code, value = scanned.values.pop(tag)
+            vr = code.decode() if code else None
+            found.sequences[wanted[tag]] = RawDataElement(
+                Tag(tag), vr, len(value), value, 0, is_implicit, is_little
             )
+        found.plain.update({wanted[tag]: value for tag, (_, value) in scanned.values.items()})
         if scanned.reached_end:
             return found, True
         file.seek(start + scanned.length)
@@ -245,40 +241,43 @@ def _elements(
         ):
             if isinstance(element, RawDataElement) and len(element.value or b"") != element.length:
                 break
-            found.setdefault(wanted[int(element.tag)], element)
+            keyword = wanted[int(element.tag)]
+            if element.tag in _SEQUENCES:
+                found.sequences.setdefault(keyword, element)
+            elif isinstance(element.value, bytes):
+                found.plain.setdefault(keyword, element.value)
     except Exception:  # noqa: BLE001 - whatever a malformed data set does to the parser
         return found, False
     return found, reached_end
 
 
-def _header(found: Mapping[str, _Found], *, is_little_endian: bool) -> InstanceHeader:
-    raw = {
-        keyword: value
-        for keyword, element in found.items()
-        if isinstance(value := element if isinstance(element, bytes) else element.value, bytes)
-    }
-    raw.pop("ContributingEquipmentSequence", None)
-    raw.pop("ViewCodeSequence", None)
-    number = raw.pop("InstanceNumber", None)
+def _header(found: _Found, *, is_little_endian: bool) -> InstanceHeader:
+    raw, sequences = found
+    number = raw.pop("InstanceNumber", b"")
     uid = raw.pop("SOPInstanceUID", b"")
     is_short = sum(map(len, raw.values())) <= _REMEMBERED_BYTES
     shared: Callable[..., SharedHeader] = _shared if is_short else _shared.__wrapped__
     return InstanceHeader(
-        shared(tuple(raw.items()), is_little_endian=is_little_endian),
-        _uid({"SOPInstanceUID": uid}, "SOPInstanceUID", "SOP Instance UID"),
-        None
-        if number is None
-        else _integer(decode(number, encodings_of(raw.get("SpecificCharacterSet")))),
-        next(filter(None, map(view_of, _of_items(found.get("ViewCodeSequence"), "CodeValue"))), ""),
-        frozenset(_of_items(found.get("ContributingEquipmentSequence"), "DeviceUID")),
+        shared(tuple(raw.items()), is_little_endian),
+        _uid(uid, "SOP Instance UID"),
+        # Whatever the character set: a number is ASCII in all of them.
+        _integer(decode(number, ())),
+        next(filter(None, map(view_of, _of_items(sequences, "ViewCodeSequence", "CodeValue"))), ""),
+        frozenset(_of_items(sequences, "ContributingEquipmentSequence", "DeviceUID")),
     )
 
 
 @lru_cache(maxsize=64)
-def _shared(elements: tuple[tuple[str, bytes], ...], *, is_little_endian: bool) -> SharedHeader:
+def _shared(
+    elements: tuple[tuple[str, bytes], ...],
+    is_little_endian: bool,  # noqa: FBT001 - what is remembered by name is found more slowly
+) -> SharedHeader:
     """Return the one object that instances with these elements share."""
     raw = dict(elements)
     encodings = encodings_of(raw.get("SpecificCharacterSet"))
+
+    def uid(keyword: str, name: str) -> str:
+        return _uid(raw.get(keyword, b""), name)
 
     def text(keyword: str) -> str:
         return decode(raw.get(keyword, b""), encodings)
@@ -286,11 +285,11 @@ def _shared(elements: tuple[tuple[str, bytes], ...], *, is_little_endian: bool) 
     def first(keyword: str) -> str:
         return text(keyword).split("\\")[0].strip()
 
-    sop_class_uid = _uid(raw, "SOPClassUID", "SOP Class UID")
+    sop_class_uid = uid("SOPClassUID", "SOP Class UID")
     modality = first("Modality")
     return SharedHeader(
-        study_instance_uid=_uid(raw, "StudyInstanceUID", "Study Instance UID"),
-        series_instance_uid=_uid(raw, "SeriesInstanceUID", "Series Instance UID"),
+        study_instance_uid=uid("StudyInstanceUID", "Study Instance UID"),
+        series_instance_uid=uid("SeriesInstanceUID", "Series Instance UID"),
         sop_class_uid=sop_class_uid,
         modality=modality,
         body_part_examined=text("BodyPartExamined"),
@@ -321,8 +320,8 @@ def _shared(elements: tuple[tuple[str, bytes], ...], *, is_little_endian: bool) 
     )
 
 
-def _uid(raw: Mapping[str, bytes], keyword: str, name: str) -> str:
-    value = raw.get(keyword, b"").decode("ascii", "replace").strip(" \0")
+def _uid(encoded: bytes, name: str) -> str:
+    value = encoded.decode("ascii", "replace").strip(" \0")
     if not value:
         raise NotUnderstood(f"{name} is missing")
     if not is_uid(value):
@@ -346,9 +345,12 @@ def _unsigned_short(value: bytes | None, *, is_little_endian: bool) -> int | Non
     return int.from_bytes(value[:_US_LENGTH], "little" if is_little_endian else "big")
 
 
-def _of_items(element: _Found | None, keyword: str) -> tuple[str, ...]:
+def _of_items(
+    sequences: Mapping[str, DataElement | RawDataElement], sequence: str, keyword: str
+) -> tuple[str, ...]:
     """Return what the items of a sequence say by a keyword; an unreadable sequence says nothing."""
-    if element is None or isinstance(element, bytes):
+    element = sequences.get(sequence)
+    if element is None:
         return ()
     try:
         if isinstance(element, RawDataElement):
