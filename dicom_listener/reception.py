@@ -123,7 +123,7 @@ class InstanceReception:
     def took(self, piece: memoryview) -> None:
         """Take the next bytes, which are where they belong already."""
         try:
-            self._open_sink().took(piece)
+            self._open_sink().took(len(piece))
         except Exception as error:  # noqa: BLE001 - every failure has to be answered
             self._fail(error)
         else:

@@ -316,11 +316,13 @@ class Acceptor(Association):  # type: ignore[misc]
         self._others.command(context_id, command_set, limit_bytes)
 
     def _begin_store(self, context: PresentationContext, request: StoreRequest) -> None:
-        reception: Reception = Refusal(OTHER_CONTEXT)
+        reception: Reception
         if request.affected_sop_class_uid == context.abstract_syntax:
             transfer_syntax_uid = str(context.transfer_syntax[0])
             assert self.sender is not None  # noqa: S101 - it has been accepted
             reception = self._service.keep(request, transfer_syntax_uid, self.sender)
+        else:
+            reception = Refusal(OTHER_CONTEXT)
         self._store = (context.context_id, request, reception)
         self._store_began = time.monotonic()
         if not request.has_data_set:

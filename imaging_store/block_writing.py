@@ -9,7 +9,6 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -67,7 +66,7 @@ class Digest(Protocol):
 
 
 class BlockWriter:
-    """Appends to one new file. Ends with ``close``, which leaves the descriptor open.
+    """Appends to one new file. Ends with ``give_back``, which leaves the descriptor open.
 
     The file begins with ``start``, which fits a block. ``digest`` is told what comes after it, a
     block at a time where it can be.
@@ -81,12 +80,19 @@ class BlockWriter:
         self._block = blocks.lend()
         self._block[: len(start)] = start
         self._filled_bytes = self._digested_bytes = len(start)
+        # What lies before the block, without ``start``, which is in it.
+        self._before_block_bytes = -len(start)
         self._digest = digest
         self._is_direct = False
         self._may_be_direct = True
-        self._is_closed = False
+        self._is_given_back = False
 
-    def write(self, pieces: Sequence[Bytes]) -> None:
+    @property
+    def size_bytes(self) -> int:
+        """Of what came after ``start`` so far."""
+        return self._before_block_bytes + self._filled_bytes
+
+    def write(self, *pieces: Bytes) -> None:
         """Append ``pieces``, which may be reused when this returns.
 
         Raises
@@ -108,7 +114,10 @@ class BlockWriter:
                     self._write_block()
 
     def room(self) -> memoryview:
-        """Return the rest of the block: what is put there need not be copied, see `took`."""
+        """Return the rest of the block: what is put there need not be copied, see `took`.
+
+        There is room for one byte at least; it is valid until anything else is called.
+        """
         return self._block[self._filled_bytes :]
 
     def took(self, size_bytes: int) -> None:
@@ -137,26 +146,32 @@ class BlockWriter:
         OSError
             The file cannot be written, or there is no room.
         """
-        self.update_digest()
-        filled, self._filled_bytes = self._filled_bytes, 0
-        self._digested_bytes = 0
+        filled = self._begin_block()
         whole = filled - filled % _ALIGNED_BYTES
         if not self._is_direct or whole < _WORTH_IT_BYTES:
             whole = 0
-        self._write_all(self._block[:whole])
+        if whole:
+            self._write_all(self._block[:whole])
         self._end_direct()
         self._may_be_direct = False
         self._write_all(self._block[whole:filled])
 
-    def close(self) -> None:
+    def give_back(self) -> None:
         """Give the memory back; what has not been flushed is lost."""
-        if not self._is_closed:
-            self._is_closed = True
+        if not self._is_given_back:
+            self._is_given_back = True
             self._blocks.take_back(self._block)
 
-    def _write_block(self) -> None:
+    def _begin_block(self) -> int:
+        """Have what is in the block digested and counted; return how many bytes that is."""
         self.update_digest()
+        filled = self._filled_bytes
+        self._before_block_bytes += filled
         self._filled_bytes = self._digested_bytes = 0
+        return filled
+
+    def _write_block(self) -> None:
+        self._begin_block()
         if not self._is_direct and self._may_be_direct and self._blocks.may_be_direct:
             self._begin_direct()
         self._write_all(self._block)

@@ -11,11 +11,13 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from imaging_store.block_writing import Blocks, BlockWriter, Bytes, Digest
+from typing_extensions import override
+
+from imaging_store.block_writing import Blocks, BlockWriter, Digest
 from service_runtime.errors import TransientError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -34,15 +36,15 @@ class OtherBytes(Exception):
     """What is there under the name ends with other bytes than what was to be published."""
 
 
-class UnfinishedFile:
-    """A file that nobody sees before `publish`. Ends with exactly one of ``publish``, ``discard``.
+class UnfinishedFile(BlockWriter):
+    """A file that nobody sees before `publish`. Ends with exactly one of ``publish``, ``abort``.
 
-    ``start`` and ``digest`` are those of a `BlockWriter`.
+    What is written to a small one is only taken until it is flushed.
 
     Raises
     ------
     StorageFull
-        It cannot be created, or written to, because there is no room.
+        It cannot be created, or written to, because there is no room: here that is no `OSError`.
     """
 
     def __init__(
@@ -58,62 +60,34 @@ class UnfinishedFile:
         self._directories = directories
         self._is_replacing = is_replacing
         self._name: str | None = None
-        self._descriptor = _open_unnamed(incoming)
-        if self._descriptor < 0:
-            self._name, self._descriptor = _create(incoming)
-        self._writer = BlockWriter(self._descriptor, directories.blocks, start, digest)
+        descriptor = _open_unnamed(incoming)
+        if descriptor < 0:
+            self._name, descriptor = _create(incoming)
+        super().__init__(descriptor, directories.blocks, start, digest)
         self.was_there = False
         """Whether the name had a file already when this one was to get it."""
 
     @property
     def path(self) -> Path:
-        """Where this process can read what has been written."""
+        """Where this process can read what has been flushed."""
         return Path(self._readable)
 
     @property
     def _readable(self) -> str:
         return self._name or f"/proc/self/fd/{self._descriptor}"
 
-    def write(self, pieces: Sequence[Bytes]) -> None:
-        """Append ``pieces``; those of a small file are only taken until it is flushed."""
+    @override
+    def _write_all(self, left: memoryview) -> None:
         try:
-            self._writer.write(pieces)
+            super()._write_all(left)
         except OSError as error:
             raise _as_ours(error) from error
 
-    def room(self) -> memoryview:
-        """Return memory that `took` appends from; valid until anything else is called."""
-        return self._writer.room()
-
-    def took(self, size_bytes: int) -> None:
-        """Append what was put at the beginning of `room`.
-
-        Raises
-        ------
-        StorageFull
-            There is no room on the disk.
-        """
-        try:
-            self._writer.took(size_bytes)
-        except OSError as error:
-            raise _as_ours(error) from error
-
-    def update_digest(self) -> None:
-        """Have the digest know all that was written."""
-        self._writer.update_digest()
-
-    def flush(self) -> None:
-        """Have everything in the file."""
-        try:
-            self._writer.flush()
-        except OSError as error:
-            raise _as_ours(error) from error
-
-    def publish(self, key: str, tail_bytes: int = 0) -> None:
+    def publish(self, key: str) -> None:
         """Make the bytes durable, then the name ``key`` under the root, which is made as needed.
 
         A file that is there already is replaced by one that was begun as replacing; else it stays,
-        and has to have the same ``tail_bytes`` at its end.
+        and has to end with what this one has after ``start``.
 
         Raises
         ------
@@ -122,20 +96,20 @@ class UnfinishedFile:
         """
         try:
             self.sync()
-            publish_together(self._directories, {key: self}, tail_bytes)
+            publish_together(self._directories, {key: self})
         finally:
-            self.discard()
+            self.abort()
 
     def sync(self) -> None:
         """Make the bytes durable; nothing more can be written."""
+        self.flush()
         try:
-            self._writer.flush()
             os.fsync(self._descriptor)
         except OSError as error:
             raise _as_ours(error) from error
-        self._writer.close()
+        self.give_back()
 
-    def link(self, parent: int, name: str, tail_bytes: int = 0) -> None:
+    def link(self, parent: int, name: str) -> None:
         """Give what is durable its name in an open directory, as `publish` does."""
         if self._is_replacing and self._name is not None:
             self._replace(parent, name)
@@ -148,7 +122,7 @@ class UnfinishedFile:
             if self._is_replacing:
                 self._replace(parent, name)
             else:
-                _keep_anew(parent, name, self._descriptor, tail_bytes)
+                _keep_anew(parent, name, self._descriptor, self.size_bytes)
 
     def _replace(self, parent: int, name: str) -> None:
         if self._name is None:
@@ -156,9 +130,9 @@ class UnfinishedFile:
         os.rename(self._name, name, dst_dir_fd=parent)
         self._name = None
 
-    def discard(self) -> None:
+    def abort(self) -> None:
         """Leave nothing but what was published."""
-        self._writer.close()
+        self.give_back()
         if self._name is not None:
             with suppress(FileNotFoundError):
                 Path(self._name).unlink()
@@ -168,9 +142,7 @@ class UnfinishedFile:
             self._descriptor = -1
 
 
-def publish_together(
-    directories: "Directories", files: Mapping[str, UnfinishedFile], tail_bytes: int = 0
-) -> None:
+def publish_together(directories: "Directories", files: Mapping[str, UnfinishedFile]) -> None:
     """Make the names of files durable whose bytes are; a directory that they share is synced once.
 
     What went before stays published where it fails.
@@ -182,23 +154,23 @@ def publish_together(
     try:
         for directory, named in by_directory.items():
             try:
-                _link_all(directories, directory, named, tail_bytes)
+                _link_all(directories, directory, named)
             except OSError as error:
                 directories.forget(directory)
                 if error.errno not in _REMOVED:
                     raise
                 # The directory was empty, and removed before anything was in it.
-                _link_all(directories, directory, named, tail_bytes)
+                _link_all(directories, directory, named)
     except OSError as error:
         raise _as_ours(error) from error
 
 
 def _link_all(
-    directories: "Directories", directory: str, files: Mapping[str, UnfinishedFile], tail_bytes: int
+    directories: "Directories", directory: str, files: Mapping[str, UnfinishedFile]
 ) -> None:
     parent = directories.hold(directory)
     for name, file in files.items():
-        file.link(parent, name, tail_bytes)
+        file.link(parent, name)
     os.fsync(parent)
 
 

@@ -236,8 +236,8 @@ class FileInstanceStore:
             for key, data in contents.items():
                 _checked(key)
                 file = UnfinishedFile(self._incoming, self._directories, is_replacing=True)
-                begun.callback(file.discard)
-                file.write([data])
+                begun.callback(file.abort)
+                file.write(data)
                 file.sync()
                 files[key] = file
             publish_together(self._directories, files)
@@ -276,13 +276,12 @@ class FileInstanceStore:
         return discard_unfinished(self.root / _INCOMING)
 
 
-class FileSink:
-    """One data set on its way into a `FileInstanceStore`."""
+class FileSink(UnfinishedFile):
+    """One data set on its way into a `FileInstanceStore`; see `InstanceSink` for how it ends."""
 
     def __init__(self, incoming: str, directories: Directories, preamble: bytes) -> None:
-        self._digest = xxhash.xxh3_128()
-        self._file = UnfinishedFile(incoming, directories, start=preamble, digest=self._digest)
-        self._size_bytes = 0
+        self._xxh3 = xxhash.xxh3_128()
+        super().__init__(incoming, directories, start=preamble, digest=self._xxh3)
 
     def __enter__(self) -> Self:
         return self
@@ -293,46 +292,13 @@ class FileSink:
     @property
     def digest(self) -> str:
         """Digest of the data set bytes written so far."""
-        self._file.update_digest()
-        return self._digest.hexdigest()
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the data set written so far."""
-        return self._size_bytes
-
-    @property
-    def was_there(self) -> bool:
-        """Whether the same bytes had been kept already under the key of ``commit``."""
-        return self._file.was_there
+        self.update_digest()
+        return self._xxh3.hexdigest()
 
     def flush_to(self) -> Path:
         """Path of the unfinished file, with all that was written; for this process only."""
-        self._file.flush()
-        return self._file.path
-
-    def write(self, *fragments: Bytes) -> None:
-        """Append to the data set."""
-        self._file.write(fragments)
-        self._size_bytes += sum(map(len, fragments))
-
-    def room(self) -> memoryview:
-        """Return where the next bytes of the data set may be put, for `took`, instead of written.
-
-        There is room for one at least; it is valid until anything else is called.
-        """
-        return self._file.room()
-
-    def took(self, piece: memoryview) -> None:
-        """Append what was put at the beginning of what `room` returned.
-
-        Raises
-        ------
-        StorageFull
-            Nothing more fits; ``abort`` is all that remains to be called.
-        """
-        self._size_bytes += len(piece)
-        self._file.took(len(piece))
+        self.flush()
+        return self.path
 
     def commit(self, key: str) -> Kept:
         """Make the bytes durable under ``key``; what is there already stays.
@@ -344,21 +310,13 @@ class FileSink:
         """
         _checked(key)
         try:
-            self._file.publish(key, self._size_bytes)
+            self.publish(key)
         except OtherBytes:
-            self.abort()
             raise DigestClash(
                 "other bytes of the same digest are kept under this key; see whether the file in "
                 "the store is damaged"
             ) from None
-        except BaseException:
-            self.abort()
-            raise
-        return Kept(key, self._size_bytes, self.digest)
-
-    def abort(self) -> None:
-        """Leave nothing. Does nothing after ``commit``."""
-        self._file.discard()
+        return Kept(key, self.size_bytes, self.digest)
 
 
 def _checked(key: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,23 +35,31 @@ def content(descriptor: int) -> bytes:
     return os.pread(descriptor, 10 * BLOCK_BYTES, 0)
 
 
-@given(sizes=st.lists(SIZES, max_size=4), flushed_after=st.integers(0, 5))
-def test_any_pieces_come_whole_and_in_order(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], flushed_after: int
+@given(
+    sizes=st.lists(SIZES, max_size=4),
+    flushed_after=st.integers(0, 5),
+    before=st.sampled_from([b"", b"start", bytes(BLOCK_BYTES - 1)]),
+)
+def test_any_pieces_come_whole_and_in_order_and_are_counted(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], flushed_after: int, before: bytes
 ) -> None:
     pieces = [some_bytes(size, start) for start, size in enumerate(sizes)]
     descriptor = os.open(tmp_path_factory.mktemp("blocks") / "file", os.O_RDWR | os.O_CREAT)
-    writer = BlockWriter(descriptor, Blocks())
+    digest = xxhash.xxh3_128()
+    writer = BlockWriter(descriptor, Blocks(), before, digest)
 
     for number, piece in enumerate(pieces):
-        writer.write([memoryview(piece), b""])
+        writer.write(memoryview(piece), b"")
+        assert writer.size_bytes == sum(sizes[: number + 1])
         if number == flushed_after:
             writer.flush()
-            assert content(descriptor) == b"".join(pieces[: number + 1])
+            assert content(descriptor) == before + b"".join(pieces[: number + 1])
     writer.flush()
-    writer.close()
+    writer.give_back()
 
-    assert content(descriptor) == b"".join(pieces)
+    assert content(descriptor) == before + b"".join(pieces)
+    assert writer.size_bytes == sum(sizes)
+    assert digest.digest() == xxhash.xxh3_128_digest(b"".join(pieces))
     os.close(descriptor)
 
 
@@ -64,7 +73,7 @@ def test_what_is_put_where_there_is_room_comes_in_order_with_what_is_written(
 
     for number, piece in enumerate(pieces):
         if number in copied:
-            writer.write([piece])
+            writer.write(piece)
             continue
         put = 0
         while put < len(piece):
@@ -74,7 +83,7 @@ def test_what_is_put_where_there_is_room_comes_in_order_with_what_is_written(
             writer.took(len(part))
             put += len(part)
     writer.flush()
-    writer.close()
+    writer.give_back()
 
     assert content(descriptor) == b"".join(pieces)
     os.close(descriptor)
@@ -84,9 +93,9 @@ def test_a_piece_may_be_reused_once_it_was_taken(descriptor: int) -> None:
     writer = BlockWriter(descriptor, Blocks())
     piece = bytearray(b"one")
 
-    writer.write([piece])
+    writer.write(piece)
     piece[:] = b"two"
-    writer.write([piece])
+    writer.write(piece)
     writer.flush()
 
     assert content(descriptor) == b"onetwo"
@@ -96,14 +105,14 @@ def test_a_block_is_lent_to_one_file_at_a_time(descriptor: int) -> None:
     blocks = Blocks()
     first, second = BlockWriter(descriptor, blocks), BlockWriter(descriptor, blocks)
 
-    first.write([b"first"])
-    second.write([b"second"])
+    first.write(b"first")
+    second.write(b"second")
     first.flush()
-    first.close()
-    first.close()
+    first.give_back()
+    first.give_back()
     third, fourth = BlockWriter(descriptor, blocks), BlockWriter(descriptor, blocks)
-    third.write([b"third"])
-    fourth.write([b"fourth"])
+    third.write(b"third")
+    fourth.write(b"fourth")
     for writer in (second, third, fourth):
         writer.flush()
 
@@ -139,9 +148,9 @@ def test_a_file_system_without_direct_writing_is_written_to_all_the_same(
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         writer = BlockWriter(descriptor, blocks)
-        writer.write([data])
+        writer.write(data)
         writer.flush()
-        writer.close()
+        writer.give_back()
         assert content(descriptor) == data
 
     assert state["asked"] == 1
@@ -157,7 +166,7 @@ def test_what_the_kernel_takes_in_parts_is_written_whole(
     data = some_bytes(BLOCK_BYTES + 70_001, 3)
 
     writer = BlockWriter(descriptor, Blocks())
-    writer.write([data])
+    writer.write(data)
     writer.flush()
 
     assert content(descriptor) == data
@@ -172,5 +181,5 @@ def test_no_room_is_told(descriptor: int, monkeypatch: pytest.MonkeyPatch, size_
     writer = BlockWriter(descriptor, Blocks())
 
     with pytest.raises(OSError, match="no room"):  # noqa: PT012 - whichever of the two writes
-        writer.write([bytes(size_bytes)])
+        writer.write(bytes(size_bytes))
         writer.flush()

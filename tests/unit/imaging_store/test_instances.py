@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,21 @@ def test_file_and_directory_are_synced_before_the_commit_returns(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize(
+    ("size_bytes", "finish"),
+    [
+        (BLOCK_BYTES, lambda _: None),
+        (1, FileSink.flush_to),
+        (1, lambda sink: sink.commit("instances/study/one.dcm")),
+    ],
+    ids=["a block", "flushing", "committing"],
+)
 def test_no_room_while_writing_is_storage_full(
-    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch, code: int
+    store: FileInstanceStore,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    size_bytes: int,
+    finish: Callable[[FileSink], object],
 ) -> None:
     sink = store.open_write()
 
@@ -128,8 +142,9 @@ def test_no_room_while_writing_is_storage_full(
 
     monkeypatch.setattr(os, "write", write)
 
-    with pytest.raises(StorageFull):
-        sink.write(bytes(BLOCK_BYTES))
+    with pytest.raises(StorageFull):  # noqa: PT012 - whichever of the two writes
+        sink.write(bytes(size_bytes))
+        finish(sink)
     sink.abort()
     assert incoming(store) == []
 
@@ -288,7 +303,7 @@ def test_what_is_put_where_there_is_room_is_part_of_the_data_set(store: FileInst
         for part in (b"ta s", b"et"):
             room = sink.room()
             room[: len(part)] = part
-            sink.took(room[: len(part)])
+            sink.took(len(part))
         kept = sink.commit("instances/a/b.dcm")
 
     assert store.read("instances/a/b.dcm") == b"preambledata set"
