@@ -13,7 +13,6 @@ from functools import cache
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
-from psycopg2.extras import execute_batch
 from sqlalchemy import (
     BindParameter,
     CompoundSelect,
@@ -113,6 +112,9 @@ class _Compiled:
             elif self.is_insert:
                 cursor.execute(self._of_all(cursor, columns))
             else:
+                # The embedded form is installed without PostgreSQL's driver.
+                from psycopg2.extras import execute_batch  # noqa: PLC0415
+
                 execute_batch(cursor, self.sql, [*zip(*columns, strict=True)], len(rows))
         except Exception as error:
             raise _as_sqlalchemys(transaction, error, cursor) from error
