@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,28 +146,29 @@ def cpu_share(receiver: Receiver) -> float:
     return (receiver.cpu_s() - before) / (time.monotonic() - began)
 
 
-def run(options: argparse.Namespace, work: Path) -> dict[str, object]:
-    """Measure everything that is asked for."""
+def run(options: argparse.Namespace, work: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Measure everything that is asked for; give figures and what they are of as they come."""
     most = max(options.associations)
     bench = Bench(work, options.rounds)
     ct = draw(CT, work / "ct", options.instances, most)
     timed = draw(CT, work / "timed", max(most, _LATENCY_INSTANCES), most, series=1)
-    figures: dict[str, object] = {}
     for number in options.associations:
-        figures[f"{CT.name}, {number} associations"] = bench.turns(ct, number, timed=timed)
+        yield f"{CT.name}, {number} associations", bench.turns(ct, number, timed=timed)
     dx = draw(DX, work / "dx", max(8, options.instances // 50), 8)
     timed = draw(DX, work / "dx timed", 16, 8, series=1)
-    figures[f"{DX.name}, 8 associations"] = bench.turns(dx, 8, timed=timed)
-    figures["idle"] = bench.idle_share()
+    yield f"{DX.name}, 8 associations", bench.turns(dx, 8, timed=timed)
+    yield "idle", bench.idle_share()
     default = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
     few = Bench(bench.place(), min(2, options.rounds))
-    head = f"{CT.name}, 8 associations, default environment"
-    figures[head] = few.turns(ct, 8, environment=default)
+    of_default = few.turns(ct, 8, environment=default)
+    yield f"{CT.name}, 8 associations, default environment", of_default
     if options.large_index:
-        figures["large index"] = ingest_large_index.measure(
-            ct, options.instances, options.rounds, 8, options.large_index, bench.place()
+        yield (
+            "large index",
+            ingest_large_index.measure(
+                ct, options.instances, options.rounds, 8, options.large_index, bench.place()
+            ),
         )
-    return figures
 
 
 def main() -> None:
@@ -179,8 +180,12 @@ def main() -> None:
     parser.add_argument("--large-index", type=int, default=1_000_000, help="0 leaves it out")
     options = parser.parse_args()
     began = time.monotonic()
+    figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="countersign-bench-") as folder:
-        figures = run(options, Path(folder))
+        for what, measured in run(options, Path(folder)):
+            # A run takes 40 minutes, and may be cut short.
+            print(json.dumps({what: measured}, indent=1), file=sys.stderr)
+            figures[what] = measured
     head = {
         "instances": options.instances,
         "rounds": options.rounds,
