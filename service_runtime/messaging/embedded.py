@@ -90,7 +90,7 @@ class EmbeddedConsumer:
         self._lease_s = lease_s
         self._look_s = look_s
         self._gate = gate
-        self._closed_until = 0.0
+        self._closed_until_s = 0.0
         self._due_at: float | None = None
         self._token = f"{token_of()}/{uuid4().hex[:12]}"
         self._woken = threading.Event()
@@ -168,7 +168,7 @@ class EmbeddedConsumer:
         queues = [queue for queue in queues if due_at.get(queue, inf) <= time.time()]
         closed_s = self._gate()
         if closed_s > 0:
-            self._closed_until = time.time() + closed_s
+            self._closed_until_s = time.monotonic() + closed_s
             return []
         claimed: list[Delivery] = []
         # A power cut ends this process too: it may undo the lease.
@@ -186,11 +186,11 @@ class EmbeddedConsumer:
         return claimed
 
     def _wait(self, watch: ChangeWatch, stop: threading.Event) -> None:
-        until = time.time() + _LONGEST_SLEEP_S
-        if self._due_at is not None:
-            until = min(until, self._due_at)
-        until = max(until, min(self._closed_until, time.time() + _LONGEST_SLEEP_S))
-        while time.time() < until and not stop.is_set():
+        # By the clock that is never set back: a sleep must not grow by what the other one loses.
+        now_s = time.monotonic()
+        due_in_s = inf if self._due_at is None else self._due_at - time.time()
+        until_s = now_s + min(max(due_in_s, self._closed_until_s - now_s), _LONGEST_SLEEP_S)
+        while time.monotonic() < until_s and not stop.is_set():
             if self._woken.wait(self._look_s or watch.interval_s) or watch.changed():
                 return
 

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from message_contracts import topology
 from message_contracts.envelope import Envelope
 from service_runtime.database import Database
-from service_runtime.messaging import outbox
+from service_runtime.messaging import embedded, outbox
 from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.messaging.embedded import EmbeddedConsumer
+from service_runtime.messaging.tables import delivery
 from tests.integration.service_runtime.journeys import send_all, study_opened
 
 
@@ -51,3 +55,38 @@ def test_leases_are_renewed_again_after_an_error_that_nobody_foresaw(
     ).run(stop)
 
     assert renewed.is_set()
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_a_sleep(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_back, handled, stop = threading.Event(), threading.Event(), threading.Event()
+    closed_s = [0.3, 0.0]
+
+    def handler(_envelope: Envelope) -> Effect:
+        handled.set()
+        stop.set()
+        return lambda _transaction: None
+
+    def now() -> float:
+        return time.time() - (3600 if set_back.is_set() else 0)
+
+    monkeypatch.setattr(embedded, "time", SimpleNamespace(time=now, monotonic=time.monotonic))
+    send_all(database, study_opened())
+    with database.transaction() as transaction:
+        transaction.connection.execute(update(delivery).values(due_at=0))
+    timers = [threading.Timer(0.1, set_back.set), threading.Timer(30, stop.set)]
+    for timer in timers:
+        timer.start()
+
+    EmbeddedConsumer(
+        database,
+        {topology.WORKFLOW: Handling(handler)},
+        prefetch=1,
+        handler_deadline_s=60,
+        gate=lambda: closed_s.pop(0),
+    ).run(stop)
+
+    for timer in timers:
+        timer.cancel()
+    assert handled.is_set()
