@@ -190,7 +190,9 @@ def test_a_model_answers_from_its_process_and_goes_with_its_worker(tiny: Path) -
     foremost, other = int(labels[0]), int(labels[1])
     for place in (foremost, other):
         [explained] = model.explain("2.25.1", pictures[:1], place)
-        assert np.array_equal(explained.cam, answers[0].cam) == (place == foremost)
+        # What a picture's sums round to may depend on how many are computed together.
+        is_same = np.allclose(explained.cam, answers[0].cam, rtol=1e-3, atol=1e-6)
+        assert is_same == (place == foremost)
     model.close()
     assert not is_alive(process.process_id)
 
