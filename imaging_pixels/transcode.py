@@ -55,6 +55,15 @@ LOSSLESS = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
 MOST_BYTES = 2**30
 """Of all frames of one instance, decompressed: they are in memory together."""
 
+_DECODERS = {
+    RLELossless: "pydicom",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+}
+_OTHERS_DECODER = "pylibjpeg"
+"""One for each transfer syntax, as for the models: another would be tried on what one refuses, and
+Pillow, once told to by any library of the process, makes something of a frame that is cut off."""
+
 _OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -135,7 +144,13 @@ def _decompress(dataset: Dataset, source: UID) -> None:
         check_decompressed_size(coded, source)
     _note_loss(dataset, source)
     # Without a change of color space, which would round, and with what lies beside the stored bits.
-    decompress(dataset, as_rgb=False, generate_instance_uid=False, correct_unused_bits=False)
+    decompress(
+        dataset,
+        as_rgb=False,
+        generate_instance_uid=False,
+        correct_unused_bits=False,
+        decoding_plugin=_DECODERS.get(source, _OTHERS_DECODER),
+    )
     for keyword in _OFFSET_TABLES:
         if keyword in dataset:
             del dataset[keyword]
