@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from countersign.demo import RESULTS
 from tests.acceptance.system import EmbeddedSystem, Surroundings
 from tests.peers.processes import free_port
+from tests.plain_installation import make_plain_installation
 from tests.tiny_model import make_tiny_model
 
 # It trains the small model, which needs TensorFlow.
@@ -27,11 +28,15 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_demo(
-    models_dir: Path, folder: Path, *arguments: str, **environment: str
+    models_dir: Path,
+    folder: Path,
+    *arguments: str,
+    python: str | Path = sys.executable,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     system = EmbeddedSystem(Surroundings(models_dir, "", "ARCHIVE", free_port()))
     return subprocess.run(
-        [sys.executable, "-m", "countersign", "demo", *arguments],
+        [python, "-m", "countersign", "demo", *arguments],
         env={**system.environment, **environment},
         cwd=folder,
         capture_output=True,
@@ -41,11 +46,13 @@ def run_demo(
     )
 
 
-def test_it_takes_a_phantom_to_a_signed_report_beside_a_running_system(
+def test_a_plain_installation_takes_a_phantom_to_a_signed_report_beside_a_running_system(
     models_dir: Path, tmp_path: Path
 ) -> None:
+    plain_python = make_plain_installation(tmp_path / "plain")
     with EmbeddedSystem(Surroundings(models_dir, "", "ARCHIVE", free_port())) as other:
-        done = run_demo(models_dir, tmp_path)
+        # As on a small image: the system knows no time zones.
+        done = run_demo(models_dir, tmp_path, python=plain_python, PYTHONTZPATH="")
 
         assert other.is_ready()
 
