@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.peers.orthanc import Orthanc
 from tests.peers.postgresql import PostgreSQL
@@ -19,8 +20,11 @@ CHECKOUT = Path(__file__).parent.parent
 
 
 def pytest_configure() -> None:
-    """Choose the seed of a run's random choices, once for all of its processes."""
+    """Choose the seed of a run's random choices, once for all of its processes; be patient."""
     os.environ.setdefault("COUNTERSIGN_TEST_SEED", str(secrets.randbelow(1_000_000)))
+    # On a busy machine any example may take long; a test that hangs ends by its time-out.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 def pytest_report_header() -> str:

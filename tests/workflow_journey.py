@@ -34,6 +34,7 @@ from message_contracts.message import Message
 from message_contracts.model_description import ModelDescription
 from service_runtime.database import Database
 from service_runtime.messaging import outbox, tables
+from tests.sending_order import sending_order
 from workflow_engine import cases
 from workflow_engine.case import Case
 from workflow_engine.commands import (
@@ -284,7 +285,7 @@ class Ward:
         """Every message sent, the oldest first."""
         with self.database.reading() as connection:
             bodies = connection.execute(
-                select(tables.message.c.body).order_by(tables.message.c.created_at)
+                select(tables.message.c.body).order_by(sending_order(self.database))
             ).scalars()
             return [catalogue.decode(body) for body in bodies]
 

@@ -37,7 +37,7 @@ def test_a_destination_is_shown_with_what_waits_and_how_it_went(hospital: Hospit
                 "failure": "nobody answers for ARCHIVE: Connection refused",
             },
         )
-        outbox.deliver(transaction, str(asked.id), [BRANCH], error="Connection refused")
+        outbox.deliver(transaction, str(asked.id), [BRANCH], delay_s=60, error="Connection refused")
         dead = Delivery(BRANCH, "", asked.body.TYPE, catalogue.encode(asked), 0, 0, "")
         outbox.bury(transaction, dead, "0x0122", 1)
 

@@ -34,6 +34,7 @@ from service_runtime.messaging import outbox
 from service_runtime.messaging.consumer import Handler
 from service_runtime.messaging.tables import delivery, message
 from tests.integration.dicom_listener.listener import Sendable, a_slice, sendable
+from tests.sending_order import sending_order
 
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 SITE = Peer("", timedelta(seconds=30), "LOCAL", UTC)
@@ -117,7 +118,7 @@ class ReadingRoom:
     def said(self, *kinds: type[Message]) -> list[Any]:
         """Bodies of the messages sent, of some kinds only, the oldest first."""
         with self.database.reading() as connection:
-            rows = connection.execute(select(message.c.body).order_by(message.c.created_at))
+            rows = connection.execute(select(message.c.body).order_by(sending_order(self.database)))
             bodies = [catalogue.decode(row.body).body for row in rows]
         return [body for body in bodies if type(body) in kinds]
 
@@ -146,7 +147,7 @@ def _waiting(database: Database, queue: str) -> list[tuple[str, Envelope]]:
             select(message.c.id, message.c.body)
             .join(delivery, delivery.c.message_id == message.c.id)
             .where(delivery.c.queue == queue)
-            .order_by(message.c.created_at)
+            .order_by(sending_order(database))
         ).all()
     return [(row.id, catalogue.decode(row.body)) for row in rows]
 

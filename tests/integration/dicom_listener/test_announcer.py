@@ -39,6 +39,7 @@ from message_contracts.ingest import (
 )
 from service_runtime.database import Database
 from service_runtime.messaging.tables import message
+from tests.sending_order import sending_order
 
 NOON = datetime(2026, 7, 4, 12, tzinfo=UTC)
 LIMITS = Limits(association_timeout=timedelta(seconds=300), deadline=timedelta(hours=4))
@@ -110,7 +111,7 @@ def an_association(of: str, **values: object) -> Any:
 
 def said(database: Database, *kinds: type[Any]) -> list[Any]:
     with database.reading() as connection:
-        rows = connection.execute(select(message.c.body).order_by(message.c.created_at))
+        rows = connection.execute(select(message.c.body).order_by(sending_order(database)))
         bodies = [catalogue.decode(row.body).body for row in rows]
     return [body for body in bodies if type(body) in kinds]
 

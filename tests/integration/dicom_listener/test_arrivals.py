@@ -429,7 +429,6 @@ def messages(database: Database) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(story=STORIES)

@@ -227,7 +227,14 @@ def test_no_message_names_the_patient(bridge: Bridge, database: Database) -> Non
     take(database, bridge.on_exhausted(REQUESTED, "the EHR answered 503"))
 
     told = " ".join(it.model_dump_json() for it in sent(database))
-    for secret in (PATIENT.patient_id, "Mustermann", "Erika", "1964", STUDY.accession_number):
+    for secret in (
+        PATIENT.patient_id,
+        "Mustermann",
+        "Erika",
+        "19640812",
+        "1964-08-12",
+        STUDY.accession_number,
+    ):
         assert secret not in told
 
 

@@ -89,7 +89,6 @@ def test_a_process_killed_after_the_ehr_committed_leaves_one_report(
         what="the lost reply",
     )
     process.kill()
-    assert answers(database) == []
 
     process.start()
     free_what_the_dead_held(database)

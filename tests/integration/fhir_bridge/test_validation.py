@@ -28,9 +28,7 @@ def bundle_of(report: SignedReport) -> dict[str, Any]:
     return transaction(report, SITE, PDF, SYSTEMS).resource
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(report=signed_reports())
 def test_every_bundle_is_valid_r4_and_is_taken(ehr: FhirServer, report: SignedReport) -> None:
     bundle = bundle_of(report)

@@ -56,14 +56,15 @@ while True:
 @pytest.fixture
 def poisoned_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], ForwardProcess]]:
+) -> Iterator[Callable[..., ForwardProcess]]:
     script = tmp_path / "poison.py"
     script.write_text(POISON)
     monkeypatch.setattr(forward_process, "CHILD", (sys.executable, str(script)))
     started = []
 
-    def start() -> ForwardProcess:
-        started.append(ForwardProcess(tmp_path, Limits(deadline_s=3, memory_bytes=512 * 2**20)))
+    def start(deadline_s: float = 60) -> ForwardProcess:
+        limits = Limits(deadline_s=deadline_s, memory_bytes=512 * 2**20)
+        started.append(ForwardProcess(tmp_path, limits))
         return started[-1]
 
     yield start
@@ -73,7 +74,7 @@ def poisoned_by(
 
 
 @pytest.fixture
-def poisoned(poisoned_by: Callable[[], ForwardProcess]) -> ForwardProcess:
+def poisoned(poisoned_by: Callable[..., ForwardProcess]) -> ForwardProcess:
     return poisoned_by()
 
 
@@ -98,16 +99,22 @@ def test_one_that_raises_can_be_asked_again(poisoned: ForwardProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "fault", "reason"),
+    ("what", "fault", "deadline_s", "reason"),
     [
-        (2, Fault.HANGS, "no answer within 3 s"),
-        (3, Fault.LEAKS, "more than 512 MiB"),
-        (4, Fault.DIED, "ended by itself"),
+        (2, Fault.HANGS, 3, "no answer within 3 s"),
+        (3, Fault.LEAKS, 60, "more than 512 MiB"),
+        (4, Fault.DIED, 60, "ended by itself"),
     ],
 )
 def test_one_that_hangs_leaks_or_crashes_is_ended(
-    what: int, fault: Fault, reason: str, poisoned: ForwardProcess
+    what: int,
+    fault: Fault,
+    deadline_s: float,
+    reason: str,
+    poisoned_by: Callable[..., ForwardProcess],
 ) -> None:
+    poisoned = poisoned_by(deadline_s)
+
     with pytest.raises(ModelFault, match=reason) as raised:
         poisoned.predict(picture(what))
 
@@ -115,7 +122,10 @@ def test_one_that_hangs_leaks_or_crashes_is_ended(
     assert not is_alive(poisoned.process_id)
 
 
-def test_one_that_does_not_take_its_batch_is_ended(poisoned: ForwardProcess) -> None:
+def test_one_that_does_not_take_its_batch_is_ended(
+    poisoned_by: Callable[..., ForwardProcess],
+) -> None:
+    poisoned = poisoned_by(3)
     # As one whose network keeps the interpreter's lock for itself; no socket holds so much.
     os.kill(poisoned.process_id, signal.SIGSTOP)
 
@@ -127,7 +137,7 @@ def test_one_that_does_not_take_its_batch_is_ended(poisoned: ForwardProcess) -> 
 
 
 def test_a_model_knows_nothing_of_the_workers_settings(
-    poisoned_by: Callable[[], ForwardProcess], monkeypatch: pytest.MonkeyPatch
+    poisoned_by: Callable[..., ForwardProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("COUNTERSIGN_DATABASE_URL", "COUNTERSIGN_BROKER_URL", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "secret")
@@ -140,7 +150,7 @@ def test_a_model_knows_nothing_of_the_workers_settings(
 
 
 def test_what_an_operator_tunes_libraries_by_reaches_the_model(
-    poisoned_by: Callable[[], ForwardProcess], monkeypatch: pytest.MonkeyPatch
+    poisoned_by: Callable[..., ForwardProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = {
         "OPENBLAS_NUM_THREADS": "2",

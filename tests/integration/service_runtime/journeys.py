@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, update
 
 from message_contracts import topology
 from message_contracts.envelope import Envelope
@@ -22,6 +22,7 @@ from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
 from service_runtime.messaging import backlog, dead_letters, outbox
 from service_runtime.messaging.consumer import Effect
+from service_runtime.messaging.tables import delivery
 from service_runtime.settings import EMBEDDED
 from tests.peers.processes import ServerProcess, wait_until
 
@@ -89,6 +90,12 @@ def inference_requested(urgency: Urgency) -> Envelope:
         urgency=urgency,
     )
     return Envelope.of(request, source="tests", time=datetime.now(UTC))
+
+
+def make_due(database: Database) -> None:
+    """Have every delivery be due, also where the machine's clock was set back since."""
+    with database.transaction() as transaction:
+        transaction.connection.execute(update(delivery).values(due_at=0))
 
 
 def send_all(database: Database, *envelopes: Envelope) -> None:

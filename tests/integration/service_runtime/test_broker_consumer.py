@@ -14,6 +14,7 @@ from service_runtime.messaging import outbox
 from service_runtime.messaging.broker_consumer import BrokerEnding
 from service_runtime.messaging.outbox import Again, Delivery
 from service_runtime.messaging.tables import delivery
+from tests.integration.service_runtime.journeys import make_due
 
 AGAIN = Again(attempt=2, delay_s=60.0, reason="a person has to decide")
 
@@ -31,6 +32,7 @@ def published(database: Database) -> Delivery:
     with database.transaction() as transaction:
         outbox.keep(transaction, "1", "workflow", b"{}")
         outbox.deliver(transaction, "1", ["workflow"])
+    make_due(database)
     with database.transaction() as transaction:
         [claimed] = outbox.claim(transaction, "workflow", 1, "the relay", 60)
     return claimed

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from message_contracts import topology
 from message_contracts.envelope import Envelope
@@ -15,8 +14,7 @@ from service_runtime.database import Database
 from service_runtime.messaging import embedded, outbox
 from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.messaging.embedded import EmbeddedConsumer
-from service_runtime.messaging.tables import delivery
-from tests.integration.service_runtime.journeys import send_all, study_opened
+from tests.integration.service_runtime.journeys import make_due, send_all, study_opened
 
 
 @pytest.fixture
@@ -73,8 +71,7 @@ def test_a_clock_that_is_set_back_does_not_prolong_a_sleep(
 
     monkeypatch.setattr(embedded, "time", SimpleNamespace(time=now, monotonic=time.monotonic))
     send_all(database, study_opened())
-    with database.transaction() as transaction:
-        transaction.connection.execute(update(delivery).values(due_at=0))
+    make_due(database)
     timers = [threading.Timer(0.1, set_back.set), threading.Timer(30, stop.set)]
     for timer in timers:
         timer.start()

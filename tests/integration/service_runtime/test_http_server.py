@@ -86,7 +86,10 @@ def test_a_head_that_is_too_long_is_refused(server: HttpServer) -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
-def test_more_than_so_many_at_one_time_are_told_to_wait(server: HttpServer) -> None:
+def test_more_than_so_many_at_one_time_are_told_to_wait(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_HEAD_S", 60)
     waiting = [connection_to(server) for _ in range(4)]
     try:
         answer = httpx.get(f"http://{LOOPBACK}:{server.port}/body", trust_env=False)

@@ -13,7 +13,7 @@ from message_contracts.envelope import Envelope
 from message_contracts.inference import InferenceRequested, Urgency
 from service_runtime.database import Database, Transaction
 from service_runtime.errors import PermanentError
-from service_runtime.messaging import backlog, dead_letters, outbox
+from service_runtime.messaging import backlog, dead_letters, lanes, outbox
 from service_runtime.messaging.consumer import Effect, Handling
 from service_runtime.messaging.forms import Messaging
 from service_runtime.messaging.tables import delivery, inbox, message
@@ -23,6 +23,7 @@ from tests.integration.service_runtime.journeys import (
     Form,
     effects,
     inference_requested,
+    make_due,
     noted,
     notes,
     nothing_waits,
@@ -146,7 +147,11 @@ def test_a_failing_repeat_of_a_handled_message_is_no_dead_letter(
     assert dead_letters.list_open(database) == []
 
 
-def test_the_urgent_lane_is_read_first(form: Form, database: Database, consume: Consume) -> None:
+def test_the_urgent_lane_is_read_first(
+    form: Form, database: Database, consume: Consume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long the broker takes for the next one.
+    monkeypatch.setattr(lanes, "_NEXT_OF_LANE_S", 2)
     routine = [inference_requested(Urgency.ROUTINE) for _ in range(6)]
     urgent = [inference_requested(Urgency.URGENT) for _ in range(6)]
     send_all(database, *routine, *urgent)
@@ -209,6 +214,7 @@ def test_a_lease_that_ran_out_counts_for_nothing(form: Form, database: Database)
     if form.via_broker:
         pytest.skip("the broker holds what is consumed; rows have no lease")
     send_all(database, study_opened())
+    make_due(database)
     with database.transaction() as transaction:
         [late] = outbox.claim(transaction, WORKFLOW, 1, "1-1/late", -1)
     with database.transaction() as transaction:
@@ -229,6 +235,7 @@ def test_the_leases_of_a_dead_process_are_released_and_no_others(
     if form.via_broker:
         pytest.skip("the broker holds what is consumed; rows have no lease")
     send_all(database, study_opened(1), study_opened(2))
+    make_due(database)
     with database.transaction() as transaction:
         outbox.claim(transaction, WORKFLOW, 1, "12-345/a", 30)
         outbox.claim(transaction, WORKFLOW, 1, "12-3456/b", 30)

@@ -323,7 +323,6 @@ TestAnySequence = AnySequence.TestCase
 TestAnySequence.settings = settings(
     max_examples=30,
     stateful_step_count=30,
-    deadline=None,
     # Each step commits durably: shrinking thirty of them would take longer than a test may.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -218,7 +218,7 @@ def test_text_is_read_decoded() -> None:
     assert text_of(as_file(a_slice()), "Allergies") == ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=400), st.integers(0, 900))
 def test_whatever_the_bytes_are_they_can_be_compared(noise: bytes, at: int) -> None:
     good = BytesIO()

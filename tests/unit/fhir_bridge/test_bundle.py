@@ -61,7 +61,7 @@ def test_an_agreed_reading_is_eight_entries() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(signed_reports())
 def test_every_bundle_is_a_transaction_that_can_be_sent_again(report: SignedReport) -> None:
     bundle = bundle_of(report)
@@ -88,7 +88,7 @@ def references_in(value: Any) -> list[str]:
     return own + [found for it in value.values() for found in references_in(it)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(signed_reports())
 def test_the_result_is_what_the_doctor_stands_behind(report: SignedReport) -> None:
     observation = one(report, "Observation")
@@ -107,7 +107,7 @@ def test_the_result_is_what_the_doctor_stands_behind(report: SignedReport) -> No
     assert ("dataAbsentReason" in observation) == (report.decision is Decision.UNINTERPRETABLE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(signed_reports())
 def test_every_signature_is_told_once_and_nothing_else_is_signed(report: SignedReport) -> None:
     provenance = resources(report, "Provenance")[-1]
@@ -120,7 +120,7 @@ def test_every_signature_is_told_once_and_nothing_else_is_signed(report: SignedR
     assert parts == {"author": 1, "verifier": len(report.signatures) - 1}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(signed_reports())
 def test_the_same_report_is_the_same_bytes(report: SignedReport) -> None:
     first = transaction(report, SITE, PDF, SYSTEMS).json

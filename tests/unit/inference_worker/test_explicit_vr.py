@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -82,7 +82,6 @@ def test_results_are_written_as_pydicom_writes_them(frames: int) -> None:
 words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",), exclude_characters="\\=^"))
 
 
-@settings(deadline=None)
 @given(
     name=words.map(lambda text: text[:60].strip()),
     texts=st.lists(words.map(lambda text: text[:60].strip()).filter(bool), max_size=3),

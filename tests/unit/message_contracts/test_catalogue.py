@@ -82,7 +82,7 @@ envelopes = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(envelopes)
 def test_what_is_written_is_read_back_the_same(envelope: Envelope) -> None:
     assert decode(encode(envelope)) == envelope
