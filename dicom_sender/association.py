@@ -5,6 +5,7 @@ The only module of the sender that imports pynetdicom.
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -177,6 +178,29 @@ class PacsAssociation:
         return PacsUnavailable(f"{self._name} ended the association without an answer")
 
 
+class _Reports:
+    """Hears N-EVENT-REPORTs of the peer, each in a thread of pynetdicom's that then answers."""
+
+    def __init__(self, on_report: OnReport | None) -> None:
+        self._on_report = on_report
+        self._answering: list[threading.Thread] = []
+
+    def handlers(self) -> list[Any]:
+        if self._on_report is None:
+            return []
+        return [(evt.EVT_N_EVENT_REPORT, self._hear, [self._on_report])]
+
+    def _hear(self, event: evt.Event, on_report: OnReport) -> tuple[int, None]:
+        self._answering.append(threading.current_thread())
+        on_report(int(event.event_type), event.event_information)
+        return _SUCCESS, None
+
+    def wait_until_answered(self, timeout_s: float) -> None:
+        """Wait for the answers: one after a request for release would break the association."""
+        for each in self._answering:
+            each.join(timeout_s)
+
+
 @contextmanager
 def associated(
     destination: PacsDestination,
@@ -191,7 +215,8 @@ def associated(
     PacsUnavailable
         There is none; the reason says why, in words for whoever runs the PACS.
     """
-    association = _associate(destination, caller, proposals, on_report)
+    reports = _Reports(on_report)
+    association = _associate(destination, caller, proposals, reports)
     if association is None:
         yield None
         return
@@ -202,6 +227,7 @@ def associated(
             association.abort()
         raise
     else:
+        reports.wait_until_answered(caller.timeout_s)
         if association.is_established:
             association.release()
 
@@ -220,15 +246,13 @@ def _associate(
     destination: PacsDestination,
     caller: Caller,
     proposals: Sequence[Proposal],
-    on_report: OnReport | None,
+    reports: _Reports,
 ) -> Association | None:
     entity = AE(ae_title=caller.ae_title)
     connect_timeout_s = min(_CONNECT_TIMEOUT_S, caller.timeout_s)
     entity.connection_timeout = connect_timeout_s
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = caller.timeout_s
-    handlers: list[Any] = [(evt.EVT_CONN_OPEN, _prepare, [caller.timeout_s])]
-    if on_report is not None:
-        handlers.append((evt.EVT_N_EVENT_REPORT, _hear, [on_report]))
+    handlers = [(evt.EVT_CONN_OPEN, _prepare, [caller.timeout_s]), *reports.handlers()]
     began = time.monotonic()
     try:
         association = entity.associate(
@@ -284,11 +308,6 @@ def _prepare(event: evt.Event, timeout_s: float) -> None:
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A peer that stops reading would block pynetdicom's thread for ever.
     connection.socket.settimeout(timeout_s)
-
-
-def _hear(event: evt.Event, on_report: OnReport) -> tuple[int, None]:
-    on_report(int(event.event_type), event.event_information)
-    return _SUCCESS, None
 
 
 def _why_not(destination: PacsDestination, caller: Caller) -> str:

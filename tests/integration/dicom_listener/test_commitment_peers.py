@@ -58,10 +58,12 @@ def ask(
 ) -> tuple[int, list[tuple[int, Dataset]]]:
     """Ask for commitment; return the status, and what was heard on the same association."""
     heard: list[tuple[int, Dataset]] = []
+    answering: list[threading.Thread] = []
     told = threading.Event()
 
     def on_report(event: Any) -> tuple[int, None]:
         heard.append((event.event_type, event.event_information))
+        answering.append(threading.current_thread())
         told.set()
         return 0x0000, None
 
@@ -88,6 +90,8 @@ def ask(
     )
     if waits:
         assert told.wait(60)
+        # pynetdicom answers in a thread of its own; after a request for release it must not.
+        answering[0].join(60)
     association.release()
     return int(status.Status), heard
 

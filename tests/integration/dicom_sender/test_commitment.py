@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pynetdicom import AE, evt
 from sqlalchemy import select
 
 from dicom_sender import commitments
-from dicom_sender.association import PacsUnavailable
+from dicom_sender.association import PacsUnavailable, associated, propose_commitment
 from dicom_sender.branches import Sorting
 from dicom_sender.caller import Caller
 from dicom_sender.committing import Committer, NotCommitted
@@ -23,13 +24,14 @@ from dicom_sender.handlers import Sender
 from imaging_store.schema.delivery import commitment_answer, commitment_request
 from inference_worker.result_attributes import ResultObject
 from message_contracts.delivery import AttachmentDelivered, CommitmentReported
+from message_contracts.destination import PacsDestination
 from message_contracts.envelope import Envelope
 from service_runtime.database import Database
 from service_runtime.errors import Postponed
 from tests.integration.dicom_sender.a_pacs import a_pacs, answers
 from tests.integration.dicom_sender.kept_case import NOON
 from tests.peers.orthanc import Modality, Orthanc
-from tests.peers.processes import LOOPBACK, free_port
+from tests.peers.processes import LOOPBACK, free_port, wait_until
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 NO_SUCH_INSTANCE = 0x0112
@@ -62,7 +64,7 @@ class Archive:
             refused = self.refused.pop(0) if self.refused else set()
             association = event.assoc
             # After the response has left, and on the same association.
-            threading.Timer(0.1, report, [association, asked, refused]).start()
+            threading.Timer(0.5, report, [association, asked, refused]).start()
         return self.status, None
 
 
@@ -105,6 +107,32 @@ def committing(sender_to: Callable[..., Sender], database: Database) -> Callable
         return sender_to(port, commit=committer, commitment=True, **more)
 
     return make
+
+
+def test_the_association_is_released_when_its_report_has_been_answered() -> None:
+    answered: list[int] = []
+    heard = threading.Event()
+
+    def act(event: Any) -> tuple[int, None]:
+        def tell(association: Any, asked: Dataset) -> None:
+            answered.append(report(association, asked, set()))
+
+        threading.Timer(0.1, tell, [event.assoc, event.action_information]).start()
+        return 0, None
+
+    def on_report(*_: object) -> None:
+        heard.set()
+        time.sleep(0.3)
+
+    with a_pacs(lambda _: 0, also=[COMMITMENT], handlers=[(evt.EVT_N_ACTION, act)]) as port:
+        archive = PacsDestination(name="archive", ae_title="ARCHIVE", host=LOOPBACK, port=port)
+        caller = Caller("COUNTERSIGN", timeout_s=30)
+        with associated(archive, caller, [propose_commitment()], on_report) as association:
+            assert association is not None
+            association.request_commitment("1.2.3", [("1.2.840.10008.5.1.4.1.1.7", "1.2.3.4")])
+            assert heard.wait(60)
+
+        wait_until(lambda: answered == [0], what="the answer")
 
 
 def reasons(database: Database) -> dict[str, int | None]:
