@@ -2,9 +2,7 @@
 
 from sqlalchemy import ColumnElement, literal_column
 
-from service_runtime.database import Database
 
-
-def sending_order(database: Database) -> ColumnElement[object]:
+def sending_order(dialect: str) -> ColumnElement[object]:
     """Return what to order rows of ``message`` by: where they are, since none is ever changed."""
-    return literal_column("message.rowid" if database.dialect == "sqlite" else "message.ctid")
+    return literal_column("message.rowid" if dialect == "sqlite" else "message.ctid")

@@ -285,7 +285,7 @@ class Ward:
         """Every message sent, the oldest first."""
         with self.database.reading() as connection:
             bodies = connection.execute(
-                select(tables.message.c.body).order_by(sending_order(self.database))
+                select(tables.message.c.body).order_by(sending_order(self.database.dialect))
             ).scalars()
             return [catalogue.decode(body) for body in bodies]
 

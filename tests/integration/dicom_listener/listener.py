@@ -27,6 +27,7 @@ from message_contracts import catalogue
 from message_contracts.message import Message
 from service_runtime.messaging.tables import message
 from tests.peers.processes import LOOPBACK, ServerProcess, accepts_connections, free_port, is_alive
+from tests.sending_order import sending_order
 
 CHECKOUT = Path(__file__).parents[3]
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -40,7 +41,9 @@ class Listener:
         self.database_url = database_url
         self.port = free_port()
         is_plain = settings.get("dicom_plain", True)
-        self._ready_port = self.port if is_plain else int(str(settings["dicom_tls_port"]))
+        self._ready_ports = [self.port if is_plain else int(str(settings["dicom_tls_port"]))]
+        if "health_port" in settings:
+            self._ready_ports.append(int(str(settings["health_port"])))
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(CHECKOUT),
@@ -75,7 +78,7 @@ class Listener:
         """Start it and wait until it listens."""
         self.process.start()
         self.process.wait_until_ready(
-            lambda: accepts_connections(self._ready_port) and len(self.children) == 4
+            lambda: all(map(accepts_connections, self._ready_ports)) and len(self.children) == 4
         )
 
     @property
@@ -100,7 +103,9 @@ class Listener:
 
     def messages(self, *kinds: type[Message]) -> list[Any]:
         """Bodies of the messages sent, of some kinds only, the oldest first."""
-        rows = sorted(self.rows(message), key=lambda row: row.created_at)
+        order = sending_order(self._engine.dialect.name)
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(message.c.body).order_by(order)).all()
         bodies = [catalogue.decode(row.body).body for row in rows]
         return [body for body in bodies if type(body) in kinds]
 

@@ -118,7 +118,9 @@ class ReadingRoom:
     def said(self, *kinds: type[Message]) -> list[Any]:
         """Bodies of the messages sent, of some kinds only, the oldest first."""
         with self.database.reading() as connection:
-            rows = connection.execute(select(message.c.body).order_by(sending_order(self.database)))
+            rows = connection.execute(
+                select(message.c.body).order_by(sending_order(self.database.dialect))
+            )
             bodies = [catalogue.decode(row.body).body for row in rows]
         return [body for body in bodies if type(body) in kinds]
 
@@ -147,7 +149,7 @@ def _waiting(database: Database, queue: str) -> list[tuple[str, Envelope]]:
             select(message.c.id, message.c.body)
             .join(delivery, delivery.c.message_id == message.c.id)
             .where(delivery.c.queue == queue)
-            .order_by(sending_order(database))
+            .order_by(sending_order(database.dialect))
         ).all()
     return [(row.id, catalogue.decode(row.body)) for row in rows]
 

@@ -111,7 +111,7 @@ def an_association(of: str, **values: object) -> Any:
 
 def said(database: Database, *kinds: type[Any]) -> list[Any]:
     with database.reading() as connection:
-        rows = connection.execute(select(message.c.body).order_by(sending_order(database)))
+        rows = connection.execute(select(message.c.body).order_by(sending_order(database.dialect)))
         bodies = [catalogue.decode(row.body).body for row in rows]
     return [body for body in bodies if type(body) in kinds]
 

@@ -159,7 +159,7 @@ def test_an_association_that_goes_on_to_another_study_holds_the_first_no_longer(
 def test_an_association_that_ends_without_a_word_holds_nothing(
     start: Callable[..., Listener], end: str
 ) -> None:
-    listener = start(association_idle_timeout_s=1.5 if end == "idle" else LONG_S)
+    listener = start(association_idle_timeout_s=4 if end == "idle" else LONG_S)
     series = Series()
     association = associate(listener.port, CT_CONTEXT)
     series.send_over(association)

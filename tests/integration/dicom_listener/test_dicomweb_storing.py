@@ -331,6 +331,8 @@ def test_nothing_of_a_patient_stands_in_the_log(dicomweb: DicomWebProcess) -> No
     client.get(f"/studies/{ds.StudyInstanceUID}/metadata")
     client.get("/studies/Quill/thumbnail")
 
+    # An answer is logged when it has been sent.
+    wait_until(lambda: dicomweb.log.count("request.answered", before) >= 6, what="six lines")
     log = dicomweb.log[before:]
     assert log.count("request.answered") == 6
     assert "quill" not in log.lower()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,10 +119,13 @@ def test_the_purge_makes_room_by_itself(
     assert send(listener.port, ended) == [0x0000] * 8
     end_case(listener, uid)
     late = large(MEBIBYTE)
+    purging = listener.children[-1]
 
+    os.kill(purging, signal.SIGSTOP)
     disk.fill()
 
     assert send(listener.port, [late]) == [OUT_OF_RESOURCES]
+    os.kill(purging, signal.SIGCONT)
     wait_until(lambda: send(listener.port, [late]) == [0x0000], what="room for an instance")
     assert {row.sop_instance_uid for row in listener.rows(instance) if not row.purged_at} == {
         late.sop_instance_uid

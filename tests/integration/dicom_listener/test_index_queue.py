@@ -27,11 +27,15 @@ from service_runtime.process import EXIT_FAILED
 from tests.integration.dicom_listener.indexed import Installation, an_arrival, now, served, serving
 from tests.peers.processes import wait_until
 
+NEVER_S = 1e9
+"""Of a tick: its multiples, of a clock that began when the machine did, do not come."""
+
 
 @pytest.fixture(autouse=True)
 def there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nobody be late only because the machine is slow."""
-    monkeypatch.setattr(index_queue, "_LATE_S", 60.0)
+    for name in ("_LATE_S", "_ENDING_S", "_DRAINING_S"):
+        monkeypatch.setattr(index_queue, name, 60.0)
 
 
 @pytest.fixture
@@ -82,15 +86,13 @@ def test_what_comes_at_one_time_shares_a_commit(
         return enter(transaction, arrivals)
 
     monkeypatch.setattr(index_module, "enter", entered)
-    monkeypatch.setattr(index_queue, "_TICK_S", 60.0)
+    monkeypatch.setattr(index_queue, "_TICK_S", NEVER_S)
     database = Database(sqlite_url)
     arrivals = [an_arrival() for _ in range(20)]
     with served(database) as installation:
         for arrival in arrivals:
             assert installation.queue.take(arrival)
-    # A tick may have fallen in between.
-    assert sum(groups) == 20
-    assert len(groups) <= 2
+    assert groups == [20]
     database.close()
 
 
@@ -184,7 +186,7 @@ def test_what_was_answered_for_is_entered_when_the_database_is_back(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_queue, "_LONGEST_PAUSE_S", 0.01)
-    monkeypatch.setattr(index_queue, "_TICK_S", 60.0)
+    monkeypatch.setattr(index_queue, "_TICK_S", NEVER_S)
     arrivals = [an_arrival() for _ in range(3)]
     tries = 0
 
@@ -216,7 +218,7 @@ def test_what_was_answered_for_is_entered_when_the_database_is_back(
 def test_nobody_waits_behind_what_cannot_be_entered(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_queue, "_TICK_S", 60.0)
+    monkeypatch.setattr(index_queue, "_TICK_S", NEVER_S)
     association = open_for("MODALITY")
     with failing(monkeypatch, DatabaseUnavailable("database: away")):
         for _ in range(5):
@@ -265,8 +267,8 @@ def test_what_could_not_follow_is_tried_again_and_keeps_nobody_waiting(
         wait_until(lambda: len(answers) > 3, what="some tries")
         assert queue.take(an_arrival())
         assert queue.add(an_arrival()) is Outcome.NEW
-        may_follow = True
         tried = len(answers)
+        may_follow = True
         wait_until(lambda: len(answers) >= tried + 2, what="both")
 
     assert set(answers) == {Outcome.NEW}
@@ -386,6 +388,8 @@ def test_a_process_ends_though_the_index_stays_away(
 ) -> None:
     monkeypatch.setattr(index_queue, "_DRAINING_S", 0.05)
     monkeypatch.setattr(index_queue, "_LONGEST_PAUSE_S", 0.01)
+    # Its thread is waited for so much longer than it drains.
+    monkeypatch.setattr(index_queue, "_SHORTEST_PAUSE_S", 60.0)
     listener = index_messages.listen()
     queue = IndexQueue(listener.getsockname(), OwnIndex(database), ignore, now)
     with capture_logs() as logged, queue:
@@ -412,7 +416,7 @@ def test_every_process_that_begins_is_told_of(database: Database) -> None:
 def test_while_much_waits_the_database_is_still_told_to_be_full(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_queue, "_TICK_S", 60.0)
+    monkeypatch.setattr(index_queue, "_TICK_S", NEVER_S)
     monkeypatch.setattr(index_queue, "_LONGEST_PAUSE_S", 0.01)
     with failing(monkeypatch, DatabaseFull("database: no room")):
         for _ in range(3):
@@ -427,6 +431,7 @@ def test_what_is_entered_after_the_end_of_its_association_holds_nothing_open(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_queue, "_LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(index_queue, "_TICK_S", NEVER_S)
     association = open_for("MODALITY")
     asked = installation.queue._entered
     groups: list[int] = []

@@ -60,14 +60,15 @@ def test_whichever_process_dies_everything_goes_on(
     os.kill(indexing_process, 9)
 
     assert send(listener.port, [sendable(a_slice()) for _ in range(3)]) == [0, 0, 0]
-    assert len(listener.rows(instance)) == 4
+    wait_until(lambda: len(listener.rows(instance)) == 4, what="the instances")
     assert indexing_process not in listener.living_children()
 
 
 def test_what_was_answered_for_is_entered_though_the_process_that_received_it_was_killed(
     start_listener: Callable[..., Listener],
 ) -> None:
-    listener = start_listener(quiet_period_s=5)
+    # Longer than it takes to find out what the dead have left.
+    listener = start_listener(quiet_period_s=10)
     *receiving, indexing_process, _ = listener.children
     os.kill(indexing_process, signal.SIGSTOP)
     sent = [sendable(a_slice(StudyInstanceUID="1.2.3")) for _ in range(3)]
@@ -98,6 +99,7 @@ def test_what_was_answered_for_is_entered_though_everything_was_killed(
     for process in [listener.process.pid, *listener.children]:
         os.kill(process, signal.SIGKILL)
     association.abort()
+    wait_until(lambda: not listener.process.is_running(), what="the end")
     assert not listener.rows(instance)
     listener.start()
 
@@ -166,6 +168,7 @@ def test_a_study_that_waited_for_the_power_is_announced_whole(
     association.abort()
     quiet_until = listener.rows(study)[0].quiet_until
     wait_until(lambda: datetime.now(UTC) > quiet_until, what="the quiet")
+    wait_until(lambda: not listener.process.is_running(), what="the end")
     listener.start()
 
     wait_until(lambda: listener.messages(StudyReceived), what="the study")

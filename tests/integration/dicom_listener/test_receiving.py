@@ -289,7 +289,7 @@ def test_nothing_of_the_patient_is_logged(listener: Listener) -> None:
 
     send(listener.port, [sendable(ds), sendable(broken), sendable(other)])
 
-    wait_until(lambda: "association.ended" in listener.log, what="a log line")
+    wait_until(lambda: '"outcome": "released"' in listener.log, what="a log line")
     assert "instance.quarantined" in listener.log
     assert "instance.duplicated" in listener.log
     for secret in (*secrets.values(), "Zyxwvut"):
@@ -306,10 +306,12 @@ def test_metrics_of_all_processes_are_told_at_one_address(
     for ds in (a_slice(), a_slice(), broken):
         send(listener.port, [sendable(ds)])
 
-    wait_until(lambda: listener.log.count("association.ended") >= 3, what="the ends")
-    metrics = httpx.get(f"http://{LOOPBACK}:{port}/metrics").text
+    released = '"outcome": "released"'
+    wait_until(lambda: listener.log.count(released) >= 3, what="the ends")
+    metrics = httpx.get(f"http://{LOOPBACK}:{port}/metrics", trust_env=False, timeout=60).text
 
     assert 'countersign_instances_answered_total{status="0000"} 2.0' in metrics
     assert 'countersign_instances_answered_total{status="C000"} 1.0' in metrics
     assert 'countersign_associations_ended_total{outcome="released"} 3.0' in metrics
-    assert httpx.get(f"http://{LOOPBACK}:{port}/health/ready").status_code == 200
+    ready = f"http://{LOOPBACK}:{port}/health/ready"
+    wait_until(lambda: httpx.get(ready, trust_env=False, timeout=60).is_success, what="readiness")

@@ -397,7 +397,7 @@ def test_what_was_answered_for_is_entered_when_everybody_was_killed(listener: Li
     [row] = wait_until(lambda: listener.rows(instance), what="the instance")
     assert row.sop_instance_uid == sent.sop_instance_uid
     wait_until(lambda: listener.rows(study)[0].version == 1, what="its study, complete")
-    assert "instances.recovered" in listener.log
+    wait_until(lambda: "instances.recovered" in listener.log, what="a log line")
     association.kill()
 
 

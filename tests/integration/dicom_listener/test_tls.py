@@ -97,7 +97,7 @@ def impatient(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with Listener(
         tmp_path_factory.mktemp("impatient"),
         secured.listener.database_url,
-        acse_timeout_s=2,
+        acse_timeout_s=4,
         **tls_settings(secured.files, port),
     ) as listener:
         yield Secured(listener, port, secured.files)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dicom_sender import association
 from dicom_sender.association import PacsUnavailable
 from dicom_sender.caller import Caller
 from dicom_sender.handlers import Sender
@@ -23,6 +24,12 @@ from tests.integration.dicom_sender.a_pacs import a_pacs, answers
 from tests.peers.certificates import CertificateAuthority
 from tests.peers.orthanc import Orthanc
 from tests.peers.processes import LOOPBACK, ServerProcess, accepts_connections, free_port
+
+
+@pytest.fixture(autouse=True)
+def there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the reason be looked for though the machine was slow to find that there is one."""
+    monkeypatch.setattr(association, "_DIAGNOSIS_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture
@@ -124,7 +131,7 @@ def test_an_echo_says_why_there_is_no_answer(host: str, reason: str) -> None:
     nowhere = PacsDestination(name="archive", ae_title="X", host=host, port=free_port())
 
     with pytest.raises(PacsUnavailable, match=reason):
-        echo(nowhere, Caller("COUNTERSIGN", 10))
+        echo(nowhere, Caller("COUNTERSIGN", 30))
 
 
 def test_the_probe_lists_what_is_taken_and_sends_nothing(

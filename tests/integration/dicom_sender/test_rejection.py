@@ -205,7 +205,7 @@ def test_what_is_decided_as_an_instance_is_about_to_go_is_heard_first(
             assert associated.wait(60)
             # It asks as soon as it is associated.
             assert wait([sending], timeout=0.5).not_done
-        effect = sending.result(10)
+        effect = sending.result(60)
 
     assert sent == []
     assert recorded(database) == {}

@@ -294,7 +294,8 @@ def test_a_thread_that_has_ended_keeps_no_directory_open(store: FileInstanceStor
         thread.start()
         thread.join()
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    # One of an earlier test may have been closed meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_what_is_put_where_there_is_room_is_part_of_the_data_set(store: FileInstanceStore) -> None:
