@@ -33,6 +33,7 @@ from tests.integration.dicom_listener.dicomweb_process import (
 from tests.integration.dicom_listener.dicomweb_studies import file_of
 from tests.integration.dicom_listener.listener import a_slice, sendable
 from tests.integration.dicom_listener.small_disk import mounted
+from tests.peak_memory import peak_bytes
 from tests.peers.processes import LOOPBACK, wait_until
 
 Start = Callable[..., DicomWebProcess]
@@ -284,17 +285,12 @@ def test_a_kill_in_the_middle_leaves_nothing_half_written(own_dicomweb: DicomWeb
     assert len(dicomweb.rows(study)) == 2
 
 
-def resident_kib(process_id: int) -> int:
-    status = Path(f"/proc/{process_id}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-
 def test_a_part_of_500_mb_stays_out_of_memory(own_dicomweb: DicomWebProcess) -> None:
     dicomweb = own_dicomweb
     client = dicomweb.client()
     ds = a_slice(NumberOfFrames=4_000_000)
     post(client, file_of(a_slice()))
-    before = resident_kib(dicomweb.process.pid)
+    before = peak_bytes(dicomweb.process.pid)
     size = 500 * MEBIBYTE
     start = file_of(ds)[:-8]
     start = start[: start.rindex(b"\xe0\x7f\x10\x00")]
@@ -317,7 +313,7 @@ def test_a_part_of_500_mb_stays_out_of_memory(own_dicomweb: DicomWebProcess) -> 
 
     assert answer.status_code == 200
     assert retrieved > size
-    assert resident_kib(dicomweb.process.pid) - before < 64 * 1024
+    assert peak_bytes(dicomweb.process.pid) - before < 64 * MEBIBYTE
 
 
 def test_nothing_of_a_patient_stands_in_the_log(dicomweb: DicomWebProcess) -> None:

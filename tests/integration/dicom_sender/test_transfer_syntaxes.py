@@ -41,6 +41,7 @@ from message_contracts.envelope import Envelope
 from service_runtime.database import Database
 from tests.integration.dicom_sender.a_pacs import a_pacs
 from tests.integration.dicom_sender.kept_case import CASE, NOON
+from tests.peak_memory import peak_bytes, peak_bytes_from_now
 
 LONG_S = 60
 PRIVATE = "1.2.826.0.1.3680043.2.1143.107.104.103.115.2.8.4"
@@ -216,18 +217,6 @@ def test_warnings_are_taken_and_shown_with_the_comment_of_the_pacs(
     with database.reading() as connection:
         rows = connection.execute(select(attachment)).all()
     assert {(row.status, row.error_comment) for row in rows} == {(0xB000, "Patient ID was coerced")}
-
-
-def peak_bytes_from_now() -> int:
-    """Forget the greatest memory that this process ever had (proc(5)); return what it has."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes()
-
-
-def peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(peak) * 1024
 
 
 @pytest.fixture

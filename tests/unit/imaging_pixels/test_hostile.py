@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import struct
 
 import numpy as np
@@ -26,6 +25,7 @@ from pydicom.uid import (
 
 from imaging_pixels.decode import UndecodablePixels, decode, frame_count
 from imaging_pixels.render import render
+from tests.peak_memory import peak_bytes, peak_bytes_from_now
 from tests.synthetic_images import an_image
 
 COMPRESSED = [
@@ -71,16 +71,12 @@ def a_claim(rows: int, columns: int, transfer_syntax_uid: UID, coded_rows: int =
     return image
 
 
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 @pytest.mark.parametrize("transfer_syntax_uid", EVERY_KIND, ids=lambda uid: uid.name)
 @pytest.mark.parametrize("size", [(46_000, 46_000), (65_535, 65_535)])
 def test_gigabytes_out_of_nothing_are_refused_by_their_size(
     size: tuple[int, int], transfer_syntax_uid: UID
 ) -> None:
-    before = peak_bytes()
+    before = peak_bytes_from_now()
 
     with pytest.raises(UndecodablePixels, match="frame of it would take"):
         render(a_claim(*size, transfer_syntax_uid))
@@ -90,7 +86,7 @@ def test_gigabytes_out_of_nothing_are_refused_by_their_size(
 
 @pytest.mark.parametrize("transfer_syntax_uid", COMPRESSED[:-1], ids=lambda uid: uid.name)
 def test_a_frame_that_claims_more_than_the_data_set_is_refused(transfer_syntax_uid: UID) -> None:
-    before = peak_bytes()
+    before = peak_bytes_from_now()
 
     with pytest.raises(UndecodablePixels, match="not the size that Rows and Columns say"):
         render(a_claim(64, 65_535, transfer_syntax_uid, coded_rows=65_535))
@@ -103,7 +99,7 @@ def test_a_frame_that_claims_more_than_the_data_set_is_refused(transfer_syntax_u
 def test_an_absurd_number_of_frames_is_refused(frames: int, transfer_syntax_uid: UID) -> None:
     image = a_claim(64, 64, transfer_syntax_uid)
     image.add_new("NumberOfFrames", "UT", str(frames))
-    before = peak_bytes()
+    before = peak_bytes_from_now()
 
     for frame in (0, 1, frames - 1):
         with pytest.raises(UndecodablePixels, match=r"truncated|compressed frames are there"):
