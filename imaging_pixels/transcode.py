@@ -10,13 +10,14 @@ import warnings
 from io import BytesIO
 from typing import Any
 
+import numpy.typing as npt
 import pydicom
 from pydicom import Dataset, config
 from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import compress, decompress
+from pydicom.pixels.utils import compress
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -61,8 +62,8 @@ _DECODERS = {
     JPEGLSNearLossless: "pyjpegls",
 }
 _OTHERS_DECODER = "pylibjpeg"
-"""One for each transfer syntax, as for the models: another would be tried on what one refuses, and
-Pillow, once told to by any library of the process, makes something of a frame that is cut off."""
+"""One for each transfer syntax: pydicom would try another on what one refuses, and Pillow, once
+told to by any library of the process, makes something of a frame that is cut off."""
 
 _OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
@@ -84,7 +85,7 @@ def can_be_read_from(transfer_syntax_uid: str) -> bool:
     if not uid.is_compressed:
         return True
     try:
-        return bool(get_decoder(uid).is_available)
+        return _decoder_of(uid) in get_decoder(uid).available_plugins
     except NotImplementedError:
         return False
 
@@ -143,14 +144,15 @@ def _decompress(dataset: Dataset, source: UID) -> None:
         # Codecs take the memory that a frame claims, whatever Rows and Columns say.
         check_decompressed_size(coded, source)
     _note_loss(dataset, source)
-    # Without a change of color space, which would round, and with what lies beside the stored bits.
-    decompress(
-        dataset,
-        as_rgb=False,
-        generate_instance_uid=False,
-        correct_unused_bits=False,
-        decoding_plugin=_DECODERS.get(source, _OTHERS_DECODER),
-    )
+    frames, image = _decoded(dataset)
+    value = b"".join(frames)
+    dataset.PixelData = value + b"\0" * (len(value) % 2)
+    dataset["PixelData"].VR = "OB" if dataset.BitsAllocated <= 8 else "OW"  # noqa: PLR2004 - bits
+    dataset["PixelData"].is_undefined_length = False
+    dataset.PhotometricInterpretation = image["photometric_interpretation"]
+    if image["samples_per_pixel"] > 1:
+        dataset.PlanarConfiguration = image["planar_configuration"]
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for keyword in _OFFSET_TABLES:
         if keyword in dataset:
             del dataset[keyword]
@@ -194,7 +196,12 @@ def _compress(dataset: Dataset, target: UID) -> None:
     if "PixelData" not in dataset:
         raise NotTranscodable(f"there are no pixels to go into {target.name}")
     before = _cells(dataset)
+    bits = dataset.BitsStored, dataset.HighBit
+    if target == RLELossless:
+        # It codes the bytes of cells, whatever they hold; pydicom would cut off what is not stored.
+        dataset.BitsStored, dataset.HighBit = dataset.BitsAllocated, dataset.BitsAllocated - 1
     compress(dataset, target, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = bits
     compressed = dataset.PixelData
     if _cells(dataset) != before:
         # Bits above Bits Stored, for instance, in which old instances keep overlays.
@@ -204,13 +211,42 @@ def _compress(dataset: Dataset, target: UID) -> None:
 
 def _cells(dataset: Dataset) -> list[bytes]:
     """Return the samples of each frame as native little-endian bytes, color by pixel."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    options: dict[str, Any] = {"as_rgb": False, "correct_unused_bits": False}
     try:
-        frames = get_decoder(UID(syntax)).iter_array(dataset, **options)
-        return [frame.tobytes() for frame, _ in frames]
+        return _decoded(dataset)[0]
     except Exception as error:
         raise UndecodablePixels("the pixel data is damaged or incomplete") from error
+
+
+def _decoded(dataset: Dataset) -> tuple[list[bytes], dict[str, Any]]:
+    """Return each frame as its native bytes, and what the Image Pixel module is to say of them.
+
+    Without a change of color space, which would round, and with what lies beside the stored bits.
+    """
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    frames: list[bytes] = []
+    image: dict[str, Any] = {}
+    for samples, properties in get_decoder(syntax).iter_array(
+        dataset, as_rgb=False, correct_unused_bits=False, decoding_plugin=_decoder_of(syntax)
+    ):
+        frames.append(_in_cells(samples, dataset))
+        image |= properties
+    return frames, image
+
+
+def _in_cells(samples: npt.NDArray[Any], dataset: Dataset) -> bytes:
+    """Return samples in Bits Allocated each: decoders give as many bytes as a precision needs."""
+    cell_bytes = max(dataset.BitsAllocated // 8, 1)
+    if samples.itemsize > cell_bytes:
+        raise NotTranscodable("its samples take more than Bits Allocated says")
+    if samples.itemsize < cell_bytes and dataset.HighBit != dataset.BitsStored - 1:
+        raise NotTranscodable("its samples do not lie at the low end of Bits Allocated")
+    return samples.astype(f"<{samples.dtype.kind}{cell_bytes}", copy=False).tobytes()
+
+
+def _decoder_of(transfer_syntax_uid: UID) -> str:
+    if not transfer_syntax_uid.is_compressed:
+        return ""
+    return _DECODERS.get(transfer_syntax_uid, _OTHERS_DECODER)
 
 
 def _encoded(dataset: Dataset, target: UID) -> bytes:

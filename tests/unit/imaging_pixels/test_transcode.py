@@ -102,6 +102,50 @@ def test_what_was_compressed_goes_on_to_any_other(through: str, target: str) -> 
     assert "ExtendedOffsetTable" not in written
 
 
+def in_fewer_bits(through: UID, dtype: str) -> tuple[Dataset, Dataset]:
+    """Return an instance of 8 bits in cells of 16, and the same coded with a precision of 8."""
+    stored = np.arange(-128, 128).repeat(4).reshape(32, 32).astype(dtype)
+    coded = decoded(transcode(part10(an_image(stored)), through), through)
+    for image in (wide := an_image(stored.astype(f"{stored.dtype.kind}2")), coded):
+        image.BitsAllocated = 16
+        image.BitsStored, image.HighBit = 8, 7
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    return wide, coded
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1"])
+@pytest.mark.parametrize("through", [JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("target", TARGETS)
+def test_samples_of_fewer_bits_fill_their_cells(target: UID, through: UID, dtype: str) -> None:
+    wide, coded = in_fewer_bits(through, dtype)
+
+    written = decoded(transcode(part10(coded), target), target)
+
+    assert_same_pixels(wide, written)
+    assert written.BitsAllocated == 16
+    if target in UNCOMPRESSED:
+        assert written.PixelData == wide.PixelData
+        assert written["PixelData"].VR == "OW"
+
+
+def test_samples_that_do_not_fit_what_is_said_of_them_are_refused() -> None:
+    _, coded = in_fewer_bits(JPEGLSLossless, "u1")
+    coded.HighBit = 15
+
+    with pytest.raises(NotTranscodable, match="low end of Bits Allocated"):
+        transcode(part10(coded), ExplicitVRLittleEndian)
+
+    of_16 = an_image(a_gradient().astype("u2") * 200)
+    larger = decoded(transcode(part10(of_16), JPEGLSLossless), JPEGLSLossless)
+    larger.file_meta.MediaStorageSOPClassUID = larger.SOPClassUID
+    larger.file_meta.MediaStorageSOPInstanceUID = larger.SOPInstanceUID
+    larger.BitsAllocated = larger.BitsStored = 8
+    larger.HighBit = 7
+    with pytest.raises(NotTranscodable, match="more than Bits Allocated"):
+        transcode(part10(larger), ExplicitVRLittleEndian)
+
+
 @pytest.mark.parametrize("target", UNCOMPRESSED)
 def test_words_of_a_big_endian_object_are_turned_wherever_they_are(target: str) -> None:
     source = an_image(a_gradient().astype("u2"), transfer_syntax_uid=ExplicitVRBigEndian)
@@ -239,13 +283,13 @@ def test_a_frame_that_claims_more_than_its_instance_is_not_decompressed(
     large.Rows = large.Columns = 8
     claiming = part10(large)
 
-    def decompress(*_: Any, **__: Any) -> None:
+    def decompress(_: Dataset) -> None:
         raise MemoryError
 
     monkeypatch.setattr(codecs, "MOST_BYTES", 64 * 64)
     transcode(fitting, ExplicitVRLittleEndian)
     monkeypatch.setattr(codecs, "MOST_BYTES", 64 * 64 - 1)
-    monkeypatch.setattr(transcode_module, "decompress", decompress)
+    monkeypatch.setattr(transcode_module, "_decoded", decompress)
     with pytest.raises(NotTranscodable) as refused:
         transcode(claiming, ExplicitVRLittleEndian)
 
