@@ -197,8 +197,9 @@ class _Reports:
 
     def wait_until_answered(self, timeout_s: float) -> None:
         """Wait for the answers: one after a request for release would break the association."""
-        for each in self._answering:
-            each.join(timeout_s)
+        until_s = time.monotonic() + timeout_s
+        for each in tuple(self._answering):
+            each.join(max(until_s - time.monotonic(), 0))
 
 
 @contextmanager

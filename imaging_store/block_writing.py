@@ -80,7 +80,7 @@ class BlockWriter:
         self._block = blocks.lend()
         self._block[: len(start)] = start
         self._filled_bytes = self._digested_bytes = len(start)
-        # What lies before the block, without ``start``, which is in it.
+        # Less than nothing while ``start``, which does not count, is in the block.
         self._before_block_bytes = -len(start)
         self._digest = digest
         self._is_direct = False

@@ -44,7 +44,7 @@ class UnfinishedFile(BlockWriter):
     Raises
     ------
     StorageFull
-        It cannot be created, or written to, because there is no room: here that is no `OSError`.
+        There is no room to create it, or to write to it where a `BlockWriter` raises `OSError`.
     """
 
     def __init__(

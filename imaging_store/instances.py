@@ -277,7 +277,10 @@ class FileInstanceStore:
 
 
 class FileSink(UnfinishedFile):
-    """One data set on its way into a `FileInstanceStore`; see `InstanceSink` for how it ends."""
+    """One data set on its way into a `FileInstanceStore`; an `InstanceSink`, and ends as one.
+
+    With ``commit`` or ``abort``, that is, and not with ``publish``, which takes any name.
+    """
 
     def __init__(self, incoming: str, directories: Directories, preamble: bytes) -> None:
         self._xxh3 = xxhash.xxh3_128()

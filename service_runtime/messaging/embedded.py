@@ -187,6 +187,7 @@ class EmbeddedConsumer:
 
     def _wait(self, watch: ChangeWatch, stop: threading.Event) -> None:
         # By the clock that is never set back: a sleep must not grow by what the other one loses.
+        # When something is due is told between processes, though, which share only the other one.
         now_s = time.monotonic()
         due_in_s = inf if self._due_at is None else self._due_at - time.time()
         until_s = now_s + min(max(due_in_s, self._closed_until_s - now_s), _LONGEST_SLEEP_S)

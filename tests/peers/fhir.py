@@ -123,6 +123,10 @@ class FhirServer(Peer):
             self._tell("faults", {"count": skip})
         self._tell("faults", {"count": count, "drop": "after"})
 
+    def mend(self) -> None:
+        """Answer every request from now on."""
+        self._tell("mend", {})
+
     def treat_transactions_as_batches(self) -> None:
         """Behave as servers do whose transactions are switched off: 200, and no atomicity."""
         self._tell("options", {"transactions": False})

@@ -17,12 +17,10 @@ from sqlalchemy import select
 
 from imaging_store.schema.ingest import instance, study
 from imaging_store.schema.workflow import history
-from message_contracts import catalogue
 from message_contracts.envelope import Envelope
 from message_contracts.ingest import StudyOpened, StudyReceived, StudyUpdated
 from message_contracts.message import Message
 from service_runtime.database import Database
-from service_runtime.messaging.tables import message
 from tests.integration.dicom_listener.listener import CT, Listener, a_slice, sendable
 from tests.peers.processes import is_alive, wait_until
 from tests.peers.raw_scu import AssociationLost, RawAssociation
@@ -236,6 +234,4 @@ class KillLoad:
         assert set(begun.values()) == {1}
 
     def _messages(self, *kinds: type[Message]) -> list[Envelope]:
-        rows = sorted(self.listener.rows(message), key=lambda row: row.created_at)
-        envelopes = [catalogue.decode(row.body) for row in rows]
-        return [envelope for envelope in envelopes if isinstance(envelope.body, kinds)]
+        return [each for each in self.listener.envelopes() if isinstance(each.body, kinds)]

@@ -24,6 +24,7 @@ from sqlalchemy import Table, create_engine, select
 
 from imaging_store.instances import FileInstanceStore
 from message_contracts import catalogue
+from message_contracts.envelope import Envelope
 from message_contracts.message import Message
 from service_runtime.messaging.tables import message
 from tests.peers.processes import LOOPBACK, ServerProcess, accepts_connections, free_port, is_alive
@@ -103,11 +104,14 @@ class Listener:
 
     def messages(self, *kinds: type[Message]) -> list[Any]:
         """Bodies of the messages sent, of some kinds only, the oldest first."""
+        return [each.body for each in self.envelopes() if type(each.body) in kinds]
+
+    def envelopes(self) -> list[Envelope]:
+        """All messages sent, the oldest first."""
         order = sending_order(self._engine.dialect.name)
         with self._engine.connect() as connection:
             rows = connection.execute(select(message.c.body).order_by(order)).all()
-        bodies = [catalogue.decode(row.body).body for row in rows]
-        return [body for body in bodies if type(body) in kinds]
+        return [catalogue.decode(row.body) for row in rows]
 
     @property
     def log(self) -> str:

@@ -119,13 +119,16 @@ def test_the_purge_makes_room_by_itself(
     assert send(listener.port, ended) == [0x0000] * 8
     end_case(listener, uid)
     late = large(MEBIBYTE)
-    purging = listener.children[-1]
+    *_, purging = listener.children
 
     os.kill(purging, signal.SIGSTOP)
-    disk.fill()
+    try:
+        disk.fill()
+        statuses = send(listener.port, [late])
+    finally:
+        os.kill(purging, signal.SIGCONT)
 
-    assert send(listener.port, [late]) == [OUT_OF_RESOURCES]
-    os.kill(purging, signal.SIGCONT)
+    assert statuses == [OUT_OF_RESOURCES]
     wait_until(lambda: send(listener.port, [late]) == [0x0000], what="room for an instance")
     assert {row.sop_instance_uid for row in listener.rows(instance) if not row.purged_at} == {
         late.sop_instance_uid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -111,7 +110,7 @@ def committing(sender_to: Callable[..., Sender], database: Database) -> Callable
 
 def test_the_association_is_released_when_its_report_has_been_answered() -> None:
     answered: list[int] = []
-    heard = threading.Event()
+    heard, never = threading.Event(), threading.Event()
 
     def act(event: Any) -> tuple[int, None]:
         def tell(association: Any, asked: Dataset) -> None:
@@ -122,7 +121,7 @@ def test_the_association_is_released_when_its_report_has_been_answered() -> None
 
     def on_report(*_: object) -> None:
         heard.set()
-        time.sleep(0.3)
+        never.wait(0.3)
 
     with a_pacs(lambda _: 0, also=[COMMITMENT], handlers=[(evt.EVT_N_ACTION, act)]) as port:
         archive = PacsDestination(name="archive", ae_title="ARCHIVE", host=LOOPBACK, port=port)

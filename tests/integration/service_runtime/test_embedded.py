@@ -10,6 +10,7 @@ import pytest
 
 from message_contracts import topology
 from message_contracts.envelope import Envelope
+from service_runtime.change_watch import ChangeWatch
 from service_runtime.database import Database
 from service_runtime.messaging import embedded, outbox
 from service_runtime.messaging.consumer import Effect, Handling
@@ -69,12 +70,18 @@ def test_a_clock_that_is_set_back_does_not_prolong_a_sleep(
     def now() -> float:
         return time.time() - (3600 if set_back.is_set() else 0)
 
+    def changed(watch: ChangeWatch) -> bool:
+        if len(closed_s) == 1:
+            set_back.set()
+        return look(watch)
+
+    look = ChangeWatch.changed
+    monkeypatch.setattr(ChangeWatch, "changed", changed)
     monkeypatch.setattr(embedded, "time", SimpleNamespace(time=now, monotonic=time.monotonic))
     send_all(database, study_opened())
     make_due(database)
-    timers = [threading.Timer(0.1, set_back.set), threading.Timer(30, stop.set)]
-    for timer in timers:
-        timer.start()
+    too_late = threading.Timer(30, stop.set)
+    too_late.start()
 
     EmbeddedConsumer(
         database,
@@ -84,6 +91,6 @@ def test_a_clock_that_is_set_back_does_not_prolong_a_sleep(
         gate=lambda: closed_s.pop(0),
     ).run(stop)
 
-    for timer in timers:
-        timer.cancel()
+    too_late.cancel()
+    assert set_back.is_set()
     assert handled.is_set()

@@ -150,6 +150,9 @@ function answerPeer(path, body) {
     case '/_peer/options':
       options = { ...options, ...value };
       return [200, options];
+    case '/_peer/mend':
+      faults = [];
+      return [200, {}];
     case '/_peer/reset':
       repository.clear();
       options = { transactions: true };

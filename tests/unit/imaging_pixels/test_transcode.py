@@ -18,6 +18,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
+    AllTransferSyntaxes,
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -127,6 +128,13 @@ def test_samples_of_fewer_bits_fill_their_cells(target: UID, through: UID, dtype
     if target in UNCOMPRESSED:
         assert written.PixelData == wide.PixelData
         assert written["PixelData"].VR == "OW"
+
+
+@pytest.mark.parametrize(
+    "uid", [*filter(codecs.reads, AllTransferSyntaxes)], ids=lambda uid: uid.name
+)
+def test_what_is_read_for_models_can_be_transcoded(uid: UID) -> None:
+    assert can_be_read_from(uid)
 
 
 def test_samples_that_do_not_fit_what_is_said_of_them_are_refused() -> None:
