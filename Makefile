@@ -59,7 +59,7 @@ bench: installed-for-tests bench-ingest bench-inference ## Measure; the figures 
 	    .venv/bin/python -m bench.$$module; \
 	done
 
-bench-ingest: installed-for-tests ## Measure receiving, beside storescp and Orthanc, for 40 minutes.
+bench-ingest: installed-for-tests ## Measure receiving, beside storescp and Orthanc, for 20 to 40 minutes.
 	@.venv/bin/python scripts/record_results.py "make bench-ingest" .venv/bin/python -m bench.ingest
 
 bench-inference: installed-for-tests ## Measure a worker, beside ONNX Runtime, for 10 minutes.

@@ -183,7 +183,7 @@ def main() -> None:
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="countersign-bench-") as folder:
         for what, measured in run(options, Path(folder)):
-            # A run takes 40 minutes, and may be cut short.
+            # A run takes 20 to 40 minutes, and may be cut short.
             print(json.dumps({what: measured}, indent=1), file=sys.stderr)
             figures[what] = measured
     head = {

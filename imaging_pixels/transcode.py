@@ -61,9 +61,9 @@ _DECODERS = {
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
 }
-_OTHERS_DECODER = "pylibjpeg"
-"""One for each transfer syntax: pydicom would try another on what one refuses, and Pillow, once
-told to by any library of the process, makes something of a frame that is cut off."""
+"""Of others it is pylibjpeg. One for each transfer syntax: pydicom would try another on what one
+refuses, and Pillow, once told to by any library of the process, makes something of a frame that is
+cut off."""
 
 _OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
@@ -235,6 +235,7 @@ def _decoded(dataset: Dataset) -> tuple[list[bytes], dict[str, Any]]:
 
 def _in_cells(samples: npt.NDArray[Any], dataset: Dataset) -> bytes:
     """Return samples in Bits Allocated each: decoders give as many bytes as a precision needs."""
+    # Single bits are unpacked into bytes.
     cell_bytes = max(dataset.BitsAllocated // 8, 1)
     if samples.itemsize > cell_bytes:
         raise NotTranscodable("its samples take more than Bits Allocated says")
@@ -246,7 +247,7 @@ def _in_cells(samples: npt.NDArray[Any], dataset: Dataset) -> bytes:
 def _decoder_of(transfer_syntax_uid: UID) -> str:
     if not transfer_syntax_uid.is_compressed:
         return ""
-    return _DECODERS.get(transfer_syntax_uid, _OTHERS_DECODER)
+    return _DECODERS.get(transfer_syntax_uid, "pylibjpeg")
 
 
 def _encoded(dataset: Dataset, target: UID) -> bytes:

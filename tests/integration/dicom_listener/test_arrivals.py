@@ -427,10 +427,7 @@ def messages(database: Database) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield row.id, row.routing_key, {k: body[k] for k in body if k != "traceparent"}
 
 
-@settings(
-    max_examples=40,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=STORIES)
 def test_a_group_comes_to_the_same_as_one_after_the_other(database: Database, story: Story) -> None:
     one_by_one = outcome_of(database, story, [1] * len(story.then))
