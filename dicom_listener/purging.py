@@ -211,7 +211,7 @@ def put_back(
     """
     sop_instance_uid, digest = same
     with putting_back(store.root):
-        if not store.exists(key):
+        if not store.is_durable(key):
             return False
         with database.transaction() as transaction:
             connection = transaction.connection

@@ -207,7 +207,7 @@ def put(database: Database, store: FileInstanceStore, thing: Quarantined) -> boo
     }
     columns = quarantined_instance.c
     with putting_back(store.root):
-        if not store.exists(key):
+        if not store.is_durable(key):
             return False
         with database.transaction() as transaction:
             connection = transaction.connection
@@ -251,6 +251,8 @@ def set_aside(
     with store.open(key) as file, store.open_write(meta) as sink:
         _copy_data_set(file, sink)
         store.put_artifact(reason_key(sink.digest), f"{reason}\n".encode())
+        # First: nobody looks there for what a power cut has left damaged.
+        sink.sync()
         kept = sink.commit(quarantine_key(sink.digest))
     thing = Quarantined(kept, reason, header.sop_class_uid, header.sop_instance_uid, source, now)
     if not put(database, store, thing):

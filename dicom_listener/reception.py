@@ -254,6 +254,8 @@ class InstanceReception:
         sink, request, sender = self._open_sink(), self._request, self._sender
         store = self._keeper.store
         store.put_artifact(reason_key(sink.digest), f"{reason}\n".encode())
+        # First: nobody looks there for what a power cut has left damaged.
+        sink.sync()
         kept = sink.commit(quarantine_key(sink.digest))
         thing = Quarantined(
             kept,

@@ -2,14 +2,15 @@
 
 A C-STORE is answered when its instance is durable; the row follows. Whoever is killed in between
 leaves a file that says all that its row is made of, but for two things: the priority that it was
-sent with, and the title that it was sent to.
+sent with, and the title that it was sent to. One that a power cut has left damaged was answered for
+to nobody; it is moved aside, else its name would stay taken, and who sends the same again refused.
 """
 
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,9 +32,10 @@ from dicom_listener.peers import Peer, peer_of
 from dicom_listener.quarantine import REFUSED_BY_INDEX, set_aside
 from dicom_listener.recovered import NotRead, Recovered
 from dicom_listener.rereading import Rereader, Source, skip_file_meta
-from imaging_store.instances import FileInstanceStore, Kept, NotInStore, instance_key
+from imaging_store.durable_files import make_durable
+from imaging_store.instances import FileInstanceStore, Kept, NotInStore, instance_key, is_intact
 from imaging_store.removal import is_kept_after
-from imaging_store.unclaimed import kept_since
+from imaging_store.unclaimed import kept_since, move_damaged_aside
 from service_runtime.background import Background
 from service_runtime.database import Database, DatabaseUnavailable
 from service_runtime.errors import TransientError
@@ -55,6 +57,14 @@ _KEY = re.compile(r"instances/[^/]+/[^/]+/[^/]+-([0-9a-f]{32}|[0-9a-f]{64})\.dcm
 log = structlog.get_logger()
 
 
+class _Damaged(Exception):
+    """A file has no File Meta Information, or its data set not the digest that its name says."""
+
+    def __init__(self, seen: os.stat_result) -> None:
+        super().__init__()
+        self.seen = seen
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """Enters instances that are kept and that no row claims.
@@ -74,7 +84,7 @@ class Recovery:
         return self.run(self.now() - _LATELY)
 
     def run(self, since: datetime, stopping: threading.Event | None = None) -> int:
-        """Enter those that were kept since then; return how many that were.
+        """Enter those that were kept since then; return how many. What is damaged is moved aside.
 
         Clocks differ, and jump: what the living have on its way is told from what the dead have
         left by waiting a moment for them.
@@ -95,15 +105,31 @@ class Recovery:
         if left:
             stopping.wait(_SETTLING_S)
         entered = not_read = 0
-        for first in range(0, len(left), _AT_ONCE):
+        for first in range(0, len(left), _GROUP):
             if stopping.is_set():
                 break
-            recovered = self.enter(left[first : first + _AT_ONCE])
+            recovered = self.enter(left[first : first + _GROUP])
             entered += len(recovered.entered)
-            not_read += len(recovered.not_read)
+            not_read += len(recovered.not_read) + self._move_aside(recovered.damaged)
         if not_read or passed_over:
             raise NotRead(f"store: {not_read + len(passed_over)} could not be read")
         return entered
+
+    def _move_aside(self, damaged: Mapping[str, os.stat_result]) -> int:
+        """Move files aside that nobody writes to any more; return how many are to be seen again."""
+        left = 0
+        for key, seen in damaged.items():
+            root, now = self.rereader.store.root, self.now()
+            if move_damaged_aside(root, key, seen, self.is_claimed, now):
+                log.warning("instance.damaged", key=key)
+                SWEPT.labels("moved aside").inc()
+            else:
+                left += 1
+        return left
+
+    def is_claimed(self, key: str) -> bool:
+        """Whether a row claims a file, and not only as purged before it was kept anew."""
+        return not self._unclaimed([key])
 
     def enter(self, keys: Sequence[str]) -> Recovered:
         """Enter of these files those that no row claims; return what became of those.
@@ -118,7 +144,7 @@ class Recovery:
         """
         # An entry changed meanwhile holds for the next ones.
         rereader = replace(self.rereader, peer_of=cache(self.rereader.peer_of))
-        recovered = Recovered([], [], [])
+        recovered = Recovered([], [], [], {})
         refused: list[Arrival] = []
         unclaimed = self._unclaimed(keys)
         try:
@@ -186,6 +212,8 @@ class Recovery:
             raise
         except NotInStore:
             pass  # it went meanwhile
+        except _Damaged as error:
+            recovered.damaged[key] = error.seen
         except (NotUnderstood, IsADirectoryError) as error:
             log.warning("instance.not_recovered", key=key, reason=str(error))
             recovered.unusable.append(key)
@@ -198,8 +226,15 @@ class Recovery:
     def _arrival(self, rereader: Rereader, key: str, digest: str) -> Arrival:
         store = rereader.store
         with store.open(key) as file:
-            meta = skip_file_meta(file)
-            size_bytes = os.fstat(file.fileno()).st_size - meta.size_bytes
+            make_durable(file, waits=False)
+            seen = os.fstat(file.fileno())
+            try:
+                meta = skip_file_meta(file)
+            except NotUnderstood as error:
+                raise _Damaged(seen) from error
+            size_bytes = seen.st_size - meta.size_bytes
+            if not is_intact(file, digest):
+                raise _Damaged(seen)
         source = Source(meta.transfer_syntax_uid, meta.source_ae_title, self.called_ae_title)
         arrival = rereader.arrival(Kept(key, size_bytes, digest), source, self.now())
         header = arrival.header

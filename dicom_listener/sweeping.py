@@ -17,7 +17,7 @@ from dicom_listener.metrics import SWEPT
 from dicom_listener.recovered import NotRead, Recovered
 from imaging_store.instances import FileInstanceStore
 from imaging_store.retention import Retention
-from imaging_store.unclaimed import kept_before, move_aside, remove_aside
+from imaging_store.unclaimed import kept_before, move_aside, move_damaged_aside, remove_aside
 from service_runtime.database import Database
 
 _ENTERED_BY_THEN = timedelta(days=1)
@@ -60,6 +60,10 @@ class Sweep:
             moved += sum(
                 move_aside(self.store.root, key, now - _ENTERED_BY_THEN, self._is_claimed, now)
                 for key in recovered.unusable
+            )
+            moved += sum(
+                move_damaged_aside(self.store.root, key, seen, self._is_claimed, now)
+                for key, seen in recovered.damaged.items()
             )
         if moved:
             log.warning("files.unclaimed", count=moved)

@@ -2,60 +2,114 @@
 
 An instance is written once and read much later. Through the page cache that costs three times the
 processor time: each page is found, filled, looked for again and written back, and what is read all
-the time is pushed out for it.
+the time is pushed out for it. While one block is written the next is filled.
 """
 
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from imaging_store.kernel_io import KernelIo
 
 Bytes = bytes | bytearray | memoryview
 
-BLOCK_BYTES = 512 * 1024
-_ALIGNED_BYTES = 4096
-"""What every device and file system takes for aligned."""
-_WORTH_IT_BYTES = 64 * 1024
-_KEPT_BLOCKS = 16
+BLOCK_BYTES = 256 * 1024
+_ALIGNED_BYTES = 64 * 1024
+"""What every device takes for aligned, and a page of any machine: none may be written in both ways,
+which would be at once. Less is not worth it either."""
+_RING_BYTES = 4 * BLOCK_BYTES
+_KEPT_RINGS = 16
 _HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 
-class Blocks:
-    """Memory at the bounds of pages, lent to one file at a time; safe to use from many threads.
+class Ring:
+    """A few blocks at the bounds of pages, and what writes some while the next is filled."""
 
-    It lies in huge pages where there are any: of each page the processor has to find the place, and
-    the kernel to hold it while the device reads it, which is as much work for a huge one.
+    def __init__(self, memory: memoryview) -> None:
+        self.blocks = [
+            memory[start : start + BLOCK_BYTES] for start in range(0, _RING_BYTES, BLOCK_BYTES)
+        ]
+        self.addresses = [
+            ctypes.addressof(ctypes.c_char.from_buffer(block)) for block in self.blocks
+        ]
+        self._kernel_io: KernelIo | None = None
+        self._may_have_kernel_io = True
+
+    @property
+    def kernel_io(self) -> KernelIo | None:
+        """Writes, and one thing more, that the kernel does meanwhile; nothing where it does not."""
+        if self._kernel_io is None and self._may_have_kernel_io:
+            try:
+                self._kernel_io = KernelIo(len(self.blocks) + 1)
+            except OSError:
+                self._may_have_kernel_io = False
+        return self._kernel_io
+
+    def begin_sync(self, descriptor: int) -> Callable[[], None]:
+        """Begin what `os.fsync` does; return what has to be called, which ends it or raises."""
+        if self.kernel_io is not None:
+            with suppress(OSError):
+                return partial(_end_sync, self.kernel_io, self.kernel_io.sync(descriptor))
+        return partial(os.fsync, descriptor)
+
+    def close(self) -> None:
+        """Give back what the kernel has for it."""
+        if self._kernel_io is not None:
+            self._kernel_io.close()
+
+
+def _end_sync(kernel_io: KernelIo, operation: int) -> None:
+    if (result := kernel_io.result(operation)) < 0:
+        raise OSError(-result, os.strerror(-result))
+
+
+class Blocks:
+    """Blocks, lent to one file at a time by rings; safe to use from many threads.
+
+    They lie in huge pages where there are any: of each page the processor has to find the place,
+    and the kernel to hold it while the device reads it, which is as much work for a huge one.
     """
 
     def __init__(self) -> None:
-        self._free: list[memoryview] = []
+        self._free: list[Ring] = []
+        self._process_id = os.getpid()
         self.may_be_direct = True
         """Whether the file system is not known to refuse O_DIRECT."""
 
-    def lend(self) -> memoryview:
-        """Return a block; its content is whatever it was."""
+    def lend(self) -> Ring:
+        """Return a ring; what its blocks hold is whatever it was."""
+        if self._process_id != os.getpid():
+            # The kernel does nothing for a ring of the process that this one was forked from.
+            self._free, self._process_id = [], os.getpid()
         try:
             return self._free.pop()
         except IndexError:
-            block, *others = _huge_page_of_blocks()
+            ring, *others = _huge_page_of_rings()
             self._free += others
-            return block
+            return ring
 
-    def take_back(self, block: memoryview) -> None:
-        """Keep a block for the next file, or let it go."""
-        if len(self._free) < _KEPT_BLOCKS:
-            self._free.append(block)
+    def take_back(self, ring: Ring) -> None:
+        """Keep a ring for the next file, or let it go."""
+        if len(self._free) < _KEPT_RINGS:
+            self._free.append(ring)
+        else:
+            ring.close()
 
 
-def _huge_page_of_blocks() -> list[memoryview]:
+def _huge_page_of_rings() -> list[Ring]:
     # Private, so that a process that is forked has its own.
     memory = mmap.mmap(-1, _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
     view = memoryview(memory)
-    return [view[start : start + BLOCK_BYTES] for start in range(0, _HUGE_PAGE_BYTES, BLOCK_BYTES)]
+    starts = range(0, _HUGE_PAGE_BYTES, _RING_BYTES)
+    return [Ring(view[start : start + _RING_BYTES]) for start in starts]
 
 
 class Digest(Protocol):
@@ -63,6 +117,15 @@ class Digest(Protocol):
 
     def update(self, data: Bytes, /) -> None:
         """Take the next bytes."""
+
+
+class _Write(NamedTuple):
+    """What the kernel writes meanwhile."""
+
+    kernel_io: KernelIo
+    operation: int
+    part: memoryview
+    offset: int
 
 
 class BlockWriter:
@@ -77,11 +140,17 @@ class BlockWriter:
     ) -> None:
         self._descriptor = descriptor
         self._blocks = blocks
-        self._block = blocks.lend()
+        self._ring = blocks.lend()
+        self._number = 0
+        """Of the block that is filled."""
+        self._block = self._ring.blocks[0]
         self._block[: len(start)] = start
         self._filled_bytes = self._digested_bytes = len(start)
-        # Less than nothing while ``start``, which does not count, is in the block.
-        self._before_block_bytes = -len(start)
+        self._start_bytes = len(start)
+        self._offset = 0
+        """Where in the file the block begins."""
+        self._under_way: dict[int, _Write] = {}
+        """By the number of their block."""
         self._digest = digest
         self._is_direct = False
         self._may_be_direct = True
@@ -90,7 +159,7 @@ class BlockWriter:
     @property
     def size_bytes(self) -> int:
         """Of what came after ``start`` so far."""
-        return self._before_block_bytes + self._filled_bytes
+        return self._offset + self._filled_bytes - self._start_bytes
 
     def write(self, *pieces: Bytes) -> None:
         """Append ``pieces``, which may be reused when this returns.
@@ -98,7 +167,8 @@ class BlockWriter:
         Raises
         ------
         OSError
-            The file cannot be written, or there is no room.
+            The file cannot be written, or there is no room. It may be told with what comes later,
+            by `flush` at the latest.
         """
         for piece in pieces:
             size_bytes = len(piece)
@@ -121,13 +191,7 @@ class BlockWriter:
         return self._block[self._filled_bytes :]
 
     def took(self, size_bytes: int) -> None:
-        """Append what was put at the beginning of `room`.
-
-        Raises
-        ------
-        OSError
-            The file cannot be written, or there is no room.
-        """
+        """Append what was put at the beginning of `room`. Raises as `write` does."""
         self._filled_bytes += size_bytes
         if self._filled_bytes == BLOCK_BYTES:
             self._write_block()
@@ -146,58 +210,117 @@ class BlockWriter:
         OSError
             The file cannot be written, or there is no room.
         """
-        filled = self._begin_block()
-        whole = filled - filled % _ALIGNED_BYTES
-        if not self._is_direct or whole < _WORTH_IT_BYTES:
-            whole = 0
+        self.begin_flush()
+        self.end_flush()
+
+    def begin_flush(self) -> None:
+        """Begin what `flush` does. Raises as it does."""
+        filled = self._filled_bytes
+        whole = filled - filled % _ALIGNED_BYTES if self._is_direct else 0
         if whole:
-            self._write_all(self._block[:whole])
+            self._begin_write(whole)
         self._end_direct()
         self._may_be_direct = False
-        self._write_all(self._block[whole:filled])
+        self._write_all(self._block[whole:filled], self._offset + whole)
+        self._next_block()
+
+    def end_flush(self) -> None:
+        """Wait for what `begin_flush` began. Raises as `flush` does."""
+        for number in tuple(self._under_way):
+            self._end_write(number)
 
     def give_back(self) -> None:
         """Give the memory back; what has not been flushed is lost."""
-        if not self._is_given_back:
-            self._is_given_back = True
-            self._blocks.take_back(self._block)
-
-    def _begin_block(self) -> int:
-        """Have what is in the block digested and counted; return how many bytes that is."""
-        self.update_digest()
-        filled = self._filled_bytes
-        self._before_block_bytes += filled
-        self._filled_bytes = self._digested_bytes = 0
-        return filled
+        if self._is_given_back:
+            return
+        self._is_given_back = True
+        try:
+            while self._under_way:
+                # The kernel still reads it.
+                _, write = self._under_way.popitem()
+                write.kernel_io.result(write.operation)
+        except OSError:
+            pass  # nobody else may have what it may still read
+        else:
+            self._blocks.take_back(self._ring)
 
     def _write_block(self) -> None:
-        self._begin_block()
-        if not self._is_direct and self._may_be_direct and self._blocks.may_be_direct:
-            self._begin_direct()
-        self._write_all(self._block)
+        may_be_direct = self._may_be_direct and self._blocks.may_be_direct
+        if self._is_direct or (may_be_direct and self._begin_direct()):
+            self._begin_write(BLOCK_BYTES)
+        else:
+            self._write_all(self._block, self._offset)
+        self._next_block()
 
-    def _write_all(self, left: memoryview) -> None:
+    def _next_block(self) -> None:
+        """Go on behind what the block holds, in the next one once that has been written."""
+        self.update_digest()
+        self._offset += self._filled_bytes
+        self._filled_bytes = self._digested_bytes = 0
+        if self._number in self._under_way:
+            self._number = (self._number + 1) % len(self._ring.blocks)
+            self._block = self._ring.blocks[self._number]
+            self._end_write(self._number)
+
+    def _begin_write(self, size_bytes: int) -> None:
+        """Write the first bytes of the block, or have the kernel do it meanwhile."""
+        part, offset = self._block[:size_bytes], self._offset
+        if (kernel_io := self._ring.kernel_io) is not None:
+            try:
+                # What makes a file longer is not written meanwhile, but at once, by ext4.
+                os.ftruncate(self._descriptor, offset + size_bytes)
+                operation = kernel_io.write(
+                    self._descriptor, self._ring.addresses[self._number], size_bytes, offset
+                )
+            except OSError:
+                pass  # why not is told by writing it now
+            else:
+                self._under_way[self._number] = _Write(kernel_io, operation, part, offset)
+                return
+        self._write_all(part, offset)
+
+    def _end_write(self, number: int) -> None:
+        """Wait until a block has been written, if the kernel does it meanwhile."""
+        if number not in self._under_way:
+            return
+        write = self._under_way[number]
+        result = write.kernel_io.result(write.operation)
+        del self._under_way[number]
+        if result == -errno.EINVAL:
+            self._refuse_direct()
+        written = max(0, result)
+        if written % _ALIGNED_BYTES:
+            self._end_direct()
+        # What was not written is now, or it is told why it cannot be.
+        self._write_all(write.part[written:], write.offset + written)
+
+    def _write_all(self, left: memoryview, offset: int) -> None:
         while left:
             try:
-                written = os.write(self._descriptor, left)
+                written = os.pwrite(self._descriptor, left, offset)
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._is_direct:
                     raise
-                # Some take the flag and refuse the writing.
-                self._blocks.may_be_direct = False
-                self._end_direct()
+                self._refuse_direct()
                 continue
             left = left[written:]
+            offset += written
             if self._is_direct and written % _ALIGNED_BYTES:
                 self._end_direct()
 
-    def _begin_direct(self) -> None:
+    def _begin_direct(self) -> bool:
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, os.O_DIRECT)
         except OSError:
             self._blocks.may_be_direct = False
         else:
             self._is_direct = True
+        return self._is_direct
+
+    def _refuse_direct(self) -> None:
+        """Write to no file directly any more: some systems take the flag and refuse the writing."""
+        self._blocks.may_be_direct = False
+        self._end_direct()
 
     def _end_direct(self) -> None:
         if self._is_direct:

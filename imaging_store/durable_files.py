@@ -1,31 +1,43 @@
-"""Files that appear whole and durable, or not at all.
+"""Files that are whole when they are entered or answered for, and stay so after a power cut.
 
-Bytes go to a file without a name, are fsynced, then linked to their place, and the directory is
-fsynced. A process that dies leaves nothing. Where a file system has no files without names (NFS),
-and while one replaces an older file, it is a locked file in the folder ``incoming``: what nobody
-has locked there was left by the dead, and `discard_unfinished` removes it.
+Bytes go to a file without a name, which is linked to its place. A process that dies leaves nothing,
+or a whole file. Where a file system has no files without names (NFS), and while one replaces an
+older file, it is a locked file in the folder ``incoming``: what nobody has locked there was left by
+the dead, and `discard_unfinished` removes it.
+
+What may replace another file (`UnfinishedFile.sync`, `publish_together`) is fsynced, gets its
+name, and the directory is fsynced. What replaces none (`UnfinishedFile.publish`) gets its name
+first, then file and directory are fsynced at once: one commit of a journal holds both. A power cut
+may leave the name without all of the bytes, for which nobody has been answered: the digest in its
+name tells, see `imaging_store.instances.is_intact`. Until both are durable the file is locked;
+whoever keeps the same meanwhile waits.
 """
 
 import errno
 import fcntl
 import os
 import secrets
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from typing_extensions import override
 
-from imaging_store.block_writing import Blocks, BlockWriter, Digest
+from imaging_store.block_writing import BlockWriter, Digest
+from imaging_store.directories import Directories, open_directory
 from service_runtime.errors import TransientError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REMOVED = {errno.ENOENT, errno.ESTALE}
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _MODE = 0o640
-_DIRECTORIES_KNOWN = 4096
 _COMPARED_BYTES = 1024 * 1024
+_ATTEMPTS = 4
+"""To do something in a directory while others remove what is in it."""
+
+_Result = TypeVar("_Result")
 
 
 class StorageFull(TransientError):
@@ -50,7 +62,7 @@ class UnfinishedFile(BlockWriter):
     def __init__(
         self,
         incoming: str,
-        directories: "Directories",
+        directories: Directories,
         *,
         is_replacing: bool = False,
         start: bytes = b"",
@@ -64,6 +76,7 @@ class UnfinishedFile(BlockWriter):
         if descriptor < 0:
             self._name, descriptor = _create(incoming)
         super().__init__(descriptor, directories.blocks, start, digest)
+        self._is_synced = False
         self.was_there = False
         """Whether the name had a file already when this one was to get it."""
 
@@ -77,43 +90,83 @@ class UnfinishedFile(BlockWriter):
         return self._name or f"/proc/self/fd/{self._descriptor}"
 
     @override
-    def _write_all(self, left: memoryview) -> None:
+    def _write_all(self, left: memoryview, offset: int) -> None:
         try:
-            super()._write_all(left)
+            super()._write_all(left, offset)
         except OSError as error:
             raise _as_ours(error) from error
 
     def publish(self, key: str) -> None:
-        """Make the bytes durable, then the name ``key`` under the root, which is made as needed.
+        """Give the bytes the name ``key`` under the root, made as needed; make both durable.
 
-        A file that is there already is replaced by one that was begun as replacing; else it stays,
-        and has to end with what this one has after ``start``.
+        Only of one that was not begun as replacing. A file that is there already stays, and has to
+        end with what this one has after ``start``.
 
         Raises
         ------
         OtherBytes
             It has not.
         """
+        assert not self._is_replacing  # noqa: S101 - what it replaces could be lost
+        directory, _, name = key.rpartition("/")
         try:
-            self.sync()
-            publish_together(self._directories, {key: self})
+            if not self._is_synced:
+                self.begin_flush()
+            # Before anybody can find it, see `_keep_anew`.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            link = partial(self.link, name=name)
+            is_linked = _in_directory(self._directories, directory, link)
+            parent = self._directories.hold(directory)
+            if is_linked and not self._is_synced:
+                self._sync_named(parent, name)
+            else:
+                os.fsync(parent)
+        except OSError as error:
+            raise _as_ours(error) from error
         finally:
             self.abort()
 
+    def _sync_named(self, parent: int, name: str) -> None:
+        try:
+            self._sync_with(parent)
+        except BaseException:
+            # Who has found it waits for the lock, then finds it gone, and keeps his own.
+            with suppress(OSError):
+                if _has_name(self._descriptor, parent, name):
+                    os.unlink(name, dir_fd=parent)
+            raise
+
+    def _sync_with(self, parent: int) -> None:
+        """Make the bytes durable and what an open directory has, at once where that can be."""
+        end_sync = self._ring.begin_sync(parent)
+        try:
+            self._sync_bytes()
+        finally:
+            end_sync()
+
+    def _sync_bytes(self) -> None:
+        self.end_flush()
+        os.fsync(self._descriptor)
+
     def sync(self) -> None:
         """Make the bytes durable; nothing more can be written."""
-        self.flush()
+        self.begin_flush()
         try:
-            os.fsync(self._descriptor)
+            self._sync_bytes()
         except OSError as error:
             raise _as_ours(error) from error
+        self._is_synced = True
         self.give_back()
 
-    def link(self, parent: int, name: str) -> None:
-        """Give what is durable its name in an open directory, as `publish` does."""
+    def link(self, parent: int, name: str) -> bool:
+        """Give the bytes a name in an open directory; return whether they have it.
+
+        If not, another file has it, which stays, and is durable. One that was begun as replacing
+        takes its place.
+        """
         if self._is_replacing and self._name is not None:
             self._replace(parent, name)
-            return
+            return True
         # Without the descriptor of a directory Python would link the symbolic link itself.
         try:
             os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
@@ -122,7 +175,11 @@ class UnfinishedFile(BlockWriter):
             if self._is_replacing:
                 self._replace(parent, name)
             else:
+                # They are compared as the files have them.
+                self.end_flush()
                 _keep_anew(parent, name, self._descriptor, self.size_bytes)
+                return False
+        return True
 
     def _replace(self, parent: int, name: str) -> None:
         if self._name is None:
@@ -142,7 +199,7 @@ class UnfinishedFile(BlockWriter):
             self._descriptor = -1
 
 
-def publish_together(directories: "Directories", files: Mapping[str, UnfinishedFile]) -> None:
+def publish_together(directories: Directories, files: Mapping[str, UnfinishedFile]) -> None:
     """Make the names of files durable whose bytes are; a directory that they share is synced once.
 
     What went before stays published where it fails.
@@ -151,31 +208,36 @@ def publish_together(directories: "Directories", files: Mapping[str, UnfinishedF
     for key, file in files.items():
         directory, _, name = key.rpartition("/")
         by_directory.setdefault(directory, {})[name] = file
-    try:
-        for directory, named in by_directory.items():
-            try:
-                _link_all(directories, directory, named)
-            except OSError as error:
-                directories.forget(directory)
-                if error.errno not in _REMOVED:
-                    raise
-                # The directory was empty, and removed before anything was in it.
-                _link_all(directories, directory, named)
-    except OSError as error:
-        raise _as_ours(error) from error
+    for directory, named in by_directory.items():
+        _in_directory(directories, directory, partial(_link_all, named))
 
 
-def _link_all(
-    directories: "Directories", directory: str, files: Mapping[str, UnfinishedFile]
-) -> None:
-    parent = directories.hold(directory)
+def _link_all(files: Mapping[str, UnfinishedFile], parent: int) -> None:
     for name, file in files.items():
         file.link(parent, name)
     os.fsync(parent)
 
 
+def _in_directory(
+    directories: Directories, directory: str, act: Callable[[int], _Result]
+) -> _Result:
+    """Do something in an open directory, which is made where it is missing."""
+    try:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return act(directories.hold(directory))
+            except OSError as error:
+                directories.forget(directory)
+                if error.errno not in _REMOVED:
+                    raise
+                # The directory was empty, and removed before anything was in it; or the file went.
+        return act(directories.hold(directory))
+    except OSError as error:
+        raise _as_ours(error) from error
+
+
 def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:
-    """Have a file that is there already count as kept just now: nobody sweeps it away.
+    """Have a file that is there already count as kept just now, durably: nobody sweeps it away.
 
     Raises `FileNotFoundError` where somebody has just moved or removed it, and `OtherBytes` where
     its last ``tail_bytes`` are not those of ``again``.
@@ -183,12 +245,55 @@ def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.stat(name, dir_fd=parent)
+        _require_name(descriptor, parent, name)
+        _make_durable(descriptor)
         if not _end_alike(again, descriptor, tail_bytes):
             raise OtherBytes
         os.utime(descriptor)
+        # Who removes it from now on sees that it is kept anew; who has before took the name.
+        _require_name(descriptor, parent, name)
     finally:
         os.close(descriptor)
+
+
+def make_durable(file: BinaryIO, *, waits: bool) -> None:
+    """Make a file durable that has a name, and its name, which may be neither.
+
+    Whoever gave it the name may have died first, or still be at it: that is waited for, or not.
+    Until the file is closed nobody moves it aside.
+
+    Raises
+    ------
+    BlockingIOError
+        It was not waited for.
+    FileNotFoundError
+        The name is another file's by now, or nobody's.
+    """
+    fcntl.flock(file, fcntl.LOCK_SH | (0 if waits else fcntl.LOCK_NB))
+    path = Path(file.name)
+    parent = open_directory(str(path.parent))
+    try:
+        _require_name(file.fileno(), parent, path.name)
+        _make_durable(file.fileno())
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _make_durable(descriptor: int) -> None:
+    """Make the bytes durable of a file that others have written, and have it read as it is then."""
+    os.fsync(descriptor)
+    # Of an error that its writer was told of, fsync tells nobody else; the page cache may not know.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _require_name(descriptor: int, parent: int, name: str) -> None:
+    if not _has_name(descriptor, parent, name):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _has_name(descriptor: int, parent: int, name: str) -> bool:
+    return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=parent))
 
 
 def discard_unfinished(incoming: Path) -> int:
@@ -209,65 +314,6 @@ def discard_unfinished(incoming: Path) -> int:
     return discarded
 
 
-class Directories:
-    """Directories under a root, each durable in its parent before anything is kept in it.
-
-    That one is there says nothing: who made it may have died, or not have come to syncing it yet.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = str(root)
-        self._durable = {""}
-        self._held = threading.local()
-        self.blocks = Blocks()
-        """For writing the files of these directories."""
-
-    def hold(self, directory: str) -> int:
-        """Return an open descriptor of ``directory``, relative to the root, made where missing.
-
-        It stays open until this thread asks for another, forgets it, or ends: the files of a study
-        come one after another. Who asked does not close it.
-        """
-        held: _Held | None = getattr(self._held, "last", None)
-        if held is None or held.directory != directory:
-            held = self._held.last = _Held(directory, self._open(directory))
-        return held.descriptor
-
-    def forget(self, directory: str) -> None:
-        """Look anew for a directory that somebody has removed."""
-        self._durable.discard(directory)
-        self._held.last = None
-
-    def _open(self, directory: str) -> int:
-        path = f"{self._root}/{directory}"
-        if directory in self._durable:
-            with suppress(FileNotFoundError):
-                return _open_directory(path)
-        parent = self._open(directory.rpartition("/")[0])
-        try:
-            with suppress(FileExistsError):
-                Path(path).mkdir()
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-        if len(self._durable) >= _DIRECTORIES_KNOWN:
-            self._durable = {""}
-        self._durable.add(directory)
-        return _open_directory(path)
-
-
-class _Held:
-    """An open directory, closed when nobody has it any more."""
-
-    def __init__(self, directory: str, descriptor: int) -> None:
-        self.directory = directory
-        self.descriptor = descriptor
-
-    # At the end of the interpreter nothing is left of modules.
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.descriptor)
-
-
 def _end_alike(one: int, other: int, tail_bytes: int) -> bool:
     """Return whether the last bytes of two files are the same."""
     start, other_start = (os.fstat(each).st_size - tail_bytes for each in (one, other))
@@ -278,10 +324,6 @@ def _end_alike(one: int, other: int, tail_bytes: int) -> bool:
         == os.pread(other, min(_COMPARED_BYTES, tail_bytes - done), other_start + done)
         for done in range(0, tail_bytes, _COMPARED_BYTES)
     )
-
-
-def _open_directory(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _open_unnamed(folder: str) -> int:
@@ -302,7 +344,7 @@ def _link_locked(folder: str, descriptor: int) -> str:
     """Give a file that has no name one in ``folder``; it is locked before anybody sees it."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     name = _new_name(folder)
-    parent = _open_directory(folder)
+    parent = open_directory(folder)
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=parent, follow_symlinks=True)
     finally:

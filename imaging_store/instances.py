@@ -3,7 +3,8 @@
 A key is a relative path with ``/`` between its parts; the index and the messages carry keys, never
 absolute paths, so that a store can be moved, and later be a bucket.
 
-Nothing is visible under its key before its bytes are durable (see `imaging_store.durable_files`).
+Nothing is answered for before its bytes and its key are durable, and of an artifact nothing is seen
+before (see `imaging_store.durable_files`).
 """
 
 import hashlib
@@ -19,12 +20,13 @@ from urllib.parse import unquote, urlsplit
 import xxhash
 
 from imaging_store.block_writing import Bytes
+from imaging_store.directories import Directories
 from imaging_store.durable_files import (
-    Directories,
     OtherBytes,
     StorageFull,
     UnfinishedFile,
     discard_unfinished,
+    make_durable,
     publish_together,
 )
 from service_runtime.errors import PermanentError
@@ -41,6 +43,7 @@ __all__ = [
     "StorageFull",
     "UnsupportedStoreUrl",
     "instance_key",
+    "is_intact",
     "open_instance_store",
 ]
 
@@ -49,6 +52,9 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INCOMING = "incoming"
 _KEY = re.compile(rf"(?!{_INCOMING}(?:/|\Z)){_KEY_PART}(?:/{_KEY_PART})*")
 _UID_LENGTH = 64
+_SHA256_LENGTH = 64
+"""Of the digests of an earlier version."""
+_PIECE_BYTES = 1024 * 1024
 
 
 class InvalidKey(PermanentError):
@@ -153,6 +159,14 @@ def _study_folder(study_instance_uid: str) -> str:
     study = _plain(study_instance_uid)
     shard = hashlib.sha256(study.encode()).hexdigest()[:2]
     return f"instances/{shard}/{study}"
+
+
+def is_intact(data_set: BinaryIO, digest: str) -> bool:
+    """Return whether a data set, from where its file stands to the end, has the digest of a key."""
+    computed = hashlib.sha256() if len(digest) == _SHA256_LENGTH else xxhash.xxh3_128()
+    while piece := data_set.read(_PIECE_BYTES):
+        computed.update(piece)
+    return computed.hexdigest() == digest
 
 
 def _plain(uid: str) -> str:
@@ -267,6 +281,15 @@ class FileInstanceStore:
     def exists(self, key: str) -> bool:
         """Whether something is kept under ``key``."""
         return self.path(key).is_file()
+
+    def is_durable(self, key: str) -> bool:
+        """Whether something is kept under ``key``, which is durable when this returns."""
+        try:
+            with self.open(key) as file:
+                make_durable(file, waits=True)
+        except (NotInStore, FileNotFoundError):
+            return False
+        return True
 
     def discard_unfinished(self) -> int:
         """Remove what dead processes left in ``incoming/``; return how many files that were.

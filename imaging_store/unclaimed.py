@@ -1,7 +1,8 @@
 """Files of a store that nobody claims: what a killed process had kept and not entered.
 
-Those that cannot be entered are moved aside first and removed much later: a person can still send
-them again from there.
+One may be damaged: a power cut can leave its name without all of its bytes, see
+`imaging_store.durable_files`. Those that cannot be entered are moved aside first and removed much
+later: a person can still send them again from there.
 """
 
 import fcntl
@@ -18,10 +19,12 @@ _ASIDE = "unclaimed"
 _INSTANCES = "instances"
 _SWEPT = (_INSTANCES, "quarantine")
 """Artifacts and results are never looked at."""
-
+_AT_REST_S = 10.0
 
 OnError = Callable[[OSError], None]
 """Is told why something could not be looked at, but for what is not there; it is passed over."""
+IsClaimed = Callable[[str], bool]
+"""Whether somebody claims the file of a key."""
 
 
 def kept_before(root: Path, moment: datetime, on_error: OnError) -> Iterator[str]:
@@ -86,18 +89,46 @@ def _tell(on_error: OnError, error: OSError) -> None:
 
 
 def move_aside(
-    root: Path, key: str, moment: datetime, is_claimed: Callable[[str], bool], now: datetime
+    root: Path, key: str, moment: datetime, is_claimed: IsClaimed, now: datetime
 ) -> bool:
     """Move a file aside that was kept before and that nobody claims; return whether it was.
 
     Whoever keeps the same bytes just now waits for that, and then keeps them anew; or has been
     there before, which the file's time tells.
     """
+    was_before = moment.timestamp()
+    return _move_aside(
+        root, key, lambda status: status.st_mtime < was_before and not is_claimed(key), now
+    )
+
+
+def move_damaged_aside(
+    root: Path, key: str, seen: os.stat_result, is_claimed: IsClaimed, now: datetime
+) -> bool:
+    """Move a file aside that was seen to be damaged and that nobody claims; return whether it was.
+
+    It stays if it has changed since, and for a moment after it last has: somebody may be copying
+    it to its place. After a power cut the clock may be behind that.
+    """
+
+    def may_go(status: os.stat_result) -> bool:
+        is_as_seen = os.path.samestat(status, seen) and status.st_ctime_ns == seen.st_ctime_ns
+        is_at_rest = abs(now.timestamp() - status.st_ctime) > _AT_REST_S
+        return is_as_seen and is_at_rest and not is_claimed(key)
+
+    return _move_aside(root, key, may_go, now)
+
+
+def _move_aside(
+    root: Path, key: str, may_go: Callable[[os.stat_result], bool], now: datetime
+) -> bool:
     with suppress(FileNotFoundError, BlockingIOError):
         descriptor = os.open(root / key, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_mtime >= moment.timestamp() or is_claimed(key):
+            status = os.fstat(descriptor)
+            is_there = os.path.samestat(status, (root / key).stat())
+            if not (is_there and may_go(status)):
                 return False
             aside = root / _ASIDE
             aside.mkdir(exist_ok=True)

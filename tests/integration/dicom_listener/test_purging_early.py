@@ -48,7 +48,7 @@ def test_room_that_comes_back_late_costs_no_more_than_was_short(
     retention = Retention(timedelta(days=30), watermark_bytes=100, reserve_bytes=0)
     monkeypatch.setattr(purging, "room_of", lambda _: Room(free_bytes=88, total_bytes=1000))
 
-    with Purging(a_purge(kept_in_sqlite, retention), lambda _: Recovered([], [], [])):
+    with Purging(a_purge(kept_in_sqlite, retention), lambda _: Recovered([], [], [], {})):
         wait_until(lambda: len(kept_in_sqlite.purged()) >= 4, what="the purge")
 
     assert kept_in_sqlite.purged() == {"1.1.1", "1.1.2", "1.2.1", "1.2.2"}

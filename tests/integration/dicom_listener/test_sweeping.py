@@ -100,7 +100,7 @@ def test_what_can_be_entered_is_not_moved_aside(kept_in_sqlite: KeptStudies) -> 
 
     def recover(keys: Sequence[str]) -> Recovered:
         offered.extend(keys)
-        return Recovered([good], [bad], [])
+        return Recovered([good], [bad], [], {})
 
     assert sweep(kept, recover=recover) == 1
 
@@ -247,7 +247,7 @@ def test_where_something_could_not_be_read_the_store_is_swept_again_in_an_hour(
 
     def recover(_: Sequence[str]) -> Recovered:
         swept_at.append(now)
-        return Recovered([], [], ["instances/ab/1.1/1.1.1-ab.dcm"])
+        return Recovered([], [], ["instances/ab/1.1/1.1.1-ab.dcm"], {})
 
     kept_in_sqlite.keep("1.1", "1.1.1", b"a")
     grow_old(kept_in_sqlite)
