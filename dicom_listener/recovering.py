@@ -117,17 +117,23 @@ class Recovery:
 
     def _move_aside(self, damaged: Mapping[str, os.stat_result]) -> int:
         """Move files aside that nobody writes to any more; return how many are to be seen again."""
-        left = 0
+        store, left = self.rereader.store, 0
         for key, seen in damaged.items():
-            root, now = self.rereader.store.root, self.now()
-            if move_damaged_aside(root, key, seen, self.is_claimed, now):
+            try:
+                is_moved = move_damaged_aside(store.root, key, seen, self._is_claimed, self.now())
+            except OSError as error:
+                # One that cannot be moved keeps no other.
+                log.warning("instance.not_recovered", key=key, exc_info=error)
+                left += 1
+                continue
+            if is_moved:
                 log.warning("instance.damaged", key=key)
                 SWEPT.labels("moved aside").inc()
             else:
-                left += 1
+                left += store.exists(key)
         return left
 
-    def is_claimed(self, key: str) -> bool:
+    def _is_claimed(self, key: str) -> bool:
         """Whether a row claims a file, and not only as purged before it was kept anew."""
         return not self._unclaimed([key])
 
@@ -210,8 +216,10 @@ class Recovery:
             return self._arrival(rereader, key, ours[1])
         except TransientError:
             raise
-        except NotInStore:
+        except (NotInStore, FileNotFoundError):
             pass  # it went meanwhile
+        except BlockingIOError:
+            recovered.not_read.append(key)  # who gave it its name is still at it
         except _Damaged as error:
             recovered.damaged[key] = error.seen
         except (NotUnderstood, IsADirectoryError) as error:

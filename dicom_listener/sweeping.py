@@ -4,6 +4,7 @@ Their receiver was killed before it had them entered, or the index is older than
 restored from a backup.
 """
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from service_runtime.database import Database
 
 _ENTERED_BY_THEN = timedelta(days=1)
 """Between keeping a file and entering it lies a moment; with a database that is away, more."""
-_AT_ONCE = 500
+_AT_ONCE = 64
+"""All of each may have to be read before it is seen whether to stop."""
 
 log = structlog.get_logger()
 
@@ -57,14 +59,13 @@ class Sweep:
         while not stopping.is_set() and (keys := list(islice(old, _AT_ONCE))):
             recovered = self.recover(keys)
             not_read += len(recovered.not_read)
-            moved += sum(
-                move_aside(self.store.root, key, now - _ENTERED_BY_THEN, self._is_claimed, now)
-                for key in recovered.unusable
-            )
-            moved += sum(
-                move_damaged_aside(self.store.root, key, seen, self._is_claimed, now)
-                for key, seen in recovered.damaged.items()
-            )
+            for key in (*recovered.unusable, *recovered.damaged):
+                try:
+                    moved += self._move_aside(key, recovered.damaged.get(key), now)
+                except OSError as error:
+                    # One that cannot be moved keeps no other.
+                    log.warning("instance.not_recovered", key=key, exc_info=error)
+                    not_read += 1
         if moved:
             log.warning("files.unclaimed", count=moved)
             SWEPT.labels("moved aside").inc(moved)
@@ -74,6 +75,13 @@ class Sweep:
         if not_read or passed_over:
             raise NotRead(f"store: {not_read + len(passed_over)} could not be read")
         return moved
+
+    def _move_aside(self, key: str, damaged: os.stat_result | None, now: datetime) -> bool:
+        root = self.store.root
+        if damaged is None:
+            return move_aside(root, key, now - _ENTERED_BY_THEN, self._is_claimed, now)
+        log.warning("instance.damaged", key=key)
+        return move_damaged_aside(root, key, damaged, self._is_claimed, self.now())
 
     def _is_claimed(self, key: str) -> bool:
         return key in claimed(self.database, [key])

@@ -24,7 +24,8 @@ _ALIGNED_BYTES = 64 * 1024
 """What every device takes for aligned, and a page of any machine: none may be written in both ways,
 which would be at once. Less is not worth it either."""
 _RING_BYTES = 4 * BLOCK_BYTES
-_KEPT_RINGS = 16
+_KEPT_RINGS = 32
+"""As many as one process may serve associations at once: to let one go takes the kernel long."""
 _HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 

@@ -1,9 +1,9 @@
 """Files that are whole when they are entered or answered for, and stay so after a power cut.
 
 Bytes go to a file without a name, which is linked to its place. A process that dies leaves nothing,
-or a whole file. Where a file system has no files without names (NFS), and while one replaces an
-older file, it is a locked file in the folder ``incoming``: what nobody has locked there was left by
-the dead, and `discard_unfinished` removes it.
+or a whole file, if the disk does not fail just then. Where a file system has no files without names
+(NFS), and while one replaces an older file, it is a locked file in the folder ``incoming``: what
+nobody has locked there was left by the dead, and `discard_unfinished` removes it.
 
 What may replace another file (`UnfinishedFile.sync`, `publish_together`) is fsynced, gets its
 name, and the directory is fsynced. What replaces none (`UnfinishedFile.publish`) gets its name
@@ -161,8 +161,8 @@ class UnfinishedFile(BlockWriter):
     def link(self, parent: int, name: str) -> bool:
         """Give the bytes a name in an open directory; return whether they have it.
 
-        If not, another file has it, which stays, and is durable. One that was begun as replacing
-        takes its place.
+        If not, another file has it, which stays, and whose bytes are durable. One that was begun as
+        replacing takes its place.
         """
         if self._is_replacing and self._name is not None:
             self._replace(parent, name)
@@ -171,6 +171,8 @@ class UnfinishedFile(BlockWriter):
         try:
             os.link(self._readable, name, dst_dir_fd=parent, follow_symlinks=True)
         except FileExistsError:
+            if _has_name(self._descriptor, parent, name):
+                return True  # by an earlier try, over NFS, whose answer was lost
             self.was_there = True
             if self._is_replacing:
                 self._replace(parent, name)
@@ -189,7 +191,6 @@ class UnfinishedFile(BlockWriter):
 
     def abort(self) -> None:
         """Leave nothing but what was published."""
-        self.give_back()
         if self._name is not None:
             with suppress(FileNotFoundError):
                 Path(self._name).unlink()
@@ -197,6 +198,7 @@ class UnfinishedFile(BlockWriter):
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        self.give_back()
 
 
 def publish_together(directories: Directories, files: Mapping[str, UnfinishedFile]) -> None:
@@ -237,7 +239,7 @@ def _in_directory(
 
 
 def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:
-    """Have a file that is there already count as kept just now, durably: nobody sweeps it away.
+    """Have a file that is there already count as kept just now; its bytes are durable then.
 
     Raises `FileNotFoundError` where somebody has just moved or removed it, and `OtherBytes` where
     its last ``tail_bytes`` are not those of ``again``.
@@ -284,7 +286,8 @@ def _make_durable(descriptor: int) -> None:
     """Make the bytes durable of a file that others have written, and have it read as it is then."""
     os.fsync(descriptor)
     # Of an error that its writer was told of, fsync tells nobody else; the page cache may not know.
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    with suppress(OSError):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _require_name(descriptor: int, parent: int, name: str) -> None:

@@ -1,8 +1,8 @@
 """Removing files from a store of files: durably, and never one that was just put back.
 
 Whoever removes holds the lock of the store alone while it asks what is to be removed and removes
-it; whoever puts back what was purged holds it with others like itself, while it looks whether the
-file is there and says that it is. Who only adds needs no lock: that a file was kept since it was
+it; whoever puts back what was purged holds it with others like itself, while it sees that the file
+is there, and durable, and says so. Who only adds needs it not: that a file was kept since it was
 marked is seen by its ctime, which is set where it gets its name and where it is kept anew.
 """
 

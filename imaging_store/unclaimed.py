@@ -127,8 +127,8 @@ def _move_aside(
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(descriptor)
-            is_there = os.path.samestat(status, (root / key).stat())
-            if not (is_there and may_go(status)):
+            # Last, since to ask who claims it takes a moment.
+            if not (may_go(status) and os.path.samestat(status, (root / key).stat())):
                 return False
             aside = root / _ASIDE
             aside.mkdir(exist_ok=True)

@@ -1,10 +1,12 @@
 """What a power cut has left damaged was answered for to nobody, and is in nobody's way."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -82,6 +84,29 @@ def test_what_is_still_being_copied_to_its_place_is_left_until_the_next_time(
     path.write_bytes(whole)
 
     assert recovery_after(room).run_lately() == 1
+
+
+def test_one_that_cannot_be_moved_keeps_no_other(
+    room_in_sqlite: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = room_in_sqlite
+    monkeypatch.setattr(recovering, "_GROUP", 1)
+    keys = keep(room, *(a_slice() for _ in range(3)))
+    for key in keys[:2]:
+        damage(room.store.path(key), lambda whole: whole[:-1])
+    moves = recovering.move_damaged_aside
+
+    def moved(root: Path, key: str, *others: Any) -> bool:
+        if key == keys[0]:
+            raise PermissionError(errno.EACCES, "not ours")
+        return moves(root, key, *others)
+
+    monkeypatch.setattr(recovering, "move_damaged_aside", moved)
+    with pytest.raises(NotRead):
+        recovery_after(room, _MINUTE).run_lately()
+
+    assert room.row(instance).key == keys[2]
+    assert [room.store.exists(key) for key in keys] == [True, False, True]
 
 
 def test_what_has_changed_since_it_was_seen_damaged_stays(

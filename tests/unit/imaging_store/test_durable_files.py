@@ -5,6 +5,7 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -171,6 +172,26 @@ def test_who_waited_for_what_has_then_gone_does_not_rely_on_what_has_its_name_si
     assert others
     assert sink.was_there
     assert inode(store.path("a/b")) in synced
+
+
+def test_a_name_that_was_got_although_that_was_not_heard_is_its_own(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch, synced: list[int]
+) -> None:
+    link = os.link
+
+    def linked(*of: str, **how: Any) -> None:
+        link(*of, **how)
+        # As NFS tells it who asks again, because no answer came.
+        raise FileExistsError(errno.EEXIST, "it is there")
+
+    monkeypatch.setattr(os, "link", linked)
+    sink = store.open_write()
+    sink.write(b"data")
+
+    sink.commit("a/b")
+
+    assert not sink.was_there
+    assert {inode(store.path("a/b")), inode(store.path("a"))} <= set(synced)
 
 
 @pytest.mark.parametrize("size_bytes", [2 * BLOCK_BYTES, 2 * BLOCK_BYTES + 5])
