@@ -37,8 +37,8 @@ def send(
         for share in shares
         if share
     ]
-    failed = [sender for sender in senders if sender.wait()]
-    assert not failed, f"{receiver.name}: {len(failed)} senders failed"
+    ended = [sender.wait() for sender in senders]
+    assert not any(ended), f"{receiver.name}: senders ended with {ended}"
     return time.perf_counter() - started
 
 
