@@ -7,6 +7,10 @@ turn and sent some instances before it is measured, because it would run for mon
 of DCMTK runs with ``TCP_NODELAY=1``; what the default environment gives stands beside. storescp
 syncs and indexes nothing: it is a ceiling, not a peer. Throughput and CPU are of storescu as
 sender, latency of a sender of our own over a raw socket, one process for each association.
+
+ext4 without a journal looks at every inode of a block group that was deleted in the last minutes
+before it makes a file there. After tests, or another run, have ``TMPDIR`` name a new folder of the
+root, which lies in another group.
 """
 
 import argparse

@@ -80,8 +80,10 @@ class Sweep:
         root = self.store.root
         if damaged is None:
             return move_aside(root, key, now - _ENTERED_BY_THEN, self._is_claimed, now)
-        log.warning("instance.damaged", key=key)
-        return move_damaged_aside(root, key, damaged, self._is_claimed, self.now())
+        is_moved = move_damaged_aside(root, key, damaged, self._is_claimed, self.now())
+        if is_moved:
+            log.warning("instance.damaged", key=key)
+        return is_moved
 
     def _is_claimed(self, key: str) -> bool:
         return key in claimed(self.database, [key])

@@ -25,7 +25,8 @@ _ALIGNED_BYTES = 64 * 1024
 which would be at once. Less is not worth it either."""
 _RING_BYTES = 4 * BLOCK_BYTES
 _KEPT_RINGS = 32
-"""As many as one process may serve associations at once: to let one go takes the kernel long."""
+"""More than most processes serve associations at once: to let one go takes the kernel tens of
+milliseconds, before an answer."""
 _HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 
@@ -44,7 +45,7 @@ class Ring:
 
     @property
     def kernel_io(self) -> KernelIo | None:
-        """Writes, and one thing more, that the kernel does meanwhile; nothing where it does not."""
+        """What writes the blocks, and syncs one thing more, meanwhile; none where there is none."""
         if self._kernel_io is None and self._may_have_kernel_io:
             try:
                 self._kernel_io = KernelIo(len(self.blocks) + 1)

@@ -210,8 +210,11 @@ def publish_together(directories: Directories, files: Mapping[str, UnfinishedFil
     for key, file in files.items():
         directory, _, name = key.rpartition("/")
         by_directory.setdefault(directory, {})[name] = file
-    for directory, named in by_directory.items():
-        _in_directory(directories, directory, partial(_link_all, named))
+    try:
+        for directory, named in by_directory.items():
+            _in_directory(directories, directory, partial(_link_all, named))
+    except OSError as error:
+        raise _as_ours(error) from error
 
 
 def _link_all(files: Mapping[str, UnfinishedFile], parent: int) -> None:
@@ -224,18 +227,15 @@ def _in_directory(
     directories: Directories, directory: str, act: Callable[[int], _Result]
 ) -> _Result:
     """Do something in an open directory, which is made where it is missing."""
-    try:
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return act(directories.hold(directory))
-            except OSError as error:
-                directories.forget(directory)
-                if error.errno not in _REMOVED:
-                    raise
-                # The directory was empty, and removed before anything was in it; or the file went.
-        return act(directories.hold(directory))
-    except OSError as error:
-        raise _as_ours(error) from error
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return act(directories.hold(directory))
+        except OSError as error:
+            directories.forget(directory)
+            if error.errno not in _REMOVED:
+                raise
+            # The directory was empty, and removed before anything was in it; or the file went.
+    return act(directories.hold(directory))
 
 
 def _keep_anew(parent: int, name: str, again: int, tail_bytes: int) -> None:

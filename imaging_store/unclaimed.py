@@ -20,6 +20,7 @@ _INSTANCES = "instances"
 _SWEPT = (_INSTANCES, "quarantine")
 """Artifacts and results are never looked at."""
 _AT_REST_S = 10.0
+"""Whoever is still copying a file to its place has written to it within this."""
 
 OnError = Callable[[OSError], None]
 """Is told why something could not be looked at, but for what is not there; it is passed over."""

@@ -1,9 +1,11 @@
 import errno
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -21,6 +23,7 @@ from imaging_store.instances import (
     StorageFull,
     UnsupportedStoreUrl,
     instance_key,
+    is_intact,
     open_instance_store,
 )
 
@@ -392,3 +395,14 @@ def test_artifacts_are_kept_where_every_file_has_a_name(
 
         assert store.read("a/b") == content
         assert incoming(store) == []
+
+
+@pytest.mark.parametrize("digest_of", [hashlib.sha256, xxhash.xxh3_128])
+def test_a_data_set_is_intact_if_it_has_the_digest_of_its_key(
+    digest_of: Callable[[bytes], Any],
+) -> None:
+    digest = digest_of(b"data set").hexdigest()
+
+    assert is_intact(io.BytesIO(b"data set"), digest)
+    assert not is_intact(io.BytesIO(b"date set"), digest)
+    assert not is_intact(io.BytesIO(b""), digest)
