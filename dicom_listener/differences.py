@@ -202,7 +202,7 @@ def _decoded_bytes(ds: Dataset) -> int:
 
 
 def _pixel_digest(ds: Dataset) -> list[bytes]:
-    values = [ds.get_item(keyword).value for keyword in _PIXEL_DATA if keyword in ds]
+    values = [_element(ds, keyword).value for keyword in _PIXEL_DATA if keyword in ds]
     return [hashlib.sha256(bytes(each or b"").rstrip(b"\0")).digest() for each in values]
 
 
@@ -243,13 +243,13 @@ def _encodings(ds: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
     """Return the encodings of a data set, or of an item, which may have its own (PS3.5 §7.5.3)."""
     if _SPECIFIC_CHARACTER_SET not in ds:
         return inherited
-    return encodings_of(_bytes(ds.get_item(_SPECIFIC_CHARACTER_SET))) or inherited
+    return encodings_of(_bytes(_element(ds, _SPECIFIC_CHARACTER_SET))) or inherited
 
 
 def _value(ds: Dataset, tag: int, encodings: tuple[str, ...]) -> object:
     if tag not in ds or tag >> 16 == _PIXEL_GROUP:
         return None
-    element = ds.get_item(tag)
+    element = _element(ds, tag)
     vr = _vr(element, tag)
     try:
         if vr == "SQ":
@@ -264,6 +264,11 @@ def _value(ds: Dataset, tag: int, encodings: tuple[str, ...]) -> object:
         return data.rstrip(b"\0") if vr in {"OB", "UN"} else data
     except Exception:  # noqa: BLE001 - whatever a malformed element does to the parser
         return _bytes(element)
+
+
+def _element(ds: Dataset, tag: int | str) -> Any:
+    """Return an element as it was read; an empty one pydicom converts else, or fails to."""
+    return ds.get_item(tag, keep_deferred=True)
 
 
 def _as_one_value(said: dict[int, object]) -> frozenset[tuple[int, object]]:

@@ -212,6 +212,16 @@ def test_pixels_on_one_side_only_are_content() -> None:
     assert difference(as_file(a_slice()), as_file(other)).kind is Kind.CONTENT
 
 
+def test_an_empty_attribute_may_claim_a_vr_that_there_is_not() -> None:
+    file = BytesIO()
+    as_file(a_slice()).save_as(file)
+    empty = b"\x08\x00\x90\x00%b\0\0"
+    assert empty % b"PN" in file.getvalue()
+    other = dcmread(BytesIO(file.getvalue().replace(empty % b"PN", empty % b"AW")))
+
+    assert difference(as_file(a_slice()), other) == Difference(Kind.ENCODING, ())
+
+
 def test_text_is_read_decoded() -> None:
     assert text_of(as_file(a_slice()), "PatientName") == "Müller^Jane"
     assert text_of(as_file(a_slice()), "RequestAttributesSequence") == ""
