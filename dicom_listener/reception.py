@@ -43,6 +43,8 @@ log = structlog.get_logger()
 
 _FIRST_PARSE_BYTES = 8192
 """Of most modalities the header ends before; otherwise it is read again when more has come."""
+_NEVER = PREFIX_BYTES + 1
+"""More than is ever kept."""
 _SHORT = timedelta(seconds=1)
 """Transfers that take no longer are left alone: their instance is there soon enough."""
 
@@ -149,20 +151,22 @@ class InstanceReception:
             prolong(self._keeper.database, study_instance_uid, now, self._quiet_period)
 
     def _read_ahead(self, fragments: Sequence[memoryview]) -> None:
-        """Read the header while the rest is on its way, where it has come."""
+        """Keep the beginning, and read the header in it when the next piece has been taken.
+
+        Of a large piece the disk has a part by then.
+        """
+        if len(self._prefix) >= self._parse_at:
+            self._parse_at = PREFIX_BYTES if len(self._prefix) < PREFIX_BYTES else _NEVER
+            with suppress(NotUnderstood):
+                self._header_read = parse_header(
+                    io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False
+                )
+            if self._header_read is not None:
+                return
         for fragment in fragments:
-            left = fragment
-            while left and (room := self._parse_at - len(self._prefix)) > 0:
-                self._prefix += left[:room]
-                left = left[room:]
-                if len(self._prefix) == self._parse_at:
-                    self._parse_at = PREFIX_BYTES
-                    with suppress(NotUnderstood):
-                        self._header_read = parse_header(
-                            io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False
-                        )
-                    if self._header_read is not None:
-                        return
+            if len(self._prefix) >= PREFIX_BYTES:
+                return
+            self._prefix += fragment[: PREFIX_BYTES - len(self._prefix)]
 
     def abandon(self) -> None:
         """Leave nothing of what will not be finished."""

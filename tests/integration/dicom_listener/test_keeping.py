@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -20,11 +21,12 @@ from dicom_listener.arrivals import Outcome
 from dicom_listener.c_store import StoreRequest
 from dicom_listener.completion import Limits
 from dicom_listener.index import OwnIndex
+from dicom_listener.instance_header import PREFIX_BYTES, InstanceHeader, parse_header
 from dicom_listener.keeping import Reception
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.sender import Sender
-from imaging_store.instances import FileInstanceStore
+from imaging_store.instances import FileInstanceStore, FileSink
 from imaging_store.schema.ingest import early_conflict, instance, study
 from imaging_store.schema.workflow import cases
 from message_contracts.identifiers import case_id_of
@@ -151,6 +153,75 @@ def test_a_study_waits_for_a_transfer_as_long_as_something_comes(
     with database.reading() as connection:
         assert connection.execute(select(study.c.quiet_until)).scalar_one() is None
     reception.abandon()
+    database.close()
+
+
+@pytest.mark.parametrize("piece_bytes", [1_000, 20_000, 70_000, 1_000_000])
+@pytest.mark.parametrize("table_bytes", [100, 30_000, 130_000])
+def test_a_header_is_read_in_whatever_pieces_it_comes(
+    sqlite_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    piece_bytes: int,
+    table_bytes: int,
+) -> None:
+    database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
+    keeper = InstanceKeeper(store, database, OwnIndex(database), lambda: datetime.now(UTC))
+    sender = Sender(Peer("CT1", timedelta(seconds=30), "", UTC), "COUNTERSIGN", None)
+    sent = a_radiograph("1.2.3", table_bytes)
+    request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
+    flush_to = FileSink.flush_to
+    read_again: list[FileSink] = []
+
+    def flushed(sink: FileSink) -> Path:
+        read_again.append(sink)
+        return flush_to(sink)
+
+    monkeypatch.setattr(FileSink, "flush_to", flushed)
+    reception = keeper(request, sent.transfer_syntax_uid, sender)
+    for start in range(0, len(sent.data), piece_bytes):
+        # It may be reused once it was taken.
+        piece = bytearray(sent.data[start : start + piece_bytes])
+        reception.write(memoryview(piece))
+        piece[:] = bytes(len(piece))
+
+    assert reception.finish().status == 0x0000
+
+    with database.reading() as connection:
+        row = connection.execute(select(instance)).one()
+    assert row.sop_instance_uid == sent.sop_instance_uid
+    assert store.read(row.key).endswith(sent.data)
+    assert len(read_again) == (table_bytes > PREFIX_BYTES)
+    database.close()
+
+
+def test_a_header_is_read_while_the_rest_is_on_its_way(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, store = Database(sqlite_url), FileInstanceStore(tmp_path / "store")
+    keeper = InstanceKeeper(store, database, OwnIndex(database), lambda: datetime.now(UTC))
+    sender = Sender(Peer("CT1", timedelta(seconds=30), "", UTC), "COUNTERSIGN", None)
+    sent = a_radiograph("1.2.3", 100)
+    request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
+    read: list[InstanceHeader | None] = []
+
+    def parse(*given: Any, **how: Any) -> InstanceHeader | None:
+        read.append(header := parse_header(*given, **how))
+        return header
+
+    monkeypatch.setattr("dicom_listener.reception.parse_header", parse)
+    begun = keeper(request, sent.transfer_syntax_uid, sender)
+    read_after = []
+    for start in range(0, len(sent.data), 20_000):
+        begun.write(memoryview(sent.data)[start : start + 20_000])
+        read_after.append(len(read))
+
+    assert begun.finish().status == 0x0000
+
+    # The disk has the first piece before.
+    assert read_after == [0, 1, 1, 1, 1]
+    assert len(read) == 1
+    assert read[0] is not None
     database.close()
 
 
