@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from imaging_store.kernel_io import KernelIo
+from imaging_store.kernel_io import KernelIo, write_back
 
 Bytes = bytes | bytearray | memoryview
 
@@ -223,7 +223,10 @@ class BlockWriter:
             self._begin_write(whole)
         self._end_direct()
         self._may_be_direct = False
-        self._write_all(self._block[whole:filled], self._offset + whole)
+        if whole < filled:
+            self._write_all(self._block[whole:filled], self._offset + whole)
+            # Else the disk would begin with it when the file is synced.
+            write_back(self._descriptor, self._offset + whole, filled - whole)
         self._next_block()
 
     def end_flush(self) -> None:

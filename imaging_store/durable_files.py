@@ -96,6 +96,13 @@ class UnfinishedFile(BlockWriter):
         except OSError as error:
             raise _as_ours(error) from error
 
+    @override
+    def begin_flush(self) -> None:
+        try:
+            super().begin_flush()
+        except OSError as error:
+            raise _as_ours(error) from error
+
     def publish(self, key: str) -> None:
         """Give the bytes the name ``key`` under the root, made as needed; make both durable.
 

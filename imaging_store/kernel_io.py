@@ -1,7 +1,8 @@
-"""Writing and syncing that the kernel does meanwhile (Linux: io_submit(2), io_getevents(2)).
+"""Writing and syncing that the kernel does meanwhile (Linux).
 
-A write takes a tenth of a millisecond; to wake a thread for each costs more than it gains. Neither
-Python nor the C library has these calls, and io_uring is forbidden to most containers.
+A write takes a tenth of a millisecond; to wake a thread for each costs more than it gains. Python
+has neither io_submit(2) and io_getevents(2) nor sync_file_range(2), the C library only the last;
+io_uring is forbidden to most containers.
 """
 
 import ctypes
@@ -12,10 +13,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from ctypes import (
+    c_int,
     c_int16,
     c_int32,
     c_int64,
     c_long,
+    c_uint,
     c_uint16,
     c_uint32,
     c_uint64,
@@ -37,6 +40,14 @@ _ARGUMENTS = (
     (c_ulong, c_long, c_long, c_void_p, c_void_p),
 )
 """And what they take."""
+
+_NO_DESCRIPTOR = -1
+_SYNC_FILE_RANGE_WRITE = 2
+_SYNCING_TRIES_AGAIN = {errno.ENOMEM, errno.EAGAIN, errno.EINTR}
+"""What is not begun for one of these is written, or its failure told, by syncing the file."""
+
+_EVENT_NUMBERS = 4
+"""In a ``struct io_event``: data, block, result, second result. As numbers they are read faster."""
 
 _LARGEST_LONG = 2**63 - 1
 """Of a process of 64 bits: one of 32 has other numbers on the same machine."""
@@ -63,12 +74,6 @@ class _ControlBlock(ctypes.Structure):
     )
 
 
-class _Event(ctypes.Structure):
-    """``struct io_event``."""
-
-    _fields_ = (("data", c_uint64), ("block", c_uint64), ("result", c_int64), ("result2", c_int64))
-
-
 class KernelIo:
     """Operations, so many at once; for one thread at a time, of the process that made it.
 
@@ -84,7 +89,7 @@ class KernelIo:
         self._blocks = (_ControlBlock * at_once)()
         # To submit one operation is to give the address of a list of one address.
         self._lists = [(c_void_p * 1)(ctypes.addressof(block)) for block in self._blocks]
-        self._events = (_Event * at_once)()
+        self._events = (c_int64 * (_EVENT_NUMBERS * at_once))()
         self._free = list(range(at_once))
         self._results: dict[int, int] = {}
         context = c_ulong(0)
@@ -150,8 +155,41 @@ class KernelIo:
             )
         except InterruptedError:
             return
-        for event in self._events[:count]:
-            self._results[event.data] = event.result
+        events = self._events
+        for start in range(0, count * _EVENT_NUMBERS, _EVENT_NUMBERS):
+            self._results[events[start]] = events[start + 2]
+
+
+def write_back(descriptor: int, offset: int, size_bytes: int) -> None:
+    """Begin to write to the disk what the page cache has of a part of a file, where that can be.
+
+    To be synced all the same, for which there is less to do then.
+
+    Raises
+    ------
+    OSError
+        It could not begin: no room, or a disk that fails. It has to be told now, because ext4 may
+        have dropped the bytes, and syncing then finds nothing to do.
+    """
+    if (call := _write_back_call()) is None:
+        return
+    try:
+        _checked(call, descriptor, offset, size_bytes, _SYNC_FILE_RANGE_WRITE)
+    except OSError as error:
+        if error.errno not in _SYNCING_TRIES_AGAIN:
+            raise
+
+
+@cache
+def _write_back_call() -> _Call | None:
+    """Return sync_file_range(2), unless this system, or its sandbox, has none."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if call is None:
+        return None
+    call.argtypes = (c_int, c_int64, c_int64, c_uint)
+    call.restype = c_int
+    call(_NO_DESCRIPTOR, 0, 1, _SYNC_FILE_RANGE_WRITE)
+    return call if ctypes.get_errno() == errno.EBADF else None
 
 
 class _SystemCalls(NamedTuple):

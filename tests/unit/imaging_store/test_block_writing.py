@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from imaging_store import block_writing
 from imaging_store.block_writing import BLOCK_BYTES, Blocks, BlockWriter, Ring
 from imaging_store.kernel_io import KernelIo
 from tests.limits import files_no_larger_than
@@ -298,3 +299,29 @@ def test_a_file_that_may_not_grow_is_told(blocks: Blocks, descriptor: int) -> No
         writer.write(bytes(3 * BLOCK_BYTES))
         writer.flush()
     writer.give_back()
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "begun"),
+    [
+        (0, []),
+        (5, [(0, 5)]),
+        (BLOCK_BYTES, []),
+        (BLOCK_BYTES + 5, [(BLOCK_BYTES, 5)]),
+    ],
+)
+def test_the_disk_begins_with_what_is_no_whole_block_before_the_file_is_synced(
+    descriptor: int,
+    monkeypatch: pytest.MonkeyPatch,
+    size_bytes: int,
+    begun: list[tuple[int, int]],
+) -> None:
+    found: list[tuple[int, ...]] = []
+    monkeypatch.setattr(block_writing, "write_back", lambda *given: found.append(given))
+    writer = BlockWriter(descriptor, Blocks())
+
+    writer.write(bytes(size_bytes))
+    writer.flush()
+    writer.give_back()
+
+    assert found == [(descriptor, *part) for part in begun]

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import xxhash
 
 from imaging_store import block_writing, durable_files
 from imaging_store.block_writing import BLOCK_BYTES
-from imaging_store.instances import FileInstanceStore, Kept, StorageFull
+from imaging_store.instances import FileInstanceStore, FileSink, Kept, StorageFull
 from imaging_store.kernel_io import KernelIo
 
 
@@ -220,6 +222,26 @@ def test_no_room_that_is_told_once_it_has_its_name_is_storage_full_and_takes_the
         sink.commit("a/b")
 
     assert was_seen == [True]
+    assert not store.exists("a/b")
+    assert incoming(store) == []
+
+
+@pytest.mark.parametrize(
+    "ends", [FileSink.flush_to, FileSink.sync, partial(FileSink.commit, key="a/b")]
+)
+def test_no_room_that_is_told_by_writing_back_is_storage_full(
+    store: FileInstanceStore, monkeypatch: pytest.MonkeyPatch, ends: Callable[[FileSink], object]
+) -> None:
+    def failed(_descriptor: int, _offset: int, _size_bytes: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(block_writing, "write_back", failed)
+
+    with store.open_write() as sink:
+        sink.write(b"data")
+        with pytest.raises(StorageFull):
+            ends(sink)
+
     assert not store.exists("a/b")
     assert incoming(store) == []
 

@@ -3,13 +3,13 @@ import mmap
 import os
 import platform
 from collections.abc import Iterator
-from ctypes import addressof, c_char
+from ctypes import CDLL, Structure, addressof, byref, c_char, c_uint64, set_errno
 from pathlib import Path
 
 import pytest
 
 from imaging_store import kernel_io as module
-from imaging_store.kernel_io import KernelIo
+from imaging_store.kernel_io import KernelIo, write_back
 from tests.limits import files_no_larger_than
 
 _PAGE_BYTES = 4096
@@ -101,6 +101,66 @@ def test_what_fails_is_told_when_it_has(
     with files_no_larger_than(_PAGE_BYTES):
         operation = kernel_io.write(descriptor, address(memory), 1, _PAGE_BYTES)
         assert kernel_io.result(operation) == -errno.EFBIG
+
+
+class CacheState(Structure):
+    """``struct cachestat`` of linux/mman.h, in pages."""
+
+    _fields_ = tuple(
+        (name, c_uint64) for name in ("cache", "dirty", "writeback", "evicted", "recent")
+    )
+
+
+def pages_to_be_written(descriptor: int) -> int:
+    """Ask cachestat(2) of Linux 6.5."""
+    whole, state = (c_uint64 * 2)(0, 0), CacheState()
+    if CDLL(None).syscall(451, descriptor, byref(whole), byref(state), 0):
+        pytest.skip("this kernel, or this sandbox, has no cachestat(2)")
+    count: int = state.dirty
+    return count
+
+
+needs_write_back = pytest.mark.skipif(
+    module._write_back_call() is None, reason="this system, or its sandbox, has no such call"
+)
+
+
+@needs_write_back
+def test_what_the_page_cache_has_begins_to_be_written(descriptor: int) -> None:
+    os.write(descriptor, bytes(3 * mmap.PAGESIZE))
+    if not pages_to_be_written(descriptor):
+        pytest.skip("this file system writes nothing back, or in a way that cannot be seen")
+
+    write_back(descriptor, mmap.PAGESIZE, 2 * mmap.PAGESIZE)
+
+    assert pages_to_be_written(descriptor) <= 1
+
+
+@needs_write_back
+def test_what_cannot_be_written_back_is_told() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        write_back(-1, 0, 1)
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EAGAIN])
+def test_what_syncing_tries_again_is_no_failure_of_writing_back(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object) -> int:
+        set_errno(code)
+        return -1
+
+    monkeypatch.setattr(module, "_write_back_call", lambda: refused)
+
+    write_back(-1, 0, 1)
+
+
+def test_where_there_is_no_such_call_nothing_is_written_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_write_back_call", lambda: None)
+
+    write_back(-1, 0, 1)
 
 
 def test_another_machine_has_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
