@@ -32,10 +32,6 @@ _GROUP_LENGTH = struct.Struct("<HHLL")
 _UL_LENGTH = 4
 _RESPONSE_COMMAND = _US_ELEMENT.pack(0, _COMMAND_FIELD, _US_LENGTH, _C_STORE_RSP)
 _WITHOUT_DATA_SET = _US_ELEMENT.pack(0, _COMMAND_DATA_SET_TYPE, _US_LENGTH, _NO_DATA_SET)
-_P_DATA_TF = 0x04
-_COMMAND, _LAST = 0x01, 0x02
-_PDU_AND_PDV = struct.Struct(">BBLLBB")
-_PDV_HEADER_LENGTH = 6
 _UID_LENGTH = 64
 
 
@@ -123,28 +119,6 @@ def encode_response(request: StoreRequest, answer: StoreAnswer) -> bytes:
 @lru_cache(maxsize=256)
 def _sop_class(uid: str) -> bytes:
     return _element(_AFFECTED_SOP_CLASS_UID, uid.encode("ascii"), b"\0")
-
-
-def p_data_tf(context_id: int, command_set: bytes, maximum_length: int) -> bytes:
-    """Return the P-DATA-TF PDUs (PS3.8 §9.3.5) that carry ``command_set``.
-
-    ``maximum_length`` is what the peer announced for their variable field (PS3.8 §D.1); 0 is any.
-    """
-    room = max(2, maximum_length - _PDV_HEADER_LENGTH) if maximum_length else len(command_set)
-    pdus = bytearray()
-    for start in range(0, len(command_set), room):
-        fragment = command_set[start : start + room]
-        is_last = start + room >= len(command_set)
-        pdus += _PDU_AND_PDV.pack(
-            _P_DATA_TF,
-            0,
-            len(fragment) + _PDV_HEADER_LENGTH,
-            len(fragment) + _PDV_HEADER_LENGTH - 4,
-            context_id,
-            _COMMAND | (_LAST if is_last else 0),
-        )
-        pdus += fragment
-    return bytes(pdus)
 
 
 def _element(element: int, value: bytes, padding: bytes) -> bytes:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.transport import AssociationSocket
 
+from dicom_listener.presentation_data import HEADERS
+
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
@@ -18,7 +20,7 @@ BUFFER_BYTES = 512 * 1024
 _READ_BYTES = 256 * 1024
 LESS_BYTES = 16 * 1024
 """What is read at a time where the rest is left to `BufferedSocket.receive_values`."""
-_HEADER_BYTES = 12
+_HEADER_BYTES = HEADERS.size
 """Of a P-DATA-TF and of the one presentation data value in it (PS3.8 §9.3.5)."""
 _MOST_HEADERS = 5
 _LAST_CALL_S = 1.0

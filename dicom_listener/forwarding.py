@@ -6,7 +6,7 @@ from typing import Any
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
 
-_COMMAND, _LAST = 0x01, 0x02
+from dicom_listener.presentation_data import COMMAND, LAST
 
 
 class Forwarding:
@@ -27,7 +27,7 @@ class Forwarding:
             It is no message of PS3.7.
         """
         self.is_amid_data_set, self._left_bytes = limit_bytes is not None, limit_bytes or 0
-        self._forward(context_id, _COMMAND | _LAST, command_set)
+        self._forward(context_id, COMMAND | LAST, command_set)
 
     def data(self, context_id: int, control: int, fragment: memoryview, left: int) -> None:
         """Take a part of its data set, as ``TakesFragments.on_fragment`` does.
@@ -41,7 +41,7 @@ class Forwarding:
         if self._left_bytes < 0:
             raise ValueError("a data set of no end for a service that is not offered")
         self._forward(context_id, control if not left else 0, bytes(fragment))
-        self.is_amid_data_set = not control & _LAST or bool(left)
+        self.is_amid_data_set = not control & LAST or bool(left)
 
     def _forward(self, context_id: int, control: int, value: bytes) -> None:
         fragment = P_DATA()

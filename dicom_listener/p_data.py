@@ -8,15 +8,16 @@ import struct
 from typing import Protocol
 
 from dicom_listener.connection import LESS_BYTES, BufferedSocket
+from dicom_listener.presentation_data import (
+    CONTROL_SIZE,
+    HEADERS,
+    ITEM_LENGTH_SIZE,
+    LAST,
+    P_DATA_TF,
+)
 
 PDU_HEADER = struct.Struct(">BBL")
-_P_DATA_TF = 0x04
 _PDV_HEADER = struct.Struct(">LBB")
-_ITEM_LENGTH_SIZE = 4
-_CONTROL_SIZE = _PDV_HEADER.size - _ITEM_LENGTH_SIZE
-_HEADERS = struct.Struct(">BBLLBB")
-"""Both, of a P-DATA-TF with one value in it."""
-_LAST = 0x02
 _WORTH_IT_BYTES = 32 * 1024
 """What is left of a value is received where the receiver wants it if it is more."""
 
@@ -66,7 +67,7 @@ def read_p_data(connection: BufferedSocket, receiver: TakesFragments) -> bool:
     has_come = False
     while True:
         pdu_type, _, length = connection.unpack(PDU_HEADER)
-        if pdu_type != _P_DATA_TF:
+        if pdu_type != P_DATA_TF:
             return has_come
         connection.skip(PDU_HEADER.size)
         _read_values(connection, receiver, length)
@@ -79,8 +80,8 @@ def _read_values(connection: BufferedSocket, receiver: TakesFragments, length: i
     left = length
     while left:
         item_length, context_id, control = connection.unpack(_PDV_HEADER)
-        left -= _ITEM_LENGTH_SIZE + item_length
-        size = item_length - _CONTROL_SIZE
+        left -= ITEM_LENGTH_SIZE + item_length
+        size = item_length - CONTROL_SIZE
         if left < 0 or size < 0:
             raise ValueError("a presentation data value does not fit its PDU")
         connection.skip(_PDV_HEADER.size)
@@ -97,8 +98,8 @@ def _read_values(connection: BufferedSocket, receiver: TakesFragments, length: i
             if room:
                 # What is like it follows in a P-DATA-TF of its own.
                 header = b""
-                if length == _ITEM_LENGTH_SIZE + item_length and not control & _LAST:
-                    header = _HEADERS.pack(_P_DATA_TF, 0, length, item_length, context_id, control)
+                if length == ITEM_LENGTH_SIZE + item_length and not control & LAST:
+                    header = HEADERS.pack(P_DATA_TF, 0, length, item_length, context_id, control)
                 filled, value_left = connection.receive_values(room, value_left, size, header)
                 receiver.on_filled(control, room[:filled], value_left)
             else:

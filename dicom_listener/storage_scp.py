@@ -26,7 +26,6 @@ from dicom_listener.c_store import (
     decode_request,
     encode_response,
     has_data_set,
-    p_data_tf,
 )
 from dicom_listener.connection import BufferedSocket, ConnectionEnded
 from dicom_listener.dimse_n import DATA_SET_LIMIT_BYTES, NormalizedDialog
@@ -36,6 +35,7 @@ from dicom_listener.metrics import ASSOCIATIONS, INSTANCES, REJECTIONS, STORE_SE
 from dicom_listener.negotiation import FrontDoor, Negotiation
 from dicom_listener.open_associations import open_for
 from dicom_listener.peers import Peer
+from dicom_listener.presentation_data import COMMAND, LAST, p_data_tf
 from dicom_listener.sender import Sender
 from dicom_listener.store_status import OTHER_CONTEXT
 from dicom_listener.tls_connection import NotSecured, TlsSocket
@@ -43,7 +43,6 @@ from dicom_listener.upper_layer import InlineUpperLayer
 
 _COMMAND_LIMIT_BYTES = 64 * 1024
 _OTHER_DATA_SET_LIMIT_BYTES = 64 * 1024
-_COMMAND, _LAST = 0x01, 0x02
 
 log = structlog.get_logger()
 
@@ -257,8 +256,8 @@ class Acceptor(Association):  # type: ignore[misc]
         ValueError
             The peer breaks PS3.7 or PS3.8 Annex E.
         """
-        is_last = bool(control & _LAST) and not left
-        if control & _COMMAND:
+        is_last = bool(control & LAST) and not left
+        if control & COMMAND:
             self._on_command(context_id, fragment, is_last=is_last)
         elif self._store is not None and self._store[0] == context_id:
             self._fragments.append(fragment)
@@ -278,7 +277,7 @@ class Acceptor(Association):  # type: ignore[misc]
 
     def room(self, context_id: int, control: int) -> memoryview | None:
         """Return where the next bytes of a data set that is arriving may be put."""
-        if self._store is None or self._store[0] != context_id or control & _COMMAND:
+        if self._store is None or self._store[0] != context_id or control & COMMAND:
             return None
         self.release_fragments()
         return self._store[2].room()
@@ -287,7 +286,7 @@ class Acceptor(Association):  # type: ignore[misc]
         """Take what was put where `room` said."""
         assert self._store is not None  # noqa: S101 - it had room
         self._store[2].took(piece)
-        if control & _LAST and not left:
+        if control & LAST and not left:
             self._finish_store()
 
     def _on_command(self, context_id: int, fragment: memoryview, *, is_last: bool) -> None:

@@ -8,7 +8,6 @@ from pydicom.uid import UID
 from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
-from pynetdicom.pdu import P_DATA_TF
 
 from dicom_listener.c_store import (
     InvalidCommand,
@@ -17,7 +16,6 @@ from dicom_listener.c_store import (
     command_field,
     decode_request,
     encode_response,
-    p_data_tf,
 )
 from dicom_listener.store_status import StoreAnswer, StoreStatus
 
@@ -76,30 +74,6 @@ def test_a_response_is_what_pynetdicom_would_encode(
     response = encode_response(StoreRequest(message_id, sop_class, instance, True), answer)
 
     assert response == theirs(message)
-
-
-@given(
-    command_set=st.binary(min_size=1, max_size=400),
-    context_id=st.integers(0, 127).map(lambda number: 2 * number + 1),
-    maximum_length=st.one_of(st.just(0), st.integers(8, 500)),
-)
-def test_pynetdicom_reads_the_fragments_of_a_response(
-    command_set: bytes, context_id: int, maximum_length: int
-) -> None:
-    rest = p_data_tf(context_id, command_set, maximum_length)
-
-    values = []
-    while rest:
-        length = struct.unpack(">L", rest[2:6])[0]
-        assert not maximum_length or length <= maximum_length
-        pdu = P_DATA_TF()
-        pdu.decode(rest[: 6 + length])
-        values += pdu.to_primitive().presentation_data_value_list
-        rest = rest[6 + length :]
-
-    assert b"".join(value[1:] for _, value in values) == command_set
-    assert {context for context, _ in values} == {context_id}
-    assert [value[0] for _, value in values] == [1] * (len(values) - 1) + [3]
 
 
 @given(st.binary(max_size=200))
