@@ -294,14 +294,31 @@ def test_a_newcomer_that_was_let_go_of_uncompared_contradicts_nothing(
 
 
 def test_a_newcomer_that_no_library_can_read_is_for_a_person(room: ReadingRoom) -> None:
-    first = a_slice()
-    it = sendable(first)
-    of_no_vr = b"\xe1\x7f\x10\x00" + b"Q\0" + b"\0\0"
-    room.arrive(it, replace(it, data=it.data + of_no_vr))
+    it = sendable(a_slice())
+    without_an_end = b"\xe1\x7f\x10\x00SQ\0\0\xff\xff\xff\xff" + b"no item"
+    room.arrive(it, replace(it, data=it.data + without_an_end))
 
     room.handle()
 
     assert room.row(duplicate_instance).difference == Kind.CONTENT
+    assert room.row(conflict).claimed == {}
+    assert len(room.said(StudyConflicted)) == 1
+
+
+def test_a_newcomer_that_a_library_fails_to_compare_is_for_a_person(
+    room: ReadingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    first = a_slice()
+    room.arrive(first, again(first, PatientID="P2"))
+    monkeypatch.setattr("dicom_listener.duplicates.compare", fail)
+
+    room.handle()
+
+    assert room.row(duplicate_instance).difference == Kind.CONTENT
+    assert room.row(conflict).claimed == {}
     assert len(room.said(StudyConflicted)) == 1
 
 
