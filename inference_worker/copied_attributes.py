@@ -92,7 +92,7 @@ def _as_known(source: Dataset, known_as: Mapping[str, str]) -> Dataset:
     known = Dataset()
     for keyword in ("StudyInstanceUID", *_MOMENT):
         if keyword in source:
-            known[keyword] = source.get_item(keyword)
+            known[keyword] = source.get_item(keyword, keep_deferred=True)
     for keyword, value in known_as.items():
         put(known, keyword, [value] if value else [])
     return known
@@ -153,7 +153,7 @@ def _undeclared_text(source: Dataset, tag: BaseTag, vr: str) -> str | list[str] 
 
     Outside ASCII, that of a source is read as UTF-8 where it is that.
     """
-    raw: object = source.get_item(tag)
+    raw: object = source.get_item(tag, keep_deferred=True)
     if not isinstance(raw, RawDataElement):
         return None
     # As it stands: to have pydicom make a value of it, and text of that, takes much longer.

@@ -255,7 +255,7 @@ def _for_reference(source: Dataset) -> Dataset:
     needed = Dataset()
     for keyword in _REFERENCED:
         if keyword in source:
-            needed[keyword] = source.get_item(keyword)
+            needed[keyword] = source.get_item(keyword, keep_deferred=True)
     return needed
 
 

@@ -49,6 +49,22 @@ def copied(**attributes: Any) -> Copied:
     return copy_patient_and_study(an_image(a_gradient().astype("u2"), **attributes))
 
 
+@pytest.mark.parametrize("known_as", [None, {"PatientID": "P1"}])
+def test_an_empty_attribute_may_claim_a_vr_that_there_is_not(
+    known_as: dict[str, str] | None,
+) -> None:
+    source = a_source(
+        an_element(b"UI", 0x0008, 0x0018, b"1.2.3\0"),
+        an_element(b"AW", 0x0008, 0x0020, b""),
+        an_element(b"LO", 0x0010, 0x0020, b"P1"),
+    )
+
+    taken = copy_patient_and_study(source, known_as).attributes
+
+    assert taken.PatientID == "P1"
+    assert taken["StudyDate"].is_empty
+
+
 def test_type_2_attributes_are_there_though_the_source_has_none() -> None:
     taken = copied()
 

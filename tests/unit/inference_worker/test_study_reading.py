@@ -88,6 +88,17 @@ def test_one_instance_gives_its_probabilities() -> None:
     assert "PixelData" not in read.sources[0]
 
 
+def test_an_empty_number_of_frames_may_claim_a_vr_that_there_is_not() -> None:
+    empty = b"\x28\x00\x08\x00%b\0\0"
+    good = part10(an_image(gray(255), SOPInstanceUID="2.25.1", NumberOfFrames=None))
+    assert empty % b"IS" in good
+    damaged = good.replace(empty % b"IS", empty % b"AW")
+
+    read = reading(KeptInstance("2.25.1", lambda: damaged))
+
+    assert read.read_frames == ((0,),)
+
+
 def test_probabilities_are_the_mean_over_the_instances() -> None:
     both = reading(kept("2.25.1", gray(255)), kept("2.25.2", gray(0)))
     bright, dark = reading(kept("2.25.1", gray(255))), reading(kept("2.25.2", gray(0)))
