@@ -267,7 +267,10 @@ def _value(ds: Dataset, tag: int, encodings: tuple[str, ...]) -> object:
 
 
 def _element(ds: Dataset, tag: int | str) -> Any:
-    """Return an element as it was read; an empty one pydicom converts else, or fails to."""
+    """Return an element as it was read.
+
+    Else pydicom would convert an empty one, and fail where there is no such VR as it claims.
+    """
     return ds.get_item(tag, keep_deferred=True)
 
 

@@ -14,10 +14,10 @@ from dicom_listener.presentation_data import (
     ITEM_LENGTH_SIZE,
     LAST,
     P_DATA_TF,
+    PDV_HEADER,
 )
 
 PDU_HEADER = struct.Struct(">BBL")
-_PDV_HEADER = struct.Struct(">LBB")
 _WORTH_IT_BYTES = 32 * 1024
 """What is left of a value is received where the receiver wants it if it is more."""
 
@@ -79,12 +79,12 @@ def read_p_data(connection: BufferedSocket, receiver: TakesFragments) -> bool:
 def _read_values(connection: BufferedSocket, receiver: TakesFragments, length: int) -> None:
     left = length
     while left:
-        item_length, context_id, control = connection.unpack(_PDV_HEADER)
+        item_length, context_id, control = connection.unpack(PDV_HEADER)
         left -= ITEM_LENGTH_SIZE + item_length
         size = item_length - CONTROL_SIZE
         if left < 0 or size < 0:
             raise ValueError("a presentation data value does not fit its PDU")
-        connection.skip(_PDV_HEADER.size)
+        connection.skip(PDV_HEADER.size)
         if not size:
             receiver.on_fragment(context_id, control, memoryview(b""), 0)
         may_be_put = connection.receives_values and receiver.is_amid_data

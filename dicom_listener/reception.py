@@ -43,8 +43,6 @@ log = structlog.get_logger()
 
 _FIRST_PARSE_BYTES = 8192
 """Of most modalities the header ends before; otherwise it is read again when more has come."""
-_NEVER = PREFIX_BYTES + 1
-"""More than is ever kept."""
 _SHORT = timedelta(seconds=1)
 """Transfers that take no longer are left alone: their instance is there soon enough."""
 
@@ -156,7 +154,8 @@ class InstanceReception:
         Of a large piece the disk has a part by then.
         """
         if len(self._prefix) >= self._parse_at:
-            self._parse_at = PREFIX_BYTES if len(self._prefix) < PREFIX_BYTES else _NEVER
+            # Once more when all that is kept has come, and after that never.
+            self._parse_at = max(PREFIX_BYTES, len(self._prefix) + 1)
             with suppress(NotUnderstood):
                 self._header_read = parse_header(
                     io.BytesIO(self._prefix), self._transfer_syntax_uid, whole=False

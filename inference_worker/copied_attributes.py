@@ -92,6 +92,7 @@ def _as_known(source: Dataset, known_as: Mapping[str, str]) -> Dataset:
     known = Dataset()
     for keyword in ("StudyInstanceUID", *_MOMENT):
         if keyword in source:
+            # Else pydicom would convert an empty one, and fail where there is no such VR.
             known[keyword] = source.get_item(keyword, keep_deferred=True)
     for keyword, value in known_as.items():
         put(known, keyword, [value] if value else [])

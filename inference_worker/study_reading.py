@@ -255,6 +255,7 @@ def _for_reference(source: Dataset) -> Dataset:
     needed = Dataset()
     for keyword in _REFERENCED:
         if keyword in source:
+            # Else pydicom would convert an empty one, and fail where there is no such VR.
             needed[keyword] = source.get_item(keyword, keep_deferred=True)
     return needed
 

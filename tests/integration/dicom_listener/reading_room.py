@@ -19,6 +19,7 @@ from dicom_listener.c_store import StoreRequest
 from dicom_listener.completion import Limits
 from dicom_listener.deciding import intake_handling
 from dicom_listener.index import OwnIndex
+from dicom_listener.keeping import Reception
 from dicom_listener.peers import Peer
 from dicom_listener.reception import InstanceKeeper
 from dicom_listener.sender import Sender
@@ -62,11 +63,15 @@ class ReadingRoom:
         statuses = []
         for each in sent:
             it = sendable(each) if isinstance(each, Dataset) else each
-            request = StoreRequest(1, it.sop_class_uid, it.sop_instance_uid, has_data_set=True)
-            reception = self.keeper(request, it.transfer_syntax_uid, SENDER)
+            reception = self.begin(it)
             reception.write(memoryview(it.data))
             statuses.append(int(reception.finish().status))
         return statuses
+
+    def begin(self, sent: Sendable) -> Reception:
+        """Begin to receive an instance."""
+        request = StoreRequest(1, sent.sop_class_uid, sent.sop_instance_uid, has_data_set=True)
+        return self.keeper(request, sent.transfer_syntax_uid, SENDER)
 
     def become_quiet(self) -> None:
         """Let the quiet period pass, and announce."""

@@ -29,6 +29,7 @@ from tests.peers.processes import (
     is_alive,
     wait_until,
 )
+from tests.peers.raw_scu import p_data_tf
 
 # pynetdicom as requestor leaves its socket open when the peer resets it
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -130,10 +131,6 @@ def command_set(command_field: int, sent: Sendable) -> bytes:
             (0x1000, sent.sop_instance_uid.encode() + b"\0" * (len(sent.sop_instance_uid) % 2)),
         )
     )
-
-
-def p_data_tf(context_id: int, control: int, value: bytes) -> bytes:
-    return struct.pack(">BBLLBB", 4, 0, len(value) + 6, len(value) + 2, context_id, control) + value
 
 
 def begin_store(listener: Listener, sent: Sendable, share: float) -> socket.socket:
